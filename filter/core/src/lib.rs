@@ -4,8 +4,48 @@
 //! into calls of this crate and its answers into host calls. A check in `scripts/test.sh` proves the purity: the Wasm
 //! test binary of this crate imports nothing from the module `env`.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::string_slice
+    )
+)]
 #![forbid(unsafe_code)]
 
+// What a request is, and whether it is ours.
+pub mod capture;
+pub mod classify;
 pub mod config;
+pub mod headers;
+pub mod protect;
+pub mod reply;
+
+// What is stored, and where.
+pub mod cells;
+pub mod codec;
+pub mod keys;
+pub mod ledger;
+pub mod memory;
+pub mod message;
+pub mod slot;
+pub mod store;
+
+// How it gets delivered.
+pub mod answer;
+pub mod backoff;
+pub mod courier;
+pub mod delivery;
+pub mod destination;
+pub mod effect;
+pub mod health;
+pub mod schedule;
+pub mod window;
+
+// What everything is made of.
+pub mod random;
 pub mod units;

@@ -126,7 +126,11 @@ impl Permille {
 impl fmt::Display for Permille {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (whole, rest) = (self.0 / 1000, self.0 % 1000);
-        if rest == 0 { write!(f, "{whole}.0") } else { write!(f, "{}", format!("{whole}.{rest:03}").trim_end_matches('0')) }
+        if rest == 0 {
+            write!(f, "{whole}.0")
+        } else {
+            write!(f, "{}", format!("{whole}.{rest:03}").trim_end_matches('0'))
+        }
     }
 }
 

@@ -1,0 +1,169 @@
+//! What the answer to a redelivery means: the table of CONTRACT section 4, as data.
+//!
+//! | answer | message | attempt | destination |
+//! | --- | --- | --- | --- |
+//! | 2xx | delivered | | reachable, well |
+//! | 429, 503 of the receiver | again | counts | reachable, overloaded |
+//! | 408, 425, other 5xx of the receiver | again | counts | reachable |
+//! | other 4xx, 3xx | dead letter: rejected | | reachable |
+//! | Envoy: connection failure, no host, overflow, or it would not send | again | only if the receiver answered others meanwhile | not reached |
+//! | Envoy: timeout, cut off, protocol error; or an answer that broke off (no headers) | again | counts | in trouble |
+//! | Envoy: it refuses the headers | dead letter: unstorable | | nothing |
+//! | no such cluster | again | none | gone |
+
+/// An answer to a dispatch, as the host gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The receiver's status (Envoy's own replies lack `x-envoy-upstream-service-time`, measured).
+    Received(u16),
+    /// Envoy's own reply.
+    Envoy(EnvoyReply),
+    /// No headers: the answer broke off.
+    BrokenOff,
+    /// The dispatch was refused on the spot: no healthy host, or a circuit breaker is full.
+    RefusedLocally,
+    /// The dispatch was refused on the spot: Envoy knows no such cluster.
+    UnknownCluster,
+}
+
+/// Envoy's own reply to a dispatch, told apart by its text (measured on 1.36 to 1.40, PLATFORM 1.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnvoyReply {
+    /// No connection came about.
+    NotReached,
+    /// The headers cannot be put on the wire.
+    InvalidHeader,
+    /// Anything else: the request may have been processed. Carries the status.
+    InDoubt(u16),
+}
+
+impl EnvoyReply {
+    /// Reads a reply of Envoy.
+    #[must_use]
+    pub fn read(status: u16, text: &[u8]) -> Self {
+        const NOT_REACHED: [&[u8]; 6] = [
+            b"connection failure",
+            b"connection timeout",
+            b"no healthy upstream",
+            b"overflow",
+            b"no cluster match",
+            b"no route",
+        ];
+        let says = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
+        if says(b"invalid header") {
+            return Self::InvalidHeader;
+        }
+        if status == 503 && NOT_REACHED.into_iter().any(says) { Self::NotReached } else { Self::InDoubt(status) }
+    }
+}
+
+/// What becomes of the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It arrived.
+    Delivered,
+    /// It failed in earnest: the attempt counts.
+    Failed,
+    /// It was not reached: the attempt counts only if the receiver was answering others at the time.
+    NotReached,
+    /// The receiver will never take it.
+    Rejected,
+    /// Envoy will never send it.
+    Unsendable,
+}
+
+/// What the answer says about the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contact {
+    /// The receiver answered and took the message or judged it.
+    Answered,
+    /// The receiver answered that it has too much to do (429, 503).
+    Overloaded,
+    /// Something went out, and no whole answer came.
+    Trouble,
+    /// No connection came about.
+    NotReached,
+    /// Envoy knows no such cluster.
+    Unknown,
+    /// Nothing.
+    Nothing,
+}
+
+/// An answer, read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// For the message.
+    pub fate: Fate,
+    /// For the destination.
+    pub contact: Contact,
+    /// The status for reports; 0 without one.
+    pub status: u16,
+}
+
+/// Reads an answer by the table above.
+#[must_use]
+pub const fn read(answer: Answer) -> Reading {
+    let (fate, contact, status) = match answer {
+        Answer::Received(status) => (fate_of(status), contact_of(status), status),
+        Answer::Envoy(EnvoyReply::NotReached) => (Fate::NotReached, Contact::NotReached, 503),
+        Answer::Envoy(EnvoyReply::InvalidHeader) => (Fate::Unsendable, Contact::Nothing, 503),
+        Answer::Envoy(EnvoyReply::InDoubt(status)) => (Fate::Failed, Contact::Trouble, status),
+        Answer::BrokenOff => (Fate::Failed, Contact::Trouble, 0),
+        Answer::RefusedLocally => (Fate::NotReached, Contact::NotReached, 0),
+        Answer::UnknownCluster => (Fate::NotReached, Contact::Unknown, 0),
+    };
+    Reading { fate, contact, status }
+}
+
+const fn fate_of(status: u16) -> Fate {
+    match status {
+        200..=299 => Fate::Delivered,
+        408 | 425 | 429 | 500..=599 => Fate::Failed,
+        _ => Fate::Rejected,
+    }
+}
+
+const fn contact_of(status: u16) -> Contact {
+    match status {
+        429 | 503 => Contact::Overloaded,
+        _ => Contact::Answered,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn every_status_of_a_receiver_has_the_fate_of_the_contract() {
+        for status in 100..=599 {
+            let expected = match status {
+                200..=299 => Fate::Delivered,
+                408 | 425 | 429 => Fate::Failed,
+                500..=599 => Fate::Failed,
+                _ => Fate::Rejected,
+            };
+            assert_eq!(read(Answer::Received(status)).fate, expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn envoys_replies_are_told_apart_by_their_text() {
+        let refused =
+            b"upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";
+        let cut = b"upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+        let cases: [(u16, &[u8], EnvoyReply); 6] = [
+            (503, refused, EnvoyReply::NotReached),
+            (503, b"no healthy upstream", EnvoyReply::NotReached),
+            (503, cut, EnvoyReply::InDoubt(503)),
+            (504, b"upstream request timeout", EnvoyReply::InDoubt(504)),
+            (502, b"protocol error", EnvoyReply::InDoubt(502)),
+            (503, b"invalid header value for: x", EnvoyReply::InvalidHeader),
+        ];
+        for (status, text, expected) in cases {
+            assert_eq!(EnvoyReply::read(status, text), expected, "{}", String::from_utf8_lossy(text));
+        }
+    }
+}

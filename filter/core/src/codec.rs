@@ -1,0 +1,270 @@
+//! Bytes in shared memory: little-endian numbers, length-prefixed strings, and a checksum that every cell carries.
+//!
+//! ```text
+//! cell = kind (1) | format version (1) | crc32 of the rest (4) | rest
+//! ```
+//! Reading is total: whatever stands in memory (another plugin's bytes, a torn or older value) becomes a value or a
+//! [`Damage`], never a panic and never a guess.
+
+use std::fmt;
+
+/// The record format this build writes. A newer filter reads this one and the one before (CONTRACT section 10).
+pub const FORMAT_VERSION: u8 = 1;
+
+const CHECKSUM_AT: usize = 2;
+const HEADER_BYTES: usize = 6;
+
+/// Why bytes in shared memory could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// Fewer bytes than the format needs.
+    Short,
+    /// The first byte is not the kind that belongs there.
+    Kind,
+    /// A format version that this build does not know.
+    Version,
+    /// The checksum does not match the bytes.
+    Checksum,
+    /// A field holds a value that the format does not allow.
+    Field,
+    /// Bytes are left over behind the last field.
+    Trailing,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Short => "too short",
+            Self::Kind => "another kind of cell",
+            Self::Version => "unknown format version",
+            Self::Checksum => "checksum mismatch",
+            Self::Field => "impossible field",
+            Self::Trailing => "bytes left over",
+        })
+    }
+}
+
+/// Builds one cell.
+pub struct Writer {
+    bytes: Vec<u8>,
+}
+
+impl Writer {
+    /// A cell of `kind`, with room for `capacity` bytes of content.
+    #[must_use]
+    pub fn new(kind: u8, capacity: usize) -> Self {
+        let mut bytes = Vec::with_capacity(capacity.saturating_add(HEADER_BYTES));
+        bytes.extend_from_slice(&[kind, FORMAT_VERSION, 0, 0, 0, 0]);
+        Self { bytes }
+    }
+
+    /// Appends one byte.
+    pub fn u8(&mut self, value: u8) -> &mut Self {
+        self.bytes.push(value);
+        self
+    }
+
+    /// Appends a 16-bit number.
+    pub fn u16(&mut self, value: u16) -> &mut Self {
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    /// Appends a 32-bit number.
+    pub fn u32(&mut self, value: u32) -> &mut Self {
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    /// Appends a 64-bit number.
+    pub fn u64(&mut self, value: u64) -> &mut Self {
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    /// Appends bytes as they are.
+    pub fn raw(&mut self, value: &[u8]) -> &mut Self {
+        self.bytes.extend_from_slice(value);
+        self
+    }
+
+    /// Appends a 32-bit length and the bytes. Callers bound their input far below 4 GiB (the host's 1 MiB header limit,
+    /// `capture.max_body`).
+    pub fn string(&mut self, value: &[u8]) -> &mut Self {
+        self.u32(u32::try_from(value.len()).unwrap_or(u32::MAX)).raw(value)
+    }
+
+    /// The finished cell, checksum filled in.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        let checksum = crc32(self.bytes.get(HEADER_BYTES..).unwrap_or_default());
+        if let Some(place) = self.bytes.get_mut(CHECKSUM_AT..HEADER_BYTES) {
+            place.copy_from_slice(&checksum.to_le_bytes());
+        }
+        self.bytes
+    }
+}
+
+/// Reads one cell front to back.
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Checks kind, version and checksum.
+    ///
+    /// # Errors
+    /// The first [`Damage`] found.
+    pub fn open(bytes: &'a [u8], kind: u8) -> Result<Self, Damage> {
+        let (header, rest) = bytes.split_at_checked(HEADER_BYTES).ok_or(Damage::Short)?;
+        let &[found, version, a, b, c, d] = header else { return Err(Damage::Short) };
+        if found != kind {
+            return Err(Damage::Kind);
+        }
+        if version != FORMAT_VERSION {
+            return Err(Damage::Version);
+        }
+        if u32::from_le_bytes([a, b, c, d]) != crc32(rest) {
+            return Err(Damage::Checksum);
+        }
+        Ok(Self { rest })
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Damage> {
+        let (front, rest) = self.rest.split_first_chunk::<N>().ok_or(Damage::Short)?;
+        self.rest = rest;
+        Ok(*front)
+    }
+
+    /// The next byte.
+    ///
+    /// # Errors
+    /// [`Damage::Short`] at the end; so do the others.
+    pub fn u8(&mut self) -> Result<u8, Damage> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    /// The next 16-bit number.
+    ///
+    /// # Errors
+    /// [`Damage::Short`].
+    pub fn u16(&mut self) -> Result<u16, Damage> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    /// The next 32-bit number.
+    ///
+    /// # Errors
+    /// [`Damage::Short`].
+    pub fn u32(&mut self) -> Result<u32, Damage> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    /// The next 64-bit number.
+    ///
+    /// # Errors
+    /// [`Damage::Short`].
+    pub fn u64(&mut self) -> Result<u64, Damage> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// The next `N` bytes.
+    ///
+    /// # Errors
+    /// [`Damage::Short`].
+    pub fn raw<const N: usize>(&mut self) -> Result<[u8; N], Damage> {
+        self.array()
+    }
+
+    /// The next length-prefixed string.
+    ///
+    /// # Errors
+    /// [`Damage::Short`].
+    pub fn string(&mut self) -> Result<&'a [u8], Damage> {
+        let length = usize::try_from(self.u32()?).map_err(|_| Damage::Field)?;
+        let (front, rest) = self.rest.split_at_checked(length).ok_or(Damage::Short)?;
+        self.rest = rest;
+        Ok(front)
+    }
+
+    /// Nothing may be left.
+    ///
+    /// # Errors
+    /// [`Damage::Trailing`].
+    pub fn close(self) -> Result<(), Damage> {
+        if self.rest.is_empty() { Ok(()) } else { Err(Damage::Trailing) }
+    }
+}
+
+/// CRC-32 (ISO-HDLC, the one of zip and Ethernet): finds bit flips, truncation and mixed-up cells; it is no secret.
+#[must_use]
+pub fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        let place = usize::from((crc as u8) ^ byte);
+        CRC_TABLE.get(place).copied().unwrap_or_default() ^ (crc >> 8)
+    })
+}
+
+/// 1 KiB instead of the 16 KiB of the fast crates: storing is not the hot path, the module's size counts.
+static CRC_TABLE: [u32; 256] = crc_table();
+
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)] // evaluated by the compiler, which stops at a fault
+const fn crc_table() -> [u32; 256] {
+    const POLYNOMIAL_REVERSED: u32 = 0xEDB8_8320;
+    let mut table = [0; 256];
+    let mut place = 0;
+    while place < 256 {
+        let mut crc = place as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ POLYNOMIAL_REVERSED } else { crc >> 1 };
+            bit += 1;
+        }
+        table[place] = crc;
+        place += 1;
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn cell() -> Vec<u8> {
+        let mut writer = Writer::new(b'x', 0);
+        writer.u8(7).u16(300).u32(70_000).u64(1 << 40).string(b"hello");
+        writer.finish()
+    }
+
+    #[test]
+    fn crc32_has_the_published_check_value() {
+        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+    }
+
+    #[test]
+    fn a_cell_reads_back_as_written() {
+        let bytes = cell();
+        let mut reader = Reader::open(&bytes, b'x').unwrap();
+        assert_eq!(reader.u8(), Ok(7));
+        assert_eq!(reader.u16(), Ok(300));
+        assert_eq!(reader.u32(), Ok(70_000));
+        assert_eq!(reader.u64(), Ok(1 << 40));
+        assert_eq!(reader.string(), Ok(&b"hello"[..]));
+        assert_eq!(reader.close(), Ok(()));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_is_found() {
+        let whole = cell();
+        for length in 0..whole.len() {
+            assert!(Reader::open(&whole[..length], b'x').is_err(), "cut to {length} bytes");
+        }
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Reader::open(&bytes, b'x').is_err(), "bit {bit} flipped");
+        }
+    }
+}

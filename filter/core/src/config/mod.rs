@@ -1,0 +1,430 @@
+//! The plugin configuration: JSON text in, a [`Config`] that cannot be wrong out, or every fault at once.
+//!
+//! Never accepts and ignores a key, never guesses, and does nothing but read: no value here acts. What an operator may
+//! write, with defaults and bounds, is one table.
+//!
+//! ```text
+//! text -> tree        tree.rs       JSON with duplicate keys still in it
+//!      -> walk        walk.rs       unknown, twice, not built, no object      \
+//!      -> draft       table.rs      each key by its reader (values.rs)         > faults (fault.rs), all of them
+//!      -> relations   relations.rs  rules between keys                        /
+//!      -> Config
+//! table.rs -> reference.rs -> docs/configuration.md
+//! ```
+
+mod fault;
+mod reference;
+mod relations;
+mod table;
+mod tree;
+mod values;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use fault::{Fault, Faults, Problem};
+pub use reference::{TABLE_BEGIN, TABLE_END, reference_table};
+
+use crate::units::{ByteCount, ClusterName, Millis, Permille};
+use std::collections::BTreeMap;
+use table::{Draft, Values};
+use tree::{Json, Object};
+
+/// A configuration without faults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Which requests are protected.
+    pub matching: Matching,
+    /// How a request is seen and what of it is kept.
+    pub capture: Capture,
+    /// Which answers are failures to us.
+    pub failure: Failure,
+    /// What the sender of a stored message gets.
+    pub reply: Reply,
+    /// Whether messages to a destination that is down are stored without asking the router.
+    pub hold_while_down: HoldWhileDown,
+    /// How much is kept, and how long.
+    pub store: StoreLimits,
+    /// How the state of a destination is known.
+    pub health: Health,
+    /// How messages are sent again.
+    pub redelivery: Redelivery,
+    /// The header with the sender's idempotency key, in lower case. Not settable in this build.
+    pub idempotency_header: String,
+    /// How long a dead letter is kept. Not settable in this build.
+    pub dead_letter_ttl: Millis,
+    /// What differs for single destinations.
+    pub destinations: BTreeMap<ClusterName, DestinationOverride>,
+}
+
+/// Which requests are protected: those that meet every condition given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matching {
+    /// Starts of `:path`, each with a leading `/`; empty: any path.
+    pub path_prefixes: Vec<String>,
+    /// Empty: any cluster.
+    pub clusters: Vec<ClusterName>,
+    /// At least one, in upper case, never `CONNECT`.
+    pub methods: Vec<String>,
+    /// Whether the sender has to ask for it.
+    pub prefer: Prefer,
+    /// Whether the route has to ask for it.
+    pub route_opt_in: RouteOptIn,
+}
+
+/// What `Prefer: respond-async` (RFC 7240) has to do with protection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefer {
+    /// Nothing.
+    Ignore,
+    /// Only requests that carry it are protected.
+    Required,
+}
+
+/// What route metadata `filter_metadata.redeliver.enabled: true` has to do with protection; `false` always excludes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteOptIn {
+    /// Nothing.
+    Off,
+    /// Only routes that carry it are protected.
+    Required,
+}
+
+/// How a request is seen and what of it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    /// Whether requests wait for the end of their body.
+    pub mode: CaptureMode,
+    /// Which form of a request is sent again.
+    pub form: CaptureAs,
+    /// Larger bodies pass unprotected.
+    pub body_bytes_max: ByteCount,
+    /// A held request goes on after this long without a new body byte.
+    pub hold_max: Millis,
+    /// Names in lower case, never stored.
+    pub drop_headers: Vec<String>,
+}
+
+/// Whether requests wait for the end of their body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaptureMode {
+    /// They do; everything can be stored.
+    Hold,
+    /// They do not; failures before the end of the body cannot be stored.
+    Stream,
+}
+
+/// Which form of a request is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaptureAs {
+    /// What the router made of it.
+    Routed,
+    /// What the sender sent.
+    Arrived,
+}
+
+/// Which answers are failures to us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// 400 to 599.
+    pub statuses: Vec<u16>,
+    /// 1 to 16.
+    pub grpc_statuses: Vec<u16>,
+    /// Whether a request is stored that may have been processed.
+    pub unknown_outcome: UnknownOutcome,
+}
+
+/// Whether a request is stored that may have been processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownOutcome {
+    /// If processing it twice does no harm: PUT, DELETE, or with the sender's idempotency key.
+    IfIdempotent,
+    /// Yes.
+    Always,
+    /// No; the method and the key make no difference.
+    Never,
+}
+
+/// What the sender of a stored message gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// 202.
+    Accepted,
+    /// The failure as it was, plus our headers.
+    Original,
+}
+
+/// Whether messages to a destination that is down are stored without asking the router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldWhileDown {
+    /// No.
+    Off,
+    /// Yes; [`Capture::form`] is then [`CaptureAs::Arrived`].
+    On,
+}
+
+/// Whether new messages are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// Yes.
+    Open,
+    /// No; what is stored is still delivered.
+    Closed,
+}
+
+/// How much is kept, and how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// 1 to 1,000,000, dead letters included.
+    pub messages_max: u32,
+    /// Bodies, headers and book-keeping; at least 1.
+    pub bytes_max: ByteCount,
+    /// Then a message is a dead letter.
+    pub ttl: Millis,
+    /// Whether new messages are taken.
+    pub intake: Intake,
+}
+
+/// How the state of a destination is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Who says so.
+    pub source: HealthSource,
+    /// The cluster that is asked; active sources only.
+    pub cluster: ClusterName,
+    /// What is asked; contains `{cluster}` if the source is the health check filter.
+    pub path: String,
+    /// Between two questions.
+    pub interval: Millis,
+    /// 1 to 100; admin source only.
+    pub healthy_percent_min: u32,
+    /// Healthy this long before the first probe; may be zero.
+    pub stable_for: Millis,
+    /// The longest wait between two probes without an active source.
+    pub probe_max: Millis,
+    /// Unhealthy this long: probe anyway.
+    pub suspect_after: Millis,
+}
+
+/// Who says whether a destination is healthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthSource {
+    /// An internal listener with Envoy's health check filter.
+    HealthCheckFilter,
+    /// `/stats` of the admin port.
+    Admin,
+    /// Nobody: the answers to messages have to tell.
+    Passive,
+}
+
+/// How messages are sent again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redelivery {
+    /// The period of all timed work; at most a second.
+    pub tick: Millis,
+    /// For one attempt; 1 ms to 2^31 - 1 ms, which is Envoy's limit.
+    pub timeout: Millis,
+    /// The waits between attempts.
+    pub backoff: Backoff,
+    /// At least 1.
+    pub attempts_max: u32,
+    /// How many attempts run at once.
+    pub window: Window,
+}
+
+/// The waits between attempts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// The first; at least 1 ms.
+    pub initial: Millis,
+    /// The longest; not below `initial`.
+    pub max: Millis,
+    /// From one wait to the next; at least 1.0.
+    pub multiplier: Permille,
+    /// The random share of a wait; at most 1.0.
+    pub jitter: Permille,
+}
+
+/// How many attempts run at once, per destination and Envoy process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// When a destination comes back; at least 1.
+    pub initial: u32,
+    /// Not below `initial`.
+    pub max: u32,
+}
+
+/// What differs for one destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestinationOverride {
+    /// The authority of redeliveries, a host or host:port.
+    pub authority: Option<String>,
+}
+
+/// Reads a configuration. No text at all (what Istio sends without `pluginConfig`) means all defaults.
+///
+/// # Errors
+/// Every fault that the text has, at least one. Text that is no JSON object has that one fault, at `configuration`.
+pub fn parse(text: &[u8]) -> Result<Config, Faults> {
+    let object =
+        object_of(text).map_err(|problem| Faults(vec![Fault { path: "configuration".to_owned(), problem }]))?;
+    let mut faults = Faults::default();
+    walk::check(&object, &mut faults);
+    let draft = Draft::read(&object, &mut faults);
+    relations::check(&draft, &mut faults);
+    match draft.complete() {
+        Some(values) if faults.0.is_empty() => Ok(values.into()),
+        Some(_) | None => Err(faults),
+    }
+}
+
+/// The object that the text is.
+fn object_of(text: &[u8]) -> Result<Object, Problem> {
+    if text.trim_ascii().is_empty() {
+        return Ok(Object::new());
+    }
+    let text = readable(text)?;
+    match Json::parse(text) {
+        Ok(Json::Object(object)) => Ok(object),
+        Ok(other) => Err(other.is_not("a JSON object")),
+        Err(problem) if text.trim_ascii_start().starts_with('{') => Err(problem),
+        Err(_) => Err(Problem::NotJsonObjectText),
+    }
+}
+
+/// The text, unless it is what Envoy makes of a `Struct`: protobuf starts with 0x0A, a line end to JSON, but it is not
+/// UTF-8 or has control characters (0x12 before each value), which JSON text never has.
+fn readable(bytes: &[u8]) -> Result<&str, Problem> {
+    let has_control = bytes.iter().any(|byte| *byte < b' ' && !b"\t\n\r".contains(byte));
+    match str::from_utf8(bytes) {
+        Ok(text) if !has_control => Ok(text),
+        Ok(_) | Err(_) => Err(Problem::RawProtobuf),
+    }
+}
+
+impl Matching {
+    /// Whether any request can be protected: custody has to be chosen by one of these four.
+    #[must_use]
+    pub fn protects_anything(&self) -> bool {
+        !self.path_prefixes.is_empty()
+            || !self.clusters.is_empty()
+            || self.prefer == Prefer::Required
+            || self.route_opt_in == RouteOptIn::Required
+    }
+
+    /// The conditions as a phrase.
+    fn summary(&self) -> String {
+        let mut phrase = self.methods.join(", ");
+        if !self.path_prefixes.is_empty() {
+            phrase.push_str(&format!(" with path prefix {}", self.path_prefixes.join(" or ")));
+        }
+        if !self.clusters.is_empty() {
+            let names: Vec<&str> = self.clusters.iter().map(|name| name.0.as_str()).collect();
+            phrase.push_str(&format!(" to cluster {}", names.join(" or ")));
+        }
+        match self.prefer {
+            Prefer::Ignore => {}
+            Prefer::Required => phrase.push_str(" that prefer respond-async"),
+        }
+        match self.route_opt_in {
+            RouteOptIn::Off => {}
+            RouteOptIn::Required => phrase.push_str(" on routes that opt in"),
+        }
+        phrase
+    }
+}
+
+impl Config {
+    /// Whether any request can be protected.
+    #[must_use]
+    pub fn protects_anything(&self) -> bool {
+        self.matching.protects_anything()
+    }
+
+    /// The one line for the log: what is protected and with which limits; a warning if it is nothing
+    /// ([`Config::protects_anything`] tells which).
+    #[must_use]
+    pub fn summary(&self) -> String {
+        if !self.protects_anything() {
+            return "nothing is protected: choose with match.path_prefixes, match.clusters, match.prefer: required or \
+                    match.route_opt_in: true"
+                .to_owned();
+        }
+        let capture = match self.capture.mode {
+            CaptureMode::Hold => "held",
+            CaptureMode::Stream => "streamed",
+        };
+        let intake = match self.store.intake {
+            Intake::Open => "",
+            Intake::Closed => "; intake closed: nothing new is stored",
+        };
+        format!(
+            "protects {}; {capture} bodies up to {}; keeps up to {} messages, {}, for {}{intake}",
+            self.matching.summary(),
+            self.capture.body_bytes_max,
+            self.store.messages_max,
+            self.store.bytes_max,
+            self.store.ttl,
+        )
+    }
+}
+
+impl From<Values> for Config {
+    fn from(values: Values) -> Self {
+        Self {
+            matching: Matching {
+                path_prefixes: values.path_prefixes,
+                clusters: values.clusters,
+                methods: values.methods,
+                prefer: values.prefer,
+                route_opt_in: values.route_opt_in,
+            },
+            capture: Capture {
+                mode: values.capture_mode,
+                form: values.capture_form,
+                body_bytes_max: values.body_bytes_max,
+                hold_max: values.hold_max,
+                drop_headers: values.drop_headers,
+            },
+            failure: Failure {
+                statuses: values.statuses,
+                grpc_statuses: values.grpc_statuses,
+                unknown_outcome: values.unknown_outcome,
+            },
+            reply: values.reply,
+            hold_while_down: values.hold_while_down,
+            store: StoreLimits {
+                messages_max: values.messages_max,
+                bytes_max: values.store_bytes_max,
+                ttl: values.ttl,
+                intake: values.intake,
+            },
+            health: Health {
+                source: values.health_source,
+                cluster: values.health_cluster,
+                path: values.health_path,
+                interval: values.interval,
+                healthy_percent_min: values.healthy_percent_min,
+                stable_for: values.stable_for,
+                probe_max: values.probe_max,
+                suspect_after: values.suspect_after,
+            },
+            redelivery: Redelivery {
+                tick: values.tick,
+                timeout: values.timeout,
+                backoff: Backoff {
+                    initial: values.backoff_initial,
+                    max: values.backoff_max,
+                    multiplier: values.multiplier,
+                    jitter: values.jitter,
+                },
+                attempts_max: values.attempts_max,
+                window: Window { initial: values.window_initial, max: values.window_max },
+            },
+            idempotency_header: values.idempotency_header,
+            dead_letter_ttl: values.dead_letter_ttl,
+            destinations: values.destinations,
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The leader's memory of one destination: what waits, what is out, how many may be out, and the destination's state.
+//!
+//! Chooses what to send next and learns from each answer. Never sends and never touches shared memory: the truth is in
+//! the slots, and a VM that takes over builds a courier anew from them.
+
+use crate::answer::{Contact, Fate, Reading};
+use crate::backoff;
+use crate::cells::{Evidence, Observation, PublishedState};
+use crate::config::{Config, Redelivery};
+use crate::destination::{Backlog, Destination, Signs, State, Transition};
+use crate::effect::Attempt;
+use crate::random::Random;
+use crate::schedule::Schedule;
+use crate::slot::{DeadReason, Epoch, SlotIndex};
+use crate::store::{ReadyHint, Settlement, Ticket};
+use crate::units::{Monotonic, Wall};
+use crate::window::Window;
+use std::collections::BTreeMap;
+
+/// The courier of one destination.
+#[derive(Clone, Debug)]
+pub struct Courier {
+    /// The term of leadership.
+    pub epoch: Epoch,
+    /// When the lease ends unless it is renewed.
+    pub lease_until: Monotonic,
+    /// The destination's state.
+    destination: Destination,
+    schedule: Schedule,
+    window: Window,
+    /// Attempts that are out, a predecessor's too, and when each must have ended.
+    in_flight: BTreeMap<SlotIndex, (Ticket, Monotonic)>,
+    /// When the receiver last answered one of our attempts.
+    answered_at: Option<Monotonic>,
+    /// What the world looked like at the last tick.
+    signs: Signs,
+    /// Figures that others were told last: attempts out, oldest message.
+    told: (usize, Option<Wall>),
+}
+
+impl Courier {
+    /// A courier for a term that begins.
+    #[must_use]
+    pub fn new(
+        epoch: Epoch,
+        lease_until: Monotonic,
+        published: Option<PublishedState>,
+        redelivery: &Redelivery,
+        now: Monotonic,
+    ) -> Self {
+        Self {
+            epoch,
+            lease_until,
+            destination: Destination::taken_over(published, now),
+            schedule: Schedule::default(),
+            window: Window::initial(&redelivery.window),
+            in_flight: BTreeMap::new(),
+            answered_at: None,
+            signs: Signs { verdict: None, evidence: Evidence::default(), backlog: Backlog::Empty },
+            told: (0, None),
+        }
+    }
+
+    /// Whether the figures differ from what others were told.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.told != (self.in_flight(), self.oldest())
+    }
+
+    /// Others were told.
+    pub fn told(&mut self) {
+        self.told = (self.in_flight(), self.oldest());
+    }
+
+    /// The state as others see it.
+    #[must_use]
+    pub const fn published(&self) -> PublishedState {
+        self.destination.published()
+    }
+
+    /// Attempts that are out.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// When the oldest message that is not dead was stored.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Wall> {
+        self.schedule.oldest()
+    }
+
+    /// A message waits.
+    pub fn add(&mut self, hint: ReadyHint) {
+        if !self.in_flight.get(&hint.ticket.slot).is_some_and(|(ticket, _)| *ticket == hint.ticket) {
+            self.schedule.wait(hint.ticket, hint.due, hint.stored_at);
+        }
+    }
+
+    /// An attempt is out until `until` at the latest.
+    pub fn out(&mut self, ticket: Ticket, stored_at: Wall, until: Monotonic) {
+        self.schedule.out(ticket, stored_at);
+        self.in_flight.insert(ticket.slot, (ticket, until));
+        self.destination.probe_chosen(ticket);
+    }
+
+    /// Whether an attempt of this message is known to be out.
+    #[must_use]
+    pub fn is_out(&self, ticket: Ticket) -> bool {
+        self.in_flight.get(&ticket.slot).is_some_and(|(found, _)| *found == ticket)
+    }
+
+    /// Attempts whose time is over: their outcome can no longer come.
+    #[must_use]
+    pub fn overdue(&self, now: Monotonic) -> Vec<Ticket> {
+        self.in_flight.values().filter(|(_, until)| *until < now).map(|(ticket, _)| *ticket).collect()
+    }
+
+    /// The message is gone from here: settled by another, dead, or of another use.
+    pub fn forget(&mut self, ticket: Ticket) {
+        self.in_flight.remove(&ticket.slot);
+        self.schedule.forget(ticket.slot);
+        self.destination.probe_lost(ticket);
+    }
+
+    /// The next message to send at `now`, if the state and the window allow one. The caller claims it and answers with
+    /// [`Courier::out`] or [`Courier::forget`].
+    #[must_use]
+    pub fn next(&self, now: Monotonic) -> Option<Ticket> {
+        match self.destination.state() {
+            State::Down { .. } | State::Probing { probe: Some(_) } => None,
+            State::Probing { probe: None } => self.schedule.probe(self.destination.last_probe()),
+            State::Up | State::Ramping => {
+                let is_open = u32::try_from(self.in_flight.len()).is_ok_and(|out| out < self.window.size());
+                if is_open { self.schedule.due(now) } else { None }
+            }
+        }
+    }
+
+    /// The world at this tick.
+    pub fn observe(
+        &mut self,
+        verdict: Option<Observation>,
+        evidence: Evidence,
+        config: &Config,
+        now: Monotonic,
+    ) -> Option<Transition> {
+        self.signs = Signs { verdict, evidence, backlog: self.backlog() };
+        let change = self.destination.observe(&self.signs, &config.health, &config.redelivery.backoff, now);
+        self.entered(change, &config.redelivery)
+    }
+
+    fn backlog(&self) -> Backlog {
+        if self.schedule.is_empty() { Backlog::Empty } else { Backlog::Some }
+    }
+
+    fn entered(&mut self, change: Option<Transition>, redelivery: &Redelivery) -> Option<Transition> {
+        if change.is_some_and(|change| change.to == PublishedState::Ramping) {
+            self.window = Window::initial(&redelivery.window);
+        }
+        change
+    }
+
+    /// How the attempt ends, from what its answer means. Remembers that the receiver answered.
+    pub fn judge(
+        &mut self,
+        attempt: &Attempt,
+        reading: Reading,
+        redelivery: &Redelivery,
+        random: &mut Random,
+        now: Monotonic,
+    ) -> Settlement {
+        let judged = judge(attempt, reading, self.answered_at, redelivery, random, now);
+        if matches!(reading.contact, Contact::Answered | Contact::Overloaded) {
+            self.answered_at = Some(now);
+        }
+        judged
+    }
+
+    /// The attempt was settled like this.
+    pub fn settled(
+        &mut self,
+        attempt: &Attempt,
+        contact: Contact,
+        settlement: Settlement,
+        redelivery: &Redelivery,
+        now: Monotonic,
+    ) -> Option<Transition> {
+        let out = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
+        self.in_flight.remove(&attempt.ticket.slot);
+        match settlement {
+            Settlement::Delivered | Settlement::Dead { .. } => self.schedule.forget(attempt.ticket.slot),
+            Settlement::Again { due, .. } => self.schedule.wait(attempt.ticket, due, attempt.head.stored_at),
+        }
+        match contact {
+            Contact::Answered => self.window.success(out, &redelivery.window),
+            Contact::Overloaded | Contact::Trouble | Contact::NotReached => self.window.refusal(),
+            Contact::Unknown | Contact::Nothing => {}
+        }
+        self.signs.backlog = self.backlog();
+        let change = self.destination.settled(attempt.ticket, contact, &self.signs, now);
+        self.entered(change, redelivery)
+    }
+}
+
+/// How an attempt ends. `answered_at`: when the receiver last answered one of our attempts.
+///
+/// An attempt that did not reach the receiver counts only if the receiver answered another one while this was out: then
+/// the trouble is the message's, and it must not come back for ever. Being down costs none.
+#[must_use]
+pub fn judge(
+    attempt: &Attempt,
+    reading: Reading,
+    answered_at: Option<Monotonic>,
+    redelivery: &Redelivery,
+    random: &mut Random,
+    now: Monotonic,
+) -> Settlement {
+    let status = reading.status;
+    let attempts = match reading.fate {
+        Fate::Delivered => return Settlement::Delivered,
+        Fate::Rejected => return Settlement::Dead { reason: DeadReason::Rejected, status },
+        Fate::Unsendable => return Settlement::Dead { reason: DeadReason::Unstorable, status },
+        Fate::Failed => attempt.head.attempts.saturating_add(1),
+        Fate::NotReached if answered_at.is_some_and(|at| at >= attempt.sent_at) => {
+            attempt.head.attempts.saturating_add(1)
+        }
+        Fate::NotReached => attempt.head.attempts,
+    };
+    if u32::from(attempts) >= redelivery.attempts_max {
+        return Settlement::Dead { reason: DeadReason::Attempts, status };
+    }
+    let due = now.after(backoff::wait(&redelivery.backoff, attempts.max(1), random));
+    Settlement::Again { due, attempts, status }
+}

@@ -1,0 +1,309 @@
+//! Leadership of destinations: one courier per destination in the whole process, by an expiring lease with an epoch.
+//!
+//! | who | takes a destination that nobody leads |
+//! | --- | --- |
+//! | a worker | at once; the more it leads already, the later, so that destinations spread |
+//! | a VM that never saw a stream | after a second, and only while no worker lives |
+//!
+//! A leader that finds another's term in the cell drops its courier: what it has out is settled under its old epoch or
+//! not at all.
+
+use super::{Delivery, Outlook, Thread, note};
+use crate::cells::{
+    DESTINATIONS_MAX, Evidence, Leadership, Observation, PublishedState, decode_destinations, encode_destinations,
+};
+use crate::config::HealthSource;
+use crate::courier::Courier;
+use crate::destination::standing;
+use crate::effect::{Effect, Level};
+use crate::keys::Keys;
+use crate::memory::{Change, SharedMemory, update};
+use crate::slot::{DestinationIndex, Epoch};
+use crate::store::Now;
+use crate::units::{ClusterName, Millis, Monotonic};
+
+/// How long a leader stays one without a renewal. A dead VM's destinations wait this long; a live one renews each
+/// second, and a tick that is late by two is rare.
+pub const LEASE: Millis = Millis(3_000);
+/// A lease is renewed when less than this is left.
+const RENEW_BELOW: Millis = Millis(2_000);
+/// How long a VM that never saw a stream leaves a vacancy to the workers.
+const IDLE_WAIT: Millis = Millis(1_000);
+/// Each destination that a worker leads makes it wait so much longer for the next.
+const SPREAD_STEP: Millis = Millis(50);
+/// Destinations that one tick looks at: bounds the cost of a tick when a proxy has thousands.
+const LOOK_MAX: usize = 64;
+/// Hints that one tick takes per destination; what is left comes with the next.
+const HINTS_MAX: usize = 2_000;
+
+impl Delivery {
+    pub(super) fn refresh_names(&mut self, memory: &dyn SharedMemory) {
+        let Some(value) = memory.get(&self.keys.destinations()) else { return };
+        if self.names_version == Some(value.cas) {
+            return;
+        }
+        if let Ok(names) = decode_destinations(&value.bytes) {
+            self.names = names;
+            self.names_version = Some(value.cas);
+        }
+    }
+
+    /// Clusters that the configuration names are watched from the start, before anything fails.
+    pub(super) fn register_configured(&mut self, memory: &dyn SharedMemory, effects: &mut Vec<Effect>) {
+        let config = self.config.clone();
+        for cluster in config.matching.clusters.iter().chain(config.destinations.keys()) {
+            if self.find(cluster).is_none() && self.find_or_register(memory, cluster).is_none() {
+                effects
+                    .push(note(Level::Error, format!("destination {cluster}: no room in the table of destinations")));
+            }
+        }
+    }
+
+    /// Reads who leads what, and what live traffic showed, for a bounded number of destinations.
+    pub(super) fn look_around(&mut self, memory: &dyn SharedMemory, now: Monotonic) {
+        let count = self.names.len();
+        for _ in 0..count.min(LOOK_MAX) {
+            self.look_at = self.look_at.saturating_add(1).checked_rem(count).unwrap_or_default();
+            if let Ok(place) = u16::try_from(self.look_at) {
+                self.look(memory, DestinationIndex(place), now);
+            }
+        }
+    }
+
+    fn look(&mut self, memory: &dyn SharedMemory, destination: DestinationIndex, now: Monotonic) {
+        let leadership = self.leadership(memory, destination);
+        let is_led = leadership.is_some_and(|found| found.until > now);
+        let before = self.outlook.get(&destination).and_then(|outlook| outlook.vacant_since);
+        let outlook = Outlook {
+            state: leadership.map_or(PublishedState::Up, |found| found.state),
+            connect_failures: self.evidence(memory, destination).connect_failures,
+            vacant_since: if is_led { None } else { before.or(Some(now)) },
+        };
+        self.outlook.insert(destination, outlook);
+        if !is_led && !self.couriers.contains_key(&destination) {
+            self.apply_for(memory, destination, outlook, now);
+        }
+    }
+
+    fn apply_for(
+        &mut self,
+        memory: &dyn SharedMemory,
+        destination: DestinationIndex,
+        outlook: Outlook,
+        now: Monotonic,
+    ) {
+        let led = u64::try_from(self.couriers.len()).unwrap_or(u64::MAX);
+        let wait = match self.thread {
+            Thread::Worker => SPREAD_STEP.times(led).min(IDLE_WAIT),
+            Thread::Unknown if self.a_worker_lives(memory, now) => return,
+            Thread::Unknown => IDLE_WAIT,
+        };
+        if outlook.vacant_since.is_some_and(|since| now.since(since) >= wait) {
+            self.take_lease(memory, destination, now);
+        }
+    }
+
+    fn take_lease(&mut self, memory: &dyn SharedMemory, destination: DestinationIndex, now: Monotonic) {
+        let until = now.after(LEASE);
+        let outcome = update(memory, &self.keys.leadership(destination), |bytes| {
+            let before = bytes.and_then(|bytes| Leadership::decode(bytes).ok());
+            if before.is_some_and(|found| found.until > now) {
+                return Change::Keep(None);
+            }
+            let epoch = Epoch(before.map_or(0, |found| found.epoch.0).wrapping_add(1));
+            let state = before.map_or(PublishedState::Up, |found| found.state);
+            let mine = Leadership { leader: self.vm, epoch, until, state, in_flight: 0, oldest_stored_at: 0 };
+            Change::Write(mine.encode(), Some((epoch, before.map(|found| found.state))))
+        });
+        if let Ok(Some((epoch, published))) = outcome {
+            let courier = Courier::new(epoch, until, published, &self.config.redelivery, now);
+            self.couriers.insert(destination, courier);
+            self.sweep.start_over(destination);
+        }
+    }
+
+    /// Everything that a leader does in a tick.
+    pub(super) fn lead(&mut self, memory: &dyn SharedMemory, now: Now, effects: &mut Vec<Effect>) {
+        let must_yield = self.thread == Thread::Unknown && self.a_worker_lives(memory, now.monotonic);
+        let led: Vec<DestinationIndex> = self.couriers.keys().copied().collect();
+        for destination in led {
+            let is_idle = self.couriers.get(&destination).is_some_and(|courier| courier.in_flight() == 0);
+            if must_yield && is_idle {
+                self.resign(memory, destination, now.monotonic);
+            } else {
+                self.lead_one(memory, destination, now, effects);
+            }
+        }
+    }
+
+    fn lead_one(
+        &mut self,
+        memory: &dyn SharedMemory,
+        destination: DestinationIndex,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let until = self.couriers.get(&destination).map_or(Monotonic(0), |courier| courier.lease_until);
+        if until <= now.monotonic.after(RENEW_BELOW) && !self.publish(memory, destination, now.monotonic) {
+            return;
+        }
+        self.take_hints(memory, destination);
+        let overdue = self.couriers.get(&destination).map(|courier| courier.overdue(now.monotonic)).unwrap_or_default();
+        for ticket in overdue {
+            self.sweep_slot(memory, ticket.slot, now, effects);
+            if let Some(courier) = self.couriers.get_mut(&destination)
+                && courier.overdue(now.monotonic).contains(&ticket)
+            {
+                courier.forget(ticket);
+            }
+        }
+        self.observe(memory, destination, now, effects);
+        self.send_due(memory, destination, now, effects);
+        if self.couriers.get(&destination).is_some_and(Courier::has_news) {
+            self.publish(memory, destination, now.monotonic);
+        }
+    }
+
+    fn take_hints(&mut self, memory: &dyn SharedMemory, destination: DestinationIndex) {
+        for _ in 0..HINTS_MAX {
+            let Some(hint) = self.store(memory).next_ready(destination) else { return };
+            if let Some(courier) = self.couriers.get_mut(&destination) {
+                courier.add(hint);
+            }
+        }
+    }
+
+    fn observe(
+        &mut self,
+        memory: &dyn SharedMemory,
+        destination: DestinationIndex,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let verdict = match self.config.health.source {
+            HealthSource::Passive => None,
+            HealthSource::HealthCheckFilter | HealthSource::Admin => {
+                standing(self.observation(memory, destination), &self.config.health, now.monotonic)
+            }
+        };
+        let evidence = self.evidence(memory, destination);
+        let config = self.config.clone();
+        let Some(courier) = self.couriers.get_mut(&destination) else { return };
+        let change = courier.observe(verdict, evidence, &config, now.monotonic);
+        if let Some(change) = change {
+            self.tell(memory, destination, change, now.monotonic, effects);
+        }
+    }
+
+    /// A change of state is published at once and logged.
+    pub(super) fn tell(
+        &mut self,
+        memory: &dyn SharedMemory,
+        destination: DestinationIndex,
+        change: crate::destination::Transition,
+        now: Monotonic,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(name) = self.name(destination) {
+            effects.push(note(Level::Info, format!("destination {name}: {change}")));
+        }
+        if matches!(change.to, PublishedState::Up | PublishedState::Ramping) {
+            // The failures that led here are over; the count starts again.
+            self.write_evidence(memory, destination, crate::classify::Sign::Answered, now);
+        }
+        if let Some(outlook) = self.outlook.get_mut(&destination) {
+            outlook.state = change.to;
+        }
+        self.publish(memory, destination, now);
+    }
+
+    /// Writes the leader's cell and renews the lease. Answers whether the term still is this VM's; if not, the courier
+    /// is gone.
+    pub(super) fn publish(&mut self, memory: &dyn SharedMemory, destination: DestinationIndex, now: Monotonic) -> bool {
+        let vm = self.vm;
+        let key = self.keys.leadership(destination);
+        let Some(courier) = self.couriers.get_mut(&destination) else { return false };
+        let mine = Leadership {
+            leader: vm,
+            epoch: courier.epoch,
+            until: now.after(LEASE),
+            state: courier.published(),
+            in_flight: u32::try_from(courier.in_flight()).unwrap_or(u32::MAX),
+            oldest_stored_at: courier.oldest().map_or(0, |at| at.0),
+        };
+        courier.told();
+        let outcome = update(memory, &key, |bytes| {
+            let found = bytes.and_then(|bytes| Leadership::decode(bytes).ok());
+            match found {
+                Some(found) if (found.leader, found.epoch) == (mine.leader, mine.epoch) => {
+                    Change::Write(mine.encode(), true)
+                }
+                Some(_) | None => Change::Keep(false),
+            }
+        });
+        if outcome == Ok(true) {
+            courier.lease_until = mine.until;
+            return true;
+        }
+        self.couriers.remove(&destination);
+        false
+    }
+
+    /// Gives the destination back: the lease ends now.
+    pub(super) fn resign(&mut self, memory: &dyn SharedMemory, destination: DestinationIndex, now: Monotonic) {
+        let Some(courier) = self.couriers.remove(&destination) else { return };
+        let (vm, epoch) = (self.vm, courier.epoch);
+        let outcome = update(memory, &self.keys.leadership(destination), |bytes| {
+            let found = bytes.and_then(|bytes| Leadership::decode(bytes).ok());
+            match found {
+                Some(found) if (found.leader, found.epoch) == (vm, epoch) => {
+                    Change::Write(Leadership { until: now, ..found }.encode(), ())
+                }
+                Some(_) | None => Change::Keep(()),
+            }
+        });
+        // If it cannot be given back, it runs out.
+        outcome.unwrap_or_default();
+    }
+
+    pub(super) fn resign_all(&mut self, memory: &dyn SharedMemory, now: Monotonic) {
+        let led: Vec<DestinationIndex> = self.couriers.keys().copied().collect();
+        for destination in led {
+            self.resign(memory, destination, now);
+        }
+        self.leave_house(memory, now);
+    }
+
+    pub(super) fn leadership(&self, memory: &dyn SharedMemory, destination: DestinationIndex) -> Option<Leadership> {
+        let value = memory.get(&self.keys.leadership(destination))?;
+        Leadership::decode(&value.bytes).ok()
+    }
+
+    fn evidence(&self, memory: &dyn SharedMemory, destination: DestinationIndex) -> Evidence {
+        let value = memory.get(&self.keys.evidence(destination));
+        value.and_then(|value| Evidence::decode(&value.bytes).ok()).unwrap_or_default()
+    }
+
+    pub(super) fn observation(&self, memory: &dyn SharedMemory, destination: DestinationIndex) -> Option<Observation> {
+        let value = memory.get(&self.keys.verdict(destination))?;
+        Observation::decode(&value.bytes).ok()
+    }
+}
+
+/// Enters `cluster` into the table of destinations, if there is room and the table can be read.
+pub(super) fn register(memory: &dyn SharedMemory, keys: &Keys, cluster: &ClusterName) {
+    let outcome = update(memory, &keys.destinations(), |bytes| {
+        let names = match bytes.map(decode_destinations) {
+            None => Vec::new(),
+            Some(Ok(names)) => names,
+            Some(Err(_)) => return Change::Keep(()),
+        };
+        if names.contains(cluster) || names.len() >= DESTINATIONS_MAX {
+            return Change::Keep(());
+        }
+        let names: Vec<ClusterName> = names.into_iter().chain([cluster.clone()]).collect();
+        Change::Write(encode_destinations(&names), ())
+    });
+    // The caller looks the name up afterwards and sees whether it is there.
+    outcome.unwrap_or_default();
+}

@@ -1,0 +1,343 @@
+//! All that one VM does for messages that are stored: leads destinations, sends, settles, sweeps, keeps house.
+//!
+//! ```text
+//! tick ─┬─ rule: is my configuration the newest?          (this file)
+//!       ├─ look around: destinations, leases, trouble     (leading)
+//!       ├─ each destination that I lead: hints, state     (leading)  ──> send what is due   (sending)
+//!       ├─ sweep: a few slots, round and round            (sweep)
+//!       └─ housekeeping, if I hold its lease              (housekeeping)
+//! answer ── settle, then send the next at once            (sending)
+//! ```
+//! Any VM may die at any host call; whatever it leaves is found by the next tick of another. Never logs, sends or counts
+//! by itself: it answers with effects.
+
+mod housekeeping;
+mod leading;
+pub mod sending;
+mod sweep;
+
+use crate::cells::{Evidence, PublishedState, Rule, VmId};
+use crate::classify::Sign;
+use crate::config::Config;
+use crate::courier::Courier;
+use crate::effect::{Call, Effect, Level};
+use crate::keys::Keys;
+use crate::memory::{Cas, Change, Expect, SharedMemory, update};
+use crate::random::Random;
+use crate::slot::DestinationIndex;
+use crate::store::{Now, Store};
+use crate::units::{ClusterName, Millis, Monotonic};
+use housekeeping::Housekeeping;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use sweep::Sweep;
+
+pub use leading::LEASE;
+
+/// A rule that nobody has followed for this long gives way to any other configuration.
+const RULE_FADES: Millis = Millis(10_000);
+/// How often a VM says that it is alive, for the rule and for the main thread to see.
+const ALIVE_PERIOD: Millis = Millis(1_000);
+
+/// A number that the host gave an outstanding call; unique within a VM only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CallToken(pub u32);
+
+/// Which thread a VM is on, as far as it can know: streams are created on workers only (measured).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Thread {
+    /// No stream has been seen: the main thread, or an idle worker.
+    Unknown,
+    /// A worker.
+    Worker,
+}
+
+/// Whether this VM's configuration is the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It rules.
+    Ruling,
+    /// Another one does: finish what is out, begin nothing.
+    Retired,
+}
+
+/// Whether a look at the rule changed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    /// This configuration rules from now on.
+    RuleBegins,
+    /// Nothing new.
+    None,
+}
+
+/// What is known of a destination that others may lead.
+#[derive(Clone, Copy, Debug)]
+struct Outlook {
+    state: PublishedState,
+    connect_failures: u32,
+    /// Since when nobody leads it.
+    vacant_since: Option<Monotonic>,
+}
+
+/// The delivery work of one root context.
+pub struct Delivery {
+    config: Rc<Config>,
+    keys: Keys,
+    vm: VmId,
+    random: Random,
+    configured_at: Monotonic,
+    digest: u32,
+    thread: Thread,
+    standing: Standing,
+    alive_at: Option<Monotonic>,
+    names: Vec<ClusterName>,
+    names_version: Option<Cas>,
+    outlook: BTreeMap<DestinationIndex, Outlook>,
+    look_at: usize,
+    couriers: BTreeMap<DestinationIndex, Courier>,
+    calls: BTreeMap<CallToken, Call>,
+    no_host_told: BTreeMap<DestinationIndex, Monotonic>,
+    sweep: Sweep,
+    housekeeping: Housekeeping,
+}
+
+impl Delivery {
+    /// The work of a root context that was configured at `now` with `config`, whose text has the checksum `digest`.
+    /// `seed` is random and makes this VM's identity.
+    #[must_use]
+    pub fn new(config: Rc<Config>, keys: Keys, digest: u32, seed: u64, now: Monotonic) -> Self {
+        let mut random = Random::seeded(seed);
+        Self {
+            config,
+            keys,
+            vm: VmId(random.next().max(1)),
+            random,
+            configured_at: now,
+            digest,
+            thread: Thread::Unknown,
+            standing: Standing::Ruling,
+            alive_at: None,
+            names: Vec::new(),
+            names_version: None,
+            outlook: BTreeMap::new(),
+            look_at: 0,
+            couriers: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            no_host_told: BTreeMap::new(),
+            sweep: Sweep::default(),
+            housekeeping: Housekeeping::default(),
+        }
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub const fn config(&self) -> &Rc<Config> {
+        &self.config
+    }
+
+    /// The names of the shared cells.
+    #[must_use]
+    pub const fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// When this root context was configured.
+    #[must_use]
+    pub const fn configured_at(&self) -> Monotonic {
+        self.configured_at
+    }
+
+    /// The generator for jitter.
+    pub const fn random(&mut self) -> &mut Random {
+        &mut self.random
+    }
+
+    /// A stream was created here: this is a worker's VM.
+    pub const fn saw_stream(&mut self) {
+        self.thread = Thread::Worker;
+    }
+
+    /// Whether no stream was ever created here.
+    #[must_use]
+    pub fn never_saw_a_stream(&self) -> bool {
+        self.thread == Thread::Unknown
+    }
+
+    /// One turn of the timer.
+    pub fn tick(&mut self, memory: &dyn SharedMemory, now: Now) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.follow_rule(memory, now.monotonic, &mut effects);
+        self.refresh_names(memory);
+        match self.standing {
+            Standing::Ruling => {
+                self.register_configured(memory, &mut effects);
+                self.say_alive(memory, now.monotonic);
+                self.look_around(memory, now.monotonic);
+                self.lead(memory, now, &mut effects);
+                self.sweep_some(memory, now, &mut effects);
+                self.keep_house(memory, now, &mut effects);
+            }
+            Standing::Retired => self.resign_all(memory, now.monotonic),
+        }
+        effects
+    }
+
+    /// The root context is going away: give up every lease. Answers whether calls are still out.
+    pub fn stop(&mut self, memory: &dyn SharedMemory, now: Monotonic) -> bool {
+        self.standing = Standing::Retired;
+        self.resign_all(memory, now);
+        self.has_calls()
+    }
+
+    /// Whether redeliveries are still out from here.
+    #[must_use]
+    pub fn has_calls(&self) -> bool {
+        self.calls.values().any(|call| matches!(call, Call::Attempt(_)))
+    }
+
+    /// The newest configuration rules; an older one retires, and comes back if the newer one is gone.
+    fn follow_rule(&mut self, memory: &dyn SharedMemory, now: Monotonic, effects: &mut Vec<Effect>) {
+        let mine = Rule { digest: self.digest, since: self.configured_at, seen_at: now };
+        let outcome = update(memory, &self.keys.rule(), |bytes| {
+            let found = bytes.and_then(|bytes| Rule::decode(bytes).ok());
+            match found {
+                Some(rule) if rule.digest == self.digest && now.since(rule.seen_at) < ALIVE_PERIOD => {
+                    Change::Keep((Standing::Ruling, News::None))
+                }
+                Some(rule) if rule.digest == self.digest => {
+                    Change::Write(Rule { seen_at: now, ..rule }.encode(), (Standing::Ruling, News::None))
+                }
+                Some(rule) if rule.since > self.configured_at && now.since(rule.seen_at) < RULE_FADES => {
+                    Change::Keep((Standing::Retired, News::None))
+                }
+                Some(_) | None => Change::Write(mine.encode(), (Standing::Ruling, News::RuleBegins)),
+            }
+        });
+        // After a conflict the next tick sees what the others wrote.
+        let (standing, news) = outcome.unwrap_or((self.standing, News::None));
+        match news {
+            News::RuleBegins => effects.push(self.summary()),
+            News::None => {}
+        }
+        if standing == Standing::Retired && self.standing == Standing::Ruling {
+            effects.push(note(Level::Info, "a newer configuration rules: this one only finishes what is out"));
+        }
+        self.standing = standing;
+    }
+
+    /// One line per configuration, from the first VM that follows it: what is protected.
+    fn summary(&self) -> Effect {
+        let level = if self.config.protects_anything() { Level::Info } else { Level::Warn };
+        note(level, self.config.summary())
+    }
+
+    /// A worker says that it lives, so that the main thread's VM leaves the work to it.
+    fn say_alive(&mut self, memory: &dyn SharedMemory, now: Monotonic) {
+        let is_time = self.alive_at.is_none_or(|at| now.since(at) >= ALIVE_PERIOD);
+        if self.thread == Thread::Worker && is_time {
+            self.alive_at = Some(now);
+            // Any worker's word will do, so there is nothing to conflict with.
+            memory.set(&self.keys.worker_alive(), &now.0.to_le_bytes(), Expect::Anything).unwrap_or_default();
+        }
+    }
+
+    /// Whether some worker was alive lately.
+    fn a_worker_lives(&self, memory: &dyn SharedMemory, now: Monotonic) -> bool {
+        let said = memory.get(&self.keys.worker_alive()).and_then(|value| value.bytes.try_into().ok());
+        said.is_some_and(|bytes| now.since(Monotonic(u64::from_le_bytes(bytes))) < LEASE)
+    }
+
+    /// What a live answer says about its destination is written down, if it changes anything.
+    pub fn witness(&mut self, memory: &dyn SharedMemory, cluster: &ClusterName, sign: Sign, now: Monotonic) {
+        match sign {
+            Sign::Nothing => {}
+            Sign::Success | Sign::Answered => {
+                let Some(destination) = self.find(cluster) else { return };
+                let is_troubled = self.outlook.get(&destination).is_some_and(is_trouble);
+                if is_troubled {
+                    self.write_evidence(memory, destination, sign, now);
+                    if let Some(outlook) = self.outlook.get_mut(&destination) {
+                        outlook.connect_failures = 0;
+                    }
+                }
+            }
+            Sign::NoHealthyHost | Sign::ConnectionFailure => {
+                let Some(destination) = self.find_or_register(memory, cluster) else { return };
+                // One word per 100 ms says it all; a flood of failures need not fight over the cell.
+                let last = self.no_host_told.get(&destination).copied().unwrap_or_default();
+                if sign == Sign::ConnectionFailure || now.since(last) >= Millis(100) {
+                    self.write_evidence(memory, destination, sign, now);
+                }
+                if sign == Sign::NoHealthyHost {
+                    self.no_host_told.insert(destination, now);
+                }
+            }
+        }
+    }
+
+    /// Whether successes are worth a word: some destination is in trouble. Cheap, asked for each success.
+    #[must_use]
+    pub fn is_in_trouble(&self) -> bool {
+        self.outlook.values().any(is_trouble)
+    }
+
+    fn write_evidence(&self, memory: &dyn SharedMemory, destination: DestinationIndex, sign: Sign, now: Monotonic) {
+        let outcome = update(memory, &self.keys.evidence(destination), |bytes| {
+            let before = bytes.and_then(|bytes| Evidence::decode(bytes).ok()).unwrap_or_default();
+            let after = match sign {
+                Sign::NoHealthyHost => Evidence { no_host_at: now, ..before },
+                Sign::ConnectionFailure => {
+                    Evidence { connect_failures: before.connect_failures.saturating_add(1), ..before }
+                }
+                Sign::Answered => Evidence { connect_failures: 0, ..before },
+                Sign::Success => Evidence { connect_failures: 0, success_at: now, ..before },
+                Sign::Nothing => before,
+            };
+            if after == before { Change::Keep(()) } else { Change::Write(after.encode(), ()) }
+        });
+        // A lost sign is repeated by the next request.
+        outcome.unwrap_or_default();
+    }
+
+    /// Whether `cluster` is down right now, for `hold_while_down`: the leader's word, as long as its lease stands.
+    #[must_use]
+    pub fn is_down(&self, memory: &dyn SharedMemory, cluster: &ClusterName, now: Monotonic) -> bool {
+        let leadership = self.find(cluster).and_then(|destination| self.leadership(memory, destination));
+        leadership.is_some_and(|found| found.state == PublishedState::Down && found.until > now)
+    }
+
+    /// The place of `cluster` in the table, entered there if it is new.
+    pub fn find_or_register(&mut self, memory: &dyn SharedMemory, cluster: &ClusterName) -> Option<DestinationIndex> {
+        if self.find(cluster).is_none() {
+            leading::register(memory, &self.keys, cluster);
+            self.refresh_names(memory);
+        }
+        self.find(cluster)
+    }
+
+    fn find(&self, cluster: &ClusterName) -> Option<DestinationIndex> {
+        let place = self.names.iter().position(|name| name == cluster)?;
+        u16::try_from(place).ok().map(DestinationIndex)
+    }
+
+    fn name(&self, destination: DestinationIndex) -> Option<&ClusterName> {
+        self.names.get(usize::from(destination.0))
+    }
+
+    /// The store that this VM shares with all others of its `root_id`.
+    #[must_use]
+    pub const fn store<'a>(&'a self, memory: &'a (dyn SharedMemory + 'a)) -> Store<'a, dyn SharedMemory + 'a> {
+        Store { memory, keys: &self.keys }
+    }
+}
+
+fn is_trouble(outlook: &Outlook) -> bool {
+    outlook.state != PublishedState::Up || outlook.connect_failures > 0
+}
+
+fn note(level: Level, text: impl Into<String>) -> Effect {
+    Effect::Note(level, text.into())
+}
+
+#[cfg(test)]
+mod tests;

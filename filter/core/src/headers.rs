@@ -1,0 +1,259 @@
+//! What of a request is kept, and what a redelivery carries.
+//!
+//! | header | stored | sent on redelivery |
+//! | --- | --- | --- |
+//! | `:method` `:scheme` `:authority` `:path` | yes, once each | rebuilt from the stored ones |
+//! | hop-by-hop (RFC 9110 7.6.1, and those that `connection` names) | no | no |
+//! | framing: `content-length`, `transfer-encoding` | no | rebuilt by Envoy from the body |
+//! | `x-envoy-*` (they steer Envoy's router) | no | Envoy's own |
+//! | `x-redeliver-*` | no | ours |
+//! | `capture.drop_headers` | no | no |
+//! | everything else | yes, in order, with repetition, byte for byte | the same |
+//!
+//! Nothing here reads or writes a host map; a [`HeaderList`] is what one read of it gave.
+
+use std::fmt;
+
+/// One read of a header map: names in lower case (Envoy's form), values as raw bytes, order and repetition kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderList(pub Vec<(String, Vec<u8>)>);
+
+impl HeaderList {
+    /// The first value of `name`.
+    #[must_use]
+    pub fn first(&self, name: &str) -> Option<&[u8]> {
+        self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_slice())
+    }
+
+    /// All values of `name`, in order.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_slice())
+    }
+}
+
+/// Header names that only we may set (CONTRACT section 4).
+pub const OWN_HEADERS: [&str; 4] = [HEADER_ID, HEADER_ATTEMPT, HEADER_STATUS, HEADER_HOPS];
+/// The message's id.
+pub const HEADER_ID: &str = "x-redeliver-id";
+/// The number of this redelivery: 1, 2, ...
+pub const HEADER_ATTEMPT: &str = "x-redeliver-attempt";
+/// What became of a message, told to its sender.
+pub const HEADER_STATUS: &str = "x-redeliver-status";
+/// How many filters of ours the message has been stored by.
+pub const HEADER_HOPS: &str = "x-redeliver-hops";
+
+/// Those of our header names that `headers` carries: a forgery, since we are the only ones to set them.
+pub fn forged(headers: &HeaderList) -> impl Iterator<Item = &'static str> {
+    OWN_HEADERS.into_iter().filter(|name| headers.first(name).is_some())
+}
+
+/// Headers between two neighbours, never handed on (RFC 9110 7.6.1; `proxy-authorization` and `http2-settings` speak to
+/// the next hop only).
+const HOP_BY_HOP: [&str; 11] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+    "http2-settings",
+    "content-length",
+];
+
+/// The host hands a guest at most 1,024 pairs; our own headers and the four pseudo headers need room beside them.
+pub const FIELDS_MAX: usize = 1_000;
+/// The host's limit for a serialised header map is 1 MiB, nine bytes of it framing per pair; beyond it a dispatch sees an
+/// empty map. 960 KiB leaves room for what a redelivery adds.
+pub const FIELD_BYTES_MAX: usize = 960 * 1024;
+
+/// One form of a request: as the sender sent it, or as the router made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// `:method`.
+    pub method: Vec<u8>,
+    /// `:scheme`, `http` if there was none.
+    pub scheme: Vec<u8>,
+    /// `:authority`.
+    pub authority: Vec<u8>,
+    /// `:path`, with its query.
+    pub path: Vec<u8>,
+    /// All other headers that are kept.
+    pub fields: Vec<(String, Vec<u8>)>,
+}
+
+/// Why a request's headers cannot be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsendable {
+    /// A pseudo header is missing, doubled or empty.
+    Pseudo,
+    /// The method is not a token (RFC 9110 5.6.2): it would split the request line.
+    Method,
+    /// The path holds a space or a control byte: it would split the request line.
+    Path,
+    /// CR, LF, NUL or another control byte in a name or value: Envoy refuses to send it.
+    Field,
+    /// More headers, or longer ones, than the host can be handed.
+    TooMany,
+}
+
+impl fmt::Display for Unsendable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pseudo => "a pseudo header is missing or doubled",
+            Self::Method => "the method is not a token",
+            Self::Path => "the path holds a space or a control byte",
+            Self::Field => "a header holds a control byte",
+            Self::TooMany => "more headers than Envoy can be handed",
+        })
+    }
+}
+
+impl Envelope {
+    /// What is kept of `headers` by the table above.
+    ///
+    /// # Errors
+    /// The first reason why this request could not be sent again.
+    pub fn capture(headers: &HeaderList, drop_headers: &[String]) -> Result<Self, Unsendable> {
+        let envelope = Self {
+            method: pseudo(headers, ":method")?,
+            scheme: headers.first(":scheme").unwrap_or(b"http").to_vec(),
+            authority: pseudo(headers, ":authority")?,
+            path: pseudo(headers, ":path")?,
+            fields: kept_fields(headers, drop_headers),
+        };
+        envelope.check()?;
+        Ok(envelope)
+    }
+
+    /// Whether this can be put on the wire: exactly three parts in the request line, no control byte anywhere.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn check(&self) -> Result<(), Unsendable> {
+        if !self.method.iter().all(|byte| is_token_byte(*byte)) {
+            return Err(Unsendable::Method);
+        }
+        if !self.path.iter().chain(&self.authority).chain(&self.scheme).all(|byte| *byte > b' ' && *byte != 0x7f) {
+            return Err(Unsendable::Path);
+        }
+        if !self.fields.iter().all(|(name, value)| is_field(name, value)) {
+            return Err(Unsendable::Field);
+        }
+        if self.fields.len() > FIELDS_MAX || self.byte_count() > FIELD_BYTES_MAX {
+            return Err(Unsendable::TooMany);
+        }
+        Ok(())
+    }
+
+    /// The bytes of all names and values.
+    #[must_use]
+    pub fn byte_count(&self) -> usize {
+        let line = [&self.method, &self.scheme, &self.authority, &self.path].into_iter().map(Vec::len);
+        let fields = self.fields.iter().map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(9));
+        line.chain(fields).fold(0, usize::saturating_add)
+    }
+
+    /// The first value of the field `name`.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        self.fields.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_slice())
+    }
+}
+
+fn pseudo(headers: &HeaderList, name: &str) -> Result<Vec<u8>, Unsendable> {
+    let mut values = headers.all(name);
+    match (values.next(), values.next()) {
+        (Some(value), None) if !value.is_empty() => Ok(value.to_vec()),
+        (Some(_) | None, Some(_) | None) => Err(Unsendable::Pseudo),
+    }
+}
+
+fn kept_fields(headers: &HeaderList, drop_headers: &[String]) -> Vec<(String, Vec<u8>)> {
+    let named: Vec<String> = headers.all("connection").flat_map(connection_options).collect();
+    let dropped = |name: &str| is_never_kept(name) || named.iter().chain(drop_headers).any(|other| other == name);
+    headers.0.iter().filter(|(name, _)| !dropped(name)).cloned().collect()
+}
+
+fn is_never_kept(name: &str) -> bool {
+    name.starts_with(':')
+        || name == "host"
+        || name.starts_with("x-envoy-")
+        || name.starts_with("x-redeliver-")
+        || HOP_BY_HOP.contains(&name)
+}
+
+fn connection_options(value: &[u8]) -> impl Iterator<Item = String> {
+    value.split(|byte| *byte == b',').map(|part| String::from_utf8_lossy(part.trim_ascii()).to_ascii_lowercase())
+}
+
+fn is_field(name: &str, value: &[u8]) -> bool {
+    !name.is_empty()
+        && name.bytes().all(is_token_byte)
+        && value.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f))
+}
+
+/// `tchar` of RFC 9110 5.6.2.
+#[must_use]
+pub const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn list(fields: &[(&str, &[u8])]) -> HeaderList {
+        let pseudo: [(&str, &[u8]); 3] = [(":method", b"POST"), (":authority", b"orders"), (":path", b"/a?b=c")];
+        HeaderList(pseudo.iter().chain(fields).map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect())
+    }
+
+    fn kept(fields: &[(&str, &[u8])]) -> Vec<(String, Vec<u8>)> {
+        Envelope::capture(&list(fields), &["authorization".to_owned()]).unwrap().fields
+    }
+
+    #[test]
+    fn order_repetition_and_bytes_are_kept() {
+        let fields: [(&str, &[u8]); 4] = [("b", b"1"), ("a", b"\xff\xe9"), ("b", b"2"), ("cookie", b"")];
+        assert_eq!(kept(&fields), list(&fields).0[3..].to_vec());
+    }
+
+    #[test]
+    fn framing_hop_by_hop_steering_and_forged_headers_are_dropped() {
+        for name in HOP_BY_HOP.into_iter().chain(OWN_HEADERS).chain(["host", "x-envoy-retry-on", "authorization"]) {
+            assert_eq!(kept(&[(name, b"1")]), [], "{name}");
+        }
+        let named: [(&str, &[u8]); 3] = [("connection", b"close, X-Secret"), ("x-secret", b"1"), ("x-open", b"2")];
+        assert_eq!(kept(&named), [("x-open".to_owned(), b"2".to_vec())]);
+    }
+
+    #[test]
+    fn what_cannot_be_sent_again_is_refused() {
+        type Change = fn(&mut Envelope);
+        let cases: [(&str, Change, Unsendable); 7] = [
+            ("space in method", |e| e.method = b"PO ST".to_vec(), Unsendable::Method),
+            ("space in path", |e| e.path = b"/a b".to_vec(), Unsendable::Path),
+            ("newline in authority", |e| e.authority = b"a\nb".to_vec(), Unsendable::Path),
+            ("newline in value", |e| e.fields.push(("a".to_owned(), b"1\r\n2".to_vec())), Unsendable::Field),
+            ("space in name", |e| e.fields.push(("a b".to_owned(), b"1".to_vec())), Unsendable::Field),
+            ("too many", |e| e.fields = vec![("a".to_owned(), vec![]); FIELDS_MAX + 1], Unsendable::TooMany),
+            ("too long", |e| e.fields = vec![("a".to_owned(), vec![b'x'; FIELD_BYTES_MAX])], Unsendable::TooMany),
+        ];
+        for (story, change, expected) in cases {
+            let mut envelope = Envelope::capture(&list(&[]), &[]).unwrap();
+            change(&mut envelope);
+            assert_eq!(envelope.check(), Err(expected), "{story}");
+        }
+    }
+
+    #[test]
+    fn a_doubled_or_missing_pseudo_header_is_refused() {
+        assert_eq!(Envelope::capture(&list(&[(":path", b"/evil")]), &[]), Err(Unsendable::Pseudo));
+        assert_eq!(Envelope::capture(&HeaderList::default(), &[]), Err(Unsendable::Pseudo));
+    }
+}

@@ -1,0 +1,175 @@
+//! Shared memory as Envoy's Wasm host gives it: the one narrow door of the core to the outside.
+//!
+//! A compare-and-set loop is a conversation, so it is a trait and not an effect. The host's rules, which every
+//! implementation keeps (PLATFORM 1.1 and 1.2):
+//!
+//! | rule | so |
+//! | --- | --- |
+//! | keys are never deleted | keys come from [`crate::keys`], a fixed and reused set |
+//! | a compare-and-set on a key that never existed always succeeds | [`Expect::Absent`] sends a number that was never issued |
+//! | an empty value is a value | absent and empty differ |
+//! | dequeue removes at once, a queue loses items with its VM | queues carry hints only |
+
+/// The number that the host gave a value; it changes with every write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cas(pub u32);
+
+impl Cas {
+    /// Never issued by the host: on a missing key it creates, and the second writer conflicts (measured).
+    pub const NEVER_ISSUED: Self = Self(u32::MAX);
+}
+
+/// What a write expects to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The value that was read with this number.
+    Version(Cas),
+    /// No value ever.
+    Absent,
+    /// Whatever is there: for cells with one writer.
+    Anything,
+}
+
+/// Somebody else wrote in between; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conflict;
+
+/// A value and its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versioned {
+    /// The bytes; may be empty.
+    pub bytes: Vec<u8>,
+    /// Their number.
+    pub cas: Cas,
+}
+
+/// Shared data and shared queues.
+pub trait SharedMemory {
+    /// The value of `key`; `None` if it never existed.
+    fn get(&self, key: &str) -> Option<Versioned>;
+
+    /// Writes `value`.
+    ///
+    /// # Errors
+    /// [`Conflict`] if `expect` does not hold.
+    fn set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), Conflict>;
+
+    /// Puts a hint at the end of `queue`. It may be lost: that delays, it loses nothing.
+    fn enqueue(&self, queue: &str, hint: &[u8]);
+
+    /// Takes the hint at the front of `queue`.
+    fn dequeue(&self, queue: &str) -> Option<Vec<u8>>;
+}
+
+/// Retries of a compare-and-set before a VM gives up for this callback. With a handful of VMs each conflict means that
+/// another one got on; 64 in a row has not been seen with eight VMs on one cell.
+pub const CAS_RETRIES_MAX: u32 = 64;
+
+/// Changes the cell `key` until no other VM interferes. `change` gets the bytes (`None` if the key never existed) and
+/// answers with the new bytes, or with a result that writes nothing.
+///
+/// # Errors
+/// [`Conflict`] after [`CAS_RETRIES_MAX`] conflicts in a row.
+pub fn update<M, T>(memory: &M, key: &str, mut change: impl FnMut(Option<&[u8]>) -> Change<T>) -> Result<T, Conflict>
+where
+    M: SharedMemory + ?Sized,
+{
+    for _ in 0..CAS_RETRIES_MAX {
+        let found = memory.get(key);
+        let expect = found.as_ref().map_or(Expect::Absent, |value| Expect::Version(value.cas));
+        match change(found.as_ref().map(|value| value.bytes.as_slice())) {
+            Change::Keep(result) => return Ok(result),
+            Change::Write(bytes, result) => {
+                if memory.set(key, &bytes, expect).is_ok() {
+                    return Ok(result);
+                }
+            }
+        }
+    }
+    Err(Conflict)
+}
+
+/// What to do with a cell.
+#[derive(Debug)]
+pub enum Change<T> {
+    /// Leave it.
+    Keep(T),
+    /// Write these bytes.
+    Write(Vec<u8>, T),
+}
+
+#[cfg(test)]
+pub(crate) mod double {
+    //! The host's rules on a pair of maps: a double that behaves.
+
+    use super::{Cas, Conflict, Expect, SharedMemory, Versioned};
+    use std::cell::{Cell, RefCell};
+    use std::collections::{BTreeMap, VecDeque};
+
+    #[derive(Default)]
+    pub(crate) struct MemoryDouble {
+        values: RefCell<BTreeMap<String, Versioned>>,
+        queues: RefCell<BTreeMap<String, VecDeque<Vec<u8>>>>,
+        issued: Cell<u32>,
+        /// Every call counts down; at zero the "VM" is dead and no call has any effect any more.
+        pub calls_left: Cell<Option<u32>>,
+    }
+
+    impl MemoryDouble {
+        fn is_dead(&self) -> bool {
+            match self.calls_left.get() {
+                None => false,
+                Some(0) => true,
+                Some(left) => {
+                    self.calls_left.set(Some(left - 1));
+                    false
+                }
+            }
+        }
+
+        pub(crate) fn keys(&self) -> Vec<String> {
+            self.values.borrow().keys().cloned().collect()
+        }
+
+        pub(crate) fn overwrite(&self, key: &str, bytes: &[u8]) {
+            self.set(key, bytes, Expect::Anything).unwrap();
+        }
+    }
+
+    impl SharedMemory for MemoryDouble {
+        fn get(&self, key: &str) -> Option<Versioned> {
+            self.values.borrow().get(key).cloned()
+        }
+
+        fn set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), Conflict> {
+            if self.is_dead() {
+                return Ok(());
+            }
+            let mut values = self.values.borrow_mut();
+            let holds = match (expect, values.get(key)) {
+                (Expect::Anything, _) | (_, None) => true,
+                (Expect::Version(cas), Some(found)) => found.cas == cas,
+                (Expect::Absent, Some(_)) => false,
+            };
+            if !holds {
+                return Err(Conflict);
+            }
+            self.issued.set(self.issued.get() + 1);
+            values.insert(key.to_owned(), Versioned { bytes: value.to_vec(), cas: Cas(self.issued.get()) });
+            Ok(())
+        }
+
+        fn enqueue(&self, queue: &str, hint: &[u8]) {
+            if !self.is_dead() {
+                self.queues.borrow_mut().entry(queue.to_owned()).or_default().push_back(hint.to_vec());
+            }
+        }
+
+        fn dequeue(&self, queue: &str) -> Option<Vec<u8>> {
+            if self.is_dead() {
+                return None;
+            }
+            self.queues.borrow_mut().get_mut(queue)?.pop_front()
+        }
+    }
+}

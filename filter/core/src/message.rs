@@ -1,0 +1,223 @@
+//! The large part of a slot: one message, written once, read once per attempt.
+//!
+//! ```text
+//! message = 'M' cell: slot | generation | id | flags | arrived envelope | routed envelope, if it differs | body
+//! receipt = 'R' cell: generation
+//! ```
+//! A settled message is overwritten by its receipt before its head is freed: the bytes are given back at once, and a VM
+//! that dies between the two writes leaves a slot that says for itself that it was settled. Slot and generation stand
+//! inside, so a value that got under another key is found.
+
+use crate::codec::{Damage, Reader, Writer};
+use crate::headers::{Envelope, HEADER_ATTEMPT, HEADER_HOPS, HEADER_ID, HeaderList};
+use crate::slot::{Generation, SlotIndex};
+use std::fmt;
+
+/// 128 random bits, the sender's secret; 32 hexadecimal digits on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MessageId(pub [u8; 16]);
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// What is stored of one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who it is.
+    pub id: MessageId,
+    /// The request as the sender sent it, less the headers that are never kept.
+    pub arrived: Envelope,
+    /// What the router made of it; `None` if that is the same or is not wanted (`capture.as: arrived`).
+    pub routed: Option<Envelope>,
+    /// The whole body.
+    pub body: Vec<u8>,
+}
+
+/// What the large part of a slot says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LargePart {
+    /// A message that is still owed.
+    Message(Box<Message>),
+    /// The message of this generation was settled; only its head has not been freed yet.
+    Settled,
+}
+
+const KIND_MESSAGE: u8 = b'M';
+const KIND_RECEIPT: u8 = b'R';
+const FLAG_ROUTED: u8 = 1;
+
+impl Message {
+    /// The form that a redelivery sends.
+    #[must_use]
+    pub fn outgoing(&self) -> &Envelope {
+        self.routed.as_ref().unwrap_or(&self.arrived)
+    }
+
+    /// The cell for `slot`.
+    #[must_use]
+    pub fn encode(&self, slot: SlotIndex, generation: Generation) -> Vec<u8> {
+        let headers = self.arrived.byte_count().saturating_mul(if self.routed.is_some() { 2 } else { 1 });
+        let mut writer = Writer::new(KIND_MESSAGE, headers.saturating_add(self.body.len()).saturating_add(128));
+        writer.u32(slot.0).u32(generation.0).raw(&self.id.0);
+        writer.u8(if self.routed.is_some() { FLAG_ROUTED } else { 0 });
+        write_envelope(&mut writer, &self.arrived);
+        if let Some(routed) = &self.routed {
+            write_envelope(&mut writer, routed);
+        }
+        writer.string(&self.body);
+        writer.finish()
+    }
+
+    /// The request of attempt number `attempt` (1, 2, ...).
+    #[must_use]
+    pub fn request(&self, attempt: u16, key_header: &str, authority: Option<&str>) -> HeaderList {
+        let envelope = self.outgoing();
+        let authority = authority.map_or(envelope.authority.clone(), |name| name.as_bytes().to_vec());
+        let mut headers = vec![
+            (":method".to_owned(), envelope.method.clone()),
+            (":scheme".to_owned(), envelope.scheme.clone()),
+            (":authority".to_owned(), authority),
+            (":path".to_owned(), envelope.path.clone()),
+        ];
+        headers.extend(envelope.fields.iter().cloned());
+        headers.push((HEADER_ID.to_owned(), self.id.to_string().into_bytes()));
+        headers.push((HEADER_ATTEMPT.to_owned(), attempt.to_string().into_bytes()));
+        headers.push((HEADER_HOPS.to_owned(), b"1".to_vec()));
+        if envelope.field(key_header).is_none() {
+            headers.push((key_header.to_owned(), self.id.to_string().into_bytes()));
+        }
+        HeaderList(headers)
+    }
+}
+
+/// The cell that takes the place of a settled message.
+#[must_use]
+pub fn encode_receipt(generation: Generation) -> Vec<u8> {
+    let mut writer = Writer::new(KIND_RECEIPT, 4);
+    writer.u32(generation.0);
+    writer.finish()
+}
+
+/// Reads the large part of `slot`, which must be of `generation`.
+///
+/// # Errors
+/// What is wrong with the bytes; [`Damage::Field`] also when they belong to another slot or generation.
+pub fn decode(bytes: &[u8], slot: SlotIndex, generation: Generation) -> Result<LargePart, Damage> {
+    if bytes.first() == Some(&KIND_RECEIPT) {
+        return decode_receipt(bytes, generation);
+    }
+    let mut reader = Reader::open(bytes, KIND_MESSAGE)?;
+    if (reader.u32()?, reader.u32()?) != (slot.0, generation.0) {
+        return Err(Damage::Field);
+    }
+    let id = MessageId(reader.raw()?);
+    let flags = reader.u8()?;
+    let arrived = read_envelope(&mut reader)?;
+    let routed = if flags & FLAG_ROUTED == 0 { None } else { Some(read_envelope(&mut reader)?) };
+    let body = reader.string()?.to_vec();
+    reader.close()?;
+    let message = Message { id, arrived, routed, body };
+    message.outgoing().check().map_err(|_| Damage::Field)?;
+    Ok(LargePart::Message(Box::new(message)))
+}
+
+fn decode_receipt(bytes: &[u8], generation: Generation) -> Result<LargePart, Damage> {
+    let mut reader = Reader::open(bytes, KIND_RECEIPT)?;
+    let found = Generation(reader.u32()?);
+    reader.close()?;
+    if found == generation { Ok(LargePart::Settled) } else { Err(Damage::Field) }
+}
+
+fn write_envelope(writer: &mut Writer, envelope: &Envelope) {
+    writer.string(&envelope.method).string(&envelope.scheme).string(&envelope.authority).string(&envelope.path);
+    writer.u16(u16::try_from(envelope.fields.len()).unwrap_or(u16::MAX));
+    for (name, value) in &envelope.fields {
+        writer.string(name.as_bytes()).string(value);
+    }
+}
+
+fn read_envelope(reader: &mut Reader<'_>) -> Result<Envelope, Damage> {
+    let mut next = || reader.string().map(<[u8]>::to_vec);
+    let (method, scheme, authority, path) = (next()?, next()?, next()?, next()?);
+    let count = usize::from(reader.u16()?);
+    let fields = (0..count).map(|_| read_field(reader)).collect::<Result<_, _>>()?;
+    Ok(Envelope { method, scheme, authority, path, fields })
+}
+
+fn read_field(reader: &mut Reader<'_>) -> Result<(String, Vec<u8>), Damage> {
+    let name = std::str::from_utf8(reader.string()?).map_err(|_| Damage::Field)?.to_owned();
+    Ok((name, reader.string()?.to_vec()))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const SLOT: SlotIndex = SlotIndex(3);
+    const GENERATION: Generation = Generation(8);
+
+    pub(crate) fn message(path: &str) -> Message {
+        let fields = vec![("x".to_owned(), b"\xff".to_vec()), ("x".to_owned(), b"2".to_vec())];
+        let envelope = |path: &str| Envelope {
+            method: b"POST".to_vec(),
+            scheme: b"http".to_vec(),
+            authority: b"orders".to_vec(),
+            path: path.as_bytes().to_vec(),
+            fields: fields.clone(),
+        };
+        Message {
+            id: MessageId([7; 16]),
+            arrived: envelope("/in"),
+            routed: Some(envelope(path)),
+            body: b"\0body".to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_message_reads_back_as_written_with_and_without_a_routed_form() {
+        let both = message("/out");
+        let one = Message { routed: None, ..both.clone() };
+        for message in [both, one] {
+            let bytes = message.encode(SLOT, GENERATION);
+            assert_eq!(decode(&bytes, SLOT, GENERATION), Ok(LargePart::Message(Box::new(message))));
+        }
+    }
+
+    #[test]
+    fn a_value_under_another_key_or_of_another_generation_is_found() {
+        let bytes = message("/out").encode(SLOT, GENERATION);
+        assert_eq!(decode(&bytes, SlotIndex(4), GENERATION), Err(Damage::Field));
+        assert_eq!(decode(&bytes, SLOT, Generation(9)), Err(Damage::Field));
+        assert_eq!(decode(&encode_receipt(GENERATION), SLOT, GENERATION), Ok(LargePart::Settled));
+        assert_eq!(decode(&encode_receipt(Generation(7)), SLOT, GENERATION), Err(Damage::Field));
+    }
+
+    #[test]
+    fn a_message_that_could_split_a_request_line_never_leaves() {
+        let bytes = message("/a HTTP/1.1\r\nx: y").encode(SLOT, GENERATION);
+        assert_eq!(decode(&bytes, SLOT, GENERATION), Err(Damage::Field));
+    }
+
+    #[test]
+    fn a_redelivery_carries_the_routed_form_and_our_headers() {
+        let headers = message("/out").request(2, "idempotency-key", Some("other"));
+        assert_eq!(headers.first(":path"), Some(&b"/out"[..]));
+        assert_eq!(headers.first(":authority"), Some(&b"other"[..]));
+        assert_eq!(headers.first(HEADER_ATTEMPT), Some(&b"2"[..]));
+        assert_eq!(headers.first("idempotency-key"), headers.first(HEADER_ID));
+        assert_eq!(headers.all("x").count(), 2);
+    }
+
+    #[test]
+    fn the_senders_own_key_is_kept() {
+        let mut message = message("/out");
+        message.routed.as_mut().unwrap().fields.push(("idempotency-key".to_owned(), b"k1".to_vec()));
+        let headers = message.request(1, "idempotency-key", None);
+        assert_eq!(headers.all("idempotency-key").collect::<Vec<_>>(), [b"k1"]);
+    }
+}

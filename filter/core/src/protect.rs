@@ -1,0 +1,145 @@
+//! Which requests are protected: all conditions of `match` that are given must hold (CONTRACT section 3).
+//!
+//! Cheap conditions first; the cluster and the route's metadata cost a host call each and are asked for last. Never
+//! protected, whatever is configured: CONNECT and upgrades (they have no end), gRPC (`match.grpc` is not in this build).
+
+use crate::config::{Matching, Prefer, RouteOptIn};
+use crate::headers::HeaderList;
+use crate::units::ClusterName;
+
+/// What the route's metadata `filter_metadata.redeliver.enabled` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteSwitch {
+    /// Nothing.
+    Unset,
+    /// True.
+    Enabled,
+    /// False: never protected.
+    Disabled,
+}
+
+/// What the host knows of the chosen route, asked for only when it matters.
+pub trait RouteFacts {
+    /// The cluster that the route chose.
+    fn cluster(&self) -> Option<ClusterName>;
+    /// The route's switch.
+    fn switch(&self) -> RouteSwitch;
+}
+
+/// Whether a request is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// Yes.
+    Protected,
+    /// No: it passes as if we were not there.
+    Unprotected,
+}
+
+/// Decides by the request's headers and its route.
+#[must_use]
+pub fn protection(matching: &Matching, headers: &HeaderList, route: &dyn RouteFacts) -> Protection {
+    let is_protected = matching.protects_anything()
+        && has_end(headers)
+        && headers.first(":method").is_some_and(|method| is_listed(&matching.methods, method))
+        && headers.first(":path").is_some_and(|path| has_prefix(&matching.path_prefixes, path))
+        && is_preferred(matching.prefer, headers)
+        && is_chosen_cluster(&matching.clusters, route)
+        && is_switched_on(matching.route_opt_in, route.switch());
+    if is_protected { Protection::Protected } else { Protection::Unprotected }
+}
+
+fn has_end(headers: &HeaderList) -> bool {
+    let is_grpc = headers.first("content-type").is_some_and(|value| value.starts_with(b"application/grpc"));
+    !is_grpc && headers.first("upgrade").is_none() && headers.first(":protocol").is_none()
+}
+
+fn is_listed(methods: &[String], method: &[u8]) -> bool {
+    method != b"CONNECT" && methods.iter().any(|listed| listed.as_bytes() == method)
+}
+
+fn has_prefix(prefixes: &[String], path: &[u8]) -> bool {
+    prefixes.is_empty() || prefixes.iter().any(|prefix| path.starts_with(prefix.as_bytes()))
+}
+
+fn is_preferred(prefer: Prefer, headers: &HeaderList) -> bool {
+    match prefer {
+        Prefer::Ignore => true,
+        Prefer::Required => prefers_async(headers),
+    }
+}
+
+/// Whether the sender asked for `respond-async` (RFC 7240 section 4.1).
+#[must_use]
+pub fn prefers_async(headers: &HeaderList) -> bool {
+    let preferences = headers.all("prefer").flat_map(|value| value.split(|byte| *byte == b','));
+    preferences
+        .map(|part| part.split(|byte| matches!(byte, b';' | b'=')).next().unwrap_or_default().trim_ascii())
+        .any(|name| name.eq_ignore_ascii_case(b"respond-async"))
+}
+
+fn is_chosen_cluster(clusters: &[ClusterName], route: &dyn RouteFacts) -> bool {
+    clusters.is_empty() || route.cluster().is_some_and(|cluster| clusters.contains(&cluster))
+}
+
+const fn is_switched_on(opt_in: RouteOptIn, switch: RouteSwitch) -> bool {
+    match (opt_in, switch) {
+        (_, RouteSwitch::Disabled) | (RouteOptIn::Required, RouteSwitch::Unset) => false,
+        (RouteOptIn::Off, RouteSwitch::Unset) | (_, RouteSwitch::Enabled) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    struct Route(Option<&'static str>, RouteSwitch);
+
+    impl RouteFacts for Route {
+        fn cluster(&self) -> Option<ClusterName> {
+            self.0.map(|name| ClusterName(name.to_owned()))
+        }
+        fn switch(&self) -> RouteSwitch {
+            self.1
+        }
+    }
+
+    fn check(matching: &str, request: &[(&str, &str)], route: &Route) -> bool {
+        let config = crate::config::parse(format!("{{\"match\":{matching}}}").as_bytes()).unwrap();
+        let line = [(":method", "POST"), (":path", "/orders/1")];
+        let given = |name: &str| request.iter().any(|(found, _)| *found == name);
+        let pairs = line.iter().filter(|(name, _)| !given(name)).chain(request);
+        let headers = HeaderList(pairs.map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect());
+        protection(&config.matching, &headers, route) == Protection::Protected
+    }
+
+    #[test]
+    fn all_given_conditions_must_hold() {
+        use RouteSwitch::{Disabled, Enabled, Unset};
+        const ORDERS: &str = r#"{"path_prefixes":["/orders"]}"#;
+        let plain = Route(Some("orders"), Unset);
+        type Case = (&'static str, &'static [(&'static str, &'static str)], bool);
+        let cases: [Case; 14] = [
+            ("{}", &[], false),
+            (ORDERS, &[], true),
+            (ORDERS, &[(":path", "/other")], false),
+            (ORDERS, &[(":method", "GET")], false),
+            (ORDERS, &[("upgrade", "websocket")], false),
+            (ORDERS, &[("content-type", "application/grpc+proto")], false),
+            (r#"{"path_prefixes":["/"],"methods":["GET"]}"#, &[(":method", "GET")], true),
+            (r#"{"clusters":["orders"]}"#, &[], true),
+            (r#"{"clusters":["payments"]}"#, &[], false),
+            (r#"{"prefer":"required"}"#, &[], false),
+            (r#"{"prefer":"required"}"#, &[("prefer", "wait=5, Respond-Async")], true),
+            (r#"{"prefer":"required"}"#, &[("prefer", "respond-async-not")], false),
+            (r#"{"route_opt_in":true}"#, &[], false),
+            (r#"{"path_prefixes":["/orders"],"clusters":["payments"]}"#, &[], false),
+        ];
+        for (matching, request, expected) in cases {
+            assert_eq!(check(matching, request, &plain), expected, "{matching} {request:?}");
+        }
+        assert!(check(r#"{"route_opt_in":true}"#, &[], &Route(None, Enabled)));
+        assert!(!check(ORDERS, &[], &Route(None, Disabled)), "a route that is switched off is never protected");
+    }
+}

@@ -1,0 +1,249 @@
+//! The head of a slot: 50 bytes that say what its message is waiting for. The truth about every message stands here.
+//!
+//! ```text
+//!            put                    routed form known          claim by the leader
+//!   Free ---------> Filling ------> Opening --------> Queued <--------------------> Sending
+//!    ^                 |  `--------------------------->  |      try again later        |
+//!    |                 | lease over      lease over:     | ttl, attempts, answer       |
+//!    |                 v                 dead letter     v                             |
+//!    +-------------- (gave up) <------ ttl of the ----- Dead                           |
+//!    +---------------------------- dead letter ------------------- delivered ----------+
+//! ```
+//! Each arrow is one compare-and-set. A generation counts the slot's uses, so a stale hint or a late answer finds
+//! another generation and changes nothing.
+
+use crate::codec::{Damage, Reader, Writer};
+use crate::units::{ByteCount, Monotonic, Wall};
+use std::fmt;
+
+/// A slot's number, from 0; its keys are made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotIndex(pub u32);
+
+/// How many times the slot has been taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u32);
+
+impl Generation {
+    /// The next use of the slot.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
+/// A destination's place in the shared table of destinations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DestinationIndex(pub u16);
+
+/// A term of leadership: a fence. Whoever leads next has a higher one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u32);
+
+/// Why a message is a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadReason {
+    /// `store.ttl` went by.
+    Expired,
+    /// The receiver answered that it will never take it.
+    Rejected,
+    /// `redelivery.max_attempts` genuine failures.
+    Attempts,
+    /// Its bytes in shared memory were damaged.
+    Corrupt,
+    /// Its routed form never became known, or Envoy refuses to send it.
+    Unstorable,
+}
+
+impl DeadReason {
+    const ALL: [Self; 5] = [Self::Expired, Self::Rejected, Self::Attempts, Self::Corrupt, Self::Unstorable];
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::Expired => 1,
+            Self::Rejected => 2,
+            Self::Attempts => 3,
+            Self::Corrupt => 4,
+            Self::Unstorable => 5,
+        }
+    }
+}
+
+impl fmt::Display for DeadReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::Attempts => "attempts",
+            Self::Corrupt => "corrupt",
+            Self::Unstorable => "unstorable",
+        })
+    }
+}
+
+/// What a slot's message is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotState {
+    /// Nothing: the slot is empty.
+    Free,
+    /// A VM writes the large part and has not promised anything yet.
+    Filling {
+        /// When that VM must be dead.
+        until: Monotonic,
+    },
+    /// The sender has (or will at once have) its 202; the routed form comes with the end of its stream.
+    Opening {
+        /// When that stream's VM must be dead.
+        until: Monotonic,
+    },
+    /// Its next attempt.
+    Queued {
+        /// Not before this.
+        due: Monotonic,
+    },
+    /// An attempt is out.
+    Sending {
+        /// The term of the leader that sent it; only it may settle before `until`.
+        epoch: Epoch,
+        /// When its outcome can no longer come.
+        until: Monotonic,
+    },
+    /// Nothing more: it is kept for people.
+    Dead {
+        /// Why.
+        reason: DeadReason,
+    },
+}
+
+/// The head of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// What it waits for.
+    pub state: SlotState,
+    /// The slot's use.
+    pub generation: Generation,
+    /// Where it goes.
+    pub destination: DestinationIndex,
+    /// Genuine attempts that failed.
+    pub attempts: u16,
+    /// Redeliveries sent, the current one included: the number that the receiver sees.
+    pub sends: u16,
+    /// When custody was taken.
+    pub stored_at: Wall,
+    /// When the state last changed for a reason that people ask for (attempt, death).
+    pub changed_at: Wall,
+    /// What it costs of `store.max_bytes`.
+    pub charge: ByteCount,
+    /// The status of the last answer; 0 if there was none.
+    pub last_status: u16,
+}
+
+const KIND_HEAD: u8 = b'H';
+
+impl Head {
+    /// An empty slot after its use number `generation`.
+    #[must_use]
+    pub const fn free(generation: Generation) -> Self {
+        Self {
+            state: SlotState::Free,
+            generation,
+            destination: DestinationIndex(0),
+            attempts: 0,
+            sends: 0,
+            stored_at: Wall(0),
+            changed_at: Wall(0),
+            charge: ByteCount(0),
+            last_status: 0,
+        }
+    }
+
+    /// The same message in another state.
+    #[must_use]
+    pub const fn with(self, state: SlotState) -> Self {
+        Self { state, ..self }
+    }
+
+    /// The cell.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let (code, detail, epoch, at) = match self.state {
+            SlotState::Free => (0, 0, 0, 0),
+            SlotState::Filling { until } => (1, 0, 0, until.0),
+            SlotState::Opening { until } => (2, 0, 0, until.0),
+            SlotState::Queued { due } => (3, 0, 0, due.0),
+            SlotState::Sending { epoch, until } => (4, 0, epoch.0, until.0),
+            SlotState::Dead { reason } => (5, reason.code(), 0, 0),
+        };
+        let mut writer = Writer::new(KIND_HEAD, 50);
+        writer.u8(code).u8(detail).u32(epoch).u64(at);
+        writer.u32(self.generation.0).u16(self.destination.0).u16(self.attempts).u16(self.sends);
+        writer.u64(self.stored_at.0).u64(self.changed_at.0).u32(u32::try_from(self.charge.0).unwrap_or(u32::MAX));
+        writer.u16(self.last_status);
+        writer.finish()
+    }
+
+    /// Reads a head back.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Damage> {
+        let mut reader = Reader::open(bytes, KIND_HEAD)?;
+        let (code, detail) = (reader.u8()?, reader.u8()?);
+        let (epoch, at) = (Epoch(reader.u32()?), Monotonic(reader.u64()?));
+        let state = match code {
+            0 => SlotState::Free,
+            1 => SlotState::Filling { until: at },
+            2 => SlotState::Opening { until: at },
+            3 => SlotState::Queued { due: at },
+            4 => SlotState::Sending { epoch, until: at },
+            5 => SlotState::Dead {
+                reason: DeadReason::ALL.into_iter().find(|reason| reason.code() == detail).ok_or(Damage::Field)?,
+            },
+            _ => return Err(Damage::Field),
+        };
+        let head = Self {
+            state,
+            generation: Generation(reader.u32()?),
+            destination: DestinationIndex(reader.u16()?),
+            attempts: reader.u16()?,
+            sends: reader.u16()?,
+            stored_at: Wall(reader.u64()?),
+            changed_at: Wall(reader.u64()?),
+            charge: ByteCount(u64::from(reader.u32()?)),
+            last_status: reader.u16()?,
+        };
+        reader.close()?;
+        Ok(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn every_state_reads_back_as_written() {
+        let at = Monotonic(1 << 40);
+        let dead = DeadReason::ALL.map(|reason| SlotState::Dead { reason });
+        let live = [
+            SlotState::Free,
+            SlotState::Filling { until: at },
+            SlotState::Opening { until: at },
+            SlotState::Queued { due: at },
+            SlotState::Sending { epoch: Epoch(9), until: at },
+        ];
+        for state in live.into_iter().chain(dead) {
+            let head =
+                Head { attempts: 3, sends: 4, charge: ByteCount(5), last_status: 503, ..Head::free(Generation(6)) };
+            let head = head.with(state);
+            assert_eq!(Head::decode(&head.encode()), Ok(head));
+        }
+    }
+
+    #[test]
+    fn a_head_stays_small() {
+        assert!(Head::free(Generation(0)).encode().len() <= 64, "1,000,000 heads must fit beside their messages");
+    }
+}

@@ -1,0 +1,515 @@
+//! The store: messages in slots of shared memory. Every change of a message is one compare-and-set on its head.
+//!
+//! | operation | writes, in this order | a VM that dies before the next write leaves |
+//! | --- | --- | --- |
+//! | put | room, head `Filling`, large part, head `Queued` (or `Opening`), hint | a slot that the sweep gives up: no 202 was promised |
+//! | complete | large part, head `Queued`, hint | an `Opening` slot, later a dead letter |
+//! | claim | head `Sending` | an attempt that is never sent: tried again when its lease is over |
+//! | settle: delivered | receipt over the large part, head `Free`, room, hint | a slot that says it is settled: the sweep frees it |
+//! | settle: again, dead | head, (room) | nothing |
+//!
+//! Room is reserved first and released last; see [`crate::ledger`]. Never reads a clock: `now` is an argument.
+
+use crate::codec::Damage;
+use crate::config::StoreLimits;
+use crate::keys::Keys;
+use crate::ledger::{self, ReserveError};
+use crate::memory::{Cas, Change, Conflict, Expect, SharedMemory, update};
+use crate::message::{self, LargePart, Message};
+use crate::slot::{DeadReason, DestinationIndex, Epoch, Generation, Head, SlotIndex, SlotState};
+use crate::units::{ByteCount, Millis, Monotonic, Wall};
+
+/// What a slot costs beside its large part: two keys and a head in the host's map (PLATFORM section 0: 312 bytes for two
+/// keys with a 64-byte head, above the payload).
+pub const SLOT_BYTES: ByteCount = ByteCount(312);
+/// A VM that fills a slot is done within one callback, microseconds; after this long it must be dead.
+pub const FILLING_MAX: Millis = Millis(10_000);
+/// Stale hints that a put passes over before it makes a new slot.
+const STALE_HINTS_MAX: u32 = 8;
+
+/// One use of one slot: names a message until it is freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket {
+    /// The slot.
+    pub slot: SlotIndex,
+    /// Its use.
+    pub generation: Generation,
+}
+
+/// The moment of a change, on both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// For leases and due times.
+    pub monotonic: Monotonic,
+    /// For what people read, and for `ttl`.
+    pub wall: Wall,
+}
+
+/// What a stored message waits for first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstState {
+    /// Its first redelivery, not before this.
+    Queued(Monotonic),
+    /// Its routed form, which must come before this.
+    Opening(Monotonic),
+}
+
+/// Why nothing was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutError {
+    /// `store.max_messages` or `store.max_bytes` is reached.
+    Full,
+    /// Other VMs kept interfering, or the books are damaged.
+    Busy,
+}
+
+/// A message that was claimed for an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// What to send.
+    pub message: Message,
+    /// The head as it now stands: `Sending`.
+    pub head: Head,
+    /// The number of the large part; only its reader may put the receipt over it.
+    pub large: Cas,
+}
+
+/// Why a message could not be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimError {
+    /// It is not waiting any more, or the slot has another use.
+    Gone,
+    /// It had already been delivered; the slot was freed now.
+    Settled,
+    /// Its bytes are damaged.
+    Corrupt,
+    /// Older than `store.ttl`.
+    Expired,
+    /// Another VM interfered; try later.
+    Busy,
+}
+
+/// The end of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The receiver took it.
+    Delivered,
+    /// Another attempt, not before `due`.
+    Again {
+        /// When.
+        due: Monotonic,
+        /// Genuine attempts that failed, this one included if it was one.
+        attempts: u16,
+        /// The status of the answer; 0 without one.
+        status: u16,
+    },
+    /// No further attempt.
+    Dead {
+        /// Why.
+        reason: DeadReason,
+        /// The status of the answer; 0 without one.
+        status: u16,
+    },
+}
+
+/// A settle came too late: the slot has another epoch, state or use. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+/// The store of one `root_id`.
+#[derive(Clone, Copy)]
+pub struct Store<'a, M: SharedMemory + ?Sized> {
+    /// Where everything is.
+    pub memory: &'a M,
+    /// What it is called.
+    pub keys: &'a Keys,
+}
+
+impl<M: SharedMemory + ?Sized> Store<'_, M> {
+    /// Takes custody of `message`. When this answers `Ok`, the message is complete in memory and will be found.
+    ///
+    /// # Errors
+    /// [`PutError`]; nothing is left behind then.
+    pub fn put(
+        &self,
+        message: &Message,
+        destination: DestinationIndex,
+        first: FirstState,
+        limits: &StoreLimits,
+        now: Now,
+    ) -> Result<Ticket, PutError> {
+        let charge = charge_of(message, first);
+        ledger::reserve(self.memory, &self.keys.ledger(), charge, limits).map_err(|error| match error {
+            ReserveError::Full => PutError::Full,
+            ReserveError::Busy => PutError::Busy,
+        })?;
+        let head = Head { destination, stored_at: now.wall, changed_at: now.wall, charge, ..Head::free(Generation(0)) };
+        self.fill(message, head, first, now).map_err(|Conflict| {
+            self.give_back_room(charge);
+            PutError::Busy
+        })
+    }
+
+    fn fill(&self, message: &Message, head: Head, first: FirstState, now: Now) -> Result<Ticket, Conflict> {
+        let (slot, large, generation) = self.take_slot(head, now)?;
+        let state = match first {
+            FirstState::Queued(due) => SlotState::Queued { due },
+            FirstState::Opening(until) => SlotState::Opening { until },
+        };
+        self.memory.set(&self.keys.large(slot), &message.encode(slot, generation), large)?;
+        let ticket = Ticket { slot, generation };
+        self.change_head(ticket, |found| match found.state {
+            SlotState::Filling { .. } => Some(found.with(state)),
+            SlotState::Free
+            | SlotState::Opening { .. }
+            | SlotState::Queued { .. }
+            | SlotState::Sending { .. }
+            | SlotState::Dead { .. } => None,
+        })
+        .map_err(|Gone| Conflict)?;
+        if let FirstState::Queued(due) = first {
+            self.hint_ready(ticket, head.destination, due, head.stored_at);
+        }
+        Ok(ticket)
+    }
+
+    /// Marks a free slot as `Filling`. The number of its large part is read before its head, so that a VM which stalls
+    /// for longer than its lease cannot write into the slot's next use.
+    fn take_slot(&self, head: Head, now: Now) -> Result<(SlotIndex, Expect, Generation), Conflict> {
+        let until = now.monotonic.after(FILLING_MAX);
+        for _ in 0..STALE_HINTS_MAX {
+            let slot = match self.memory.dequeue(&self.keys.free_slots()).and_then(|hint| decode_slot(&hint)) {
+                Some(slot) => slot,
+                None => ledger::new_slot(self.memory, &self.keys.ledger())?,
+            };
+            let large =
+                self.memory.get(&self.keys.large(slot)).map_or(Expect::Absent, |value| Expect::Version(value.cas));
+            let taken = update(self.memory, &self.keys.head(slot), |bytes| {
+                let last = match bytes.map(Head::decode) {
+                    None => Generation(0),
+                    Some(Ok(Head { state: SlotState::Free, generation, .. })) => generation,
+                    Some(Ok(_) | Err(_)) => return Change::Keep(None),
+                };
+                let filling = Head { generation: last.next(), ..head.with(SlotState::Filling { until }) };
+                Change::Write(filling.encode(), Some(filling.generation))
+            })?;
+            if let Some(generation) = taken {
+                return Ok((slot, large, generation));
+            }
+        }
+        Err(Conflict)
+    }
+
+    /// Gives an `Opening` message its routed form and queues it.
+    ///
+    /// # Errors
+    /// [`Gone`] if it is not opening any more.
+    pub fn complete(&self, ticket: Ticket, message: &Message, due: Monotonic) -> Result<(), Gone> {
+        let large =
+            self.memory.get(&self.keys.large(ticket.slot)).map_or(Expect::Absent, |value| Expect::Version(value.cas));
+        let (head, _) = self.head(ticket.slot).ok().flatten().ok_or(Gone)?;
+        if head.generation != ticket.generation || !matches!(head.state, SlotState::Opening { .. }) {
+            return Err(Gone);
+        }
+        let bytes = message.encode(ticket.slot, ticket.generation);
+        self.memory.set(&self.keys.large(ticket.slot), &bytes, large).map_err(|Conflict| Gone)?;
+        let queued = self.change_head(ticket, |found| match found.state {
+            SlotState::Opening { .. } => Some(found.with(SlotState::Queued { due })),
+            SlotState::Free
+            | SlotState::Filling { .. }
+            | SlotState::Queued { .. }
+            | SlotState::Sending { .. }
+            | SlotState::Dead { .. } => None,
+        })?;
+        self.hint_ready(ticket, queued.destination, due, queued.stored_at);
+        Ok(())
+    }
+
+    /// Takes a waiting message for an attempt that ends by `until`.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub fn claim(
+        &self,
+        ticket: Ticket,
+        epoch: Epoch,
+        until: Monotonic,
+        ttl: Millis,
+        now: Now,
+    ) -> Result<Claim, ClaimError> {
+        let (head, _) = self.head(ticket.slot).map_err(|_| ClaimError::Corrupt)?.ok_or(ClaimError::Gone)?;
+        if head.generation != ticket.generation || !matches!(head.state, SlotState::Queued { .. }) {
+            return Err(ClaimError::Gone);
+        }
+        if now.wall.since(head.stored_at) > ttl {
+            return Err(ClaimError::Expired);
+        }
+        let large = self.memory.get(&self.keys.large(ticket.slot)).ok_or(ClaimError::Corrupt)?;
+        let message = match message::decode(&large.bytes, ticket.slot, ticket.generation) {
+            Ok(LargePart::Message(message)) => *message,
+            Ok(LargePart::Settled) => {
+                return Err(if self.free(ticket, |_| true).is_ok() { ClaimError::Settled } else { ClaimError::Gone });
+            }
+            Err(_) => return Err(ClaimError::Corrupt),
+        };
+        let sending = Head { sends: head.sends.saturating_add(1), ..head.with(SlotState::Sending { epoch, until }) };
+        let claimed = self.change_head(ticket, |found| (*found == head).then_some(sending));
+        match claimed {
+            Ok(head) => Ok(Claim { message, head, large: large.cas }),
+            Err(Gone) => Err(ClaimError::Busy),
+        }
+    }
+
+    /// Ends an attempt of term `epoch`.
+    ///
+    /// # Errors
+    /// [`Gone`] if the attempt is not this one's any more.
+    pub fn settle(
+        &self,
+        ticket: Ticket,
+        epoch: Epoch,
+        large: Cas,
+        settlement: Settlement,
+        wall: Wall,
+    ) -> Result<Head, Gone> {
+        let mine = |head: &Head| matches!(head.state, SlotState::Sending { epoch: found, .. } if found == epoch);
+        match settlement {
+            Settlement::Delivered => {
+                let receipt = message::encode_receipt(ticket.generation);
+                self.memory
+                    .set(&self.keys.large(ticket.slot), &receipt, Expect::Version(large))
+                    .map_err(|Conflict| Gone)?;
+                self.free(ticket, mine)
+            }
+            Settlement::Again { due, attempts, status } => self.requeue(ticket, due, attempts, status, wall, mine),
+            Settlement::Dead { reason, status } => self.bury(ticket, reason, status, wall, mine),
+        }
+    }
+
+    /// Queues the message again if `allowed` says so of its head.
+    ///
+    /// # Errors
+    /// [`Gone`] if it does not, or the slot has another use.
+    pub fn requeue(
+        &self,
+        ticket: Ticket,
+        due: Monotonic,
+        attempts: u16,
+        status: u16,
+        wall: Wall,
+        allowed: impl Fn(&Head) -> bool,
+    ) -> Result<Head, Gone> {
+        self.change_head(ticket, |head| {
+            let again = Head { attempts, last_status: status, changed_at: wall, ..*head };
+            allowed(head).then_some(again.with(SlotState::Queued { due }))
+        })
+    }
+
+    /// Makes the message a dead letter if `allowed` says so of its head.
+    ///
+    /// # Errors
+    /// [`Gone`] if it does not, or the slot has another use.
+    pub fn bury(
+        &self,
+        ticket: Ticket,
+        reason: DeadReason,
+        status: u16,
+        wall: Wall,
+        allowed: impl Fn(&Head) -> bool,
+    ) -> Result<Head, Gone> {
+        let head = self.change_head(ticket, |head| {
+            let dead = Head { last_status: status, changed_at: wall, ..*head };
+            allowed(head).then_some(dead.with(SlotState::Dead { reason }))
+        })?;
+        // A difference in the books is the audit's to mend; the letter itself stands.
+        ledger::bury(self.memory, &self.keys.ledger(), head.charge).unwrap_or_default();
+        Ok(head)
+    }
+
+    /// Frees the slot of a message that is settled or given up, if `allowed` says so of its head. Answers with the head
+    /// as it was.
+    ///
+    /// # Errors
+    /// [`Gone`] if it does not, or the slot has another use.
+    pub fn free(&self, ticket: Ticket, allowed: impl Fn(&Head) -> bool) -> Result<Head, Gone> {
+        let mut was = None;
+        self.change_head(ticket, |head| {
+            was = Some(*head);
+            (allowed(head) && head.state != SlotState::Free).then_some(Head::free(head.generation))
+        })?;
+        let was = was.ok_or(Gone)?;
+        match was.state {
+            SlotState::Dead { .. } => {
+                ledger::release_dead(self.memory, &self.keys.ledger(), was.charge).unwrap_or_default();
+            }
+            SlotState::Free
+            | SlotState::Filling { .. }
+            | SlotState::Opening { .. }
+            | SlotState::Queued { .. }
+            | SlotState::Sending { .. } => self.give_back_room(was.charge),
+        }
+        self.hint_free(ticket.slot);
+        Ok(was)
+    }
+
+    /// Frees a slot whose message ended without a receipt (given up, or a dead letter whose time is over).
+    ///
+    /// # Errors
+    /// As [`Store::free`].
+    pub fn discard(&self, ticket: Ticket, allowed: impl Fn(&Head) -> bool) -> Result<Head, Gone> {
+        let (head, _) = self.head(ticket.slot).ok().flatten().ok_or(Gone)?;
+        let Some(large) = self.memory.get(&self.keys.large(ticket.slot)) else { return self.free(ticket, allowed) };
+        if head.generation != ticket.generation || !allowed(&head) {
+            return Err(Gone);
+        }
+        let receipt = message::encode_receipt(ticket.generation);
+        self.memory
+            .set(&self.keys.large(ticket.slot), &receipt, Expect::Version(large.cas))
+            .map_err(|Conflict| Gone)?;
+        self.free(ticket, allowed)
+    }
+
+    /// The head of `slot`; `None` if the slot was never written.
+    ///
+    /// # Errors
+    /// What is wrong with its bytes.
+    pub fn head(&self, slot: SlotIndex) -> Result<Option<(Head, Cas)>, Damage> {
+        let Some(value) = self.memory.get(&self.keys.head(slot)) else { return Ok(None) };
+        Head::decode(&value.bytes).map(|head| Some((head, value.cas)))
+    }
+
+    /// Whether the large part says that the message was settled.
+    #[must_use]
+    pub fn is_settled(&self, ticket: Ticket) -> bool {
+        let large = self.memory.get(&self.keys.large(ticket.slot));
+        large.is_some_and(|value| {
+            message::decode(&value.bytes, ticket.slot, ticket.generation) == Ok(LargePart::Settled)
+        })
+    }
+
+    /// Puts a slot with a damaged head right: a dead letter if its large part holds anything, free otherwise. Answers
+    /// whether a dead letter was made.
+    ///
+    /// # Errors
+    /// [`Gone`] if another VM interfered.
+    pub fn repair_head(&self, slot: SlotIndex, wall: Wall) -> Result<Repair, Gone> {
+        let key = self.keys.head(slot);
+        let damaged = self.memory.get(&key).filter(|value| Head::decode(&value.bytes).is_err()).ok_or(Gone)?;
+        let large = self.memory.get(&self.keys.large(slot)).map(|value| value.bytes).unwrap_or_default();
+        // The generation is lost with the head; one that is far from any in use keeps stale hints out.
+        let fresh = Head::free(Generation(crate::codec::crc32(&damaged.bytes) | 0x8000_0000));
+        let is_letter = large.first() == Some(&b'M');
+        let charge = ByteCount::of(&large).plus(SLOT_BYTES);
+        let head = if is_letter {
+            Head {
+                charge,
+                stored_at: wall,
+                changed_at: wall,
+                ..fresh.with(SlotState::Dead { reason: DeadReason::Corrupt })
+            }
+        } else {
+            fresh
+        };
+        self.memory.set(&key, &head.encode(), Expect::Version(damaged.cas)).map_err(|Conflict| Gone)?;
+        if is_letter {
+            ledger::bury(self.memory, &self.keys.ledger(), charge).unwrap_or_default();
+            return Ok(Repair::DeadLetter);
+        }
+        self.hint_free(slot);
+        Ok(Repair::Freed)
+    }
+
+    fn change_head(&self, ticket: Ticket, change: impl FnMut(&Head) -> Option<Head>) -> Result<Head, Gone> {
+        let mut change = change;
+        let outcome = update(self.memory, &self.keys.head(ticket.slot), |bytes| {
+            let found = bytes.and_then(|bytes| Head::decode(bytes).ok());
+            match found.filter(|head| head.generation == ticket.generation).and_then(|head| change(&head)) {
+                Some(next) => Change::Write(next.encode(), Ok(next)),
+                None => Change::Keep(Err(Gone)),
+            }
+        });
+        outcome.unwrap_or(Err(Gone))
+    }
+
+    fn give_back_room(&self, charge: ByteCount) {
+        // On a conflict the books stay too high, never too low, until the audit mends them.
+        ledger::release(self.memory, &self.keys.ledger(), charge).unwrap_or_default();
+    }
+
+    /// Tells takers of a free slot.
+    pub fn hint_free(&self, slot: SlotIndex) {
+        self.memory.enqueue(&self.keys.free_slots(), &slot.0.to_le_bytes());
+    }
+
+    /// Tells the leader of a queued message.
+    pub fn hint_ready(&self, ticket: Ticket, destination: DestinationIndex, due: Monotonic, stored_at: Wall) {
+        let hint = ReadyHint { ticket, due, stored_at };
+        self.memory.enqueue(&self.keys.ready(destination), &hint.encode());
+    }
+
+    /// The next hint for the leader of `destination`.
+    #[must_use]
+    pub fn next_ready(&self, destination: DestinationIndex) -> Option<ReadyHint> {
+        self.memory.dequeue(&self.keys.ready(destination)).and_then(|bytes| ReadyHint::decode(&bytes))
+    }
+}
+
+/// What was made of a slot with a damaged head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// Its large part held something: kept as a dead letter.
+    DeadLetter,
+    /// It held nothing.
+    Freed,
+}
+
+/// A word to the leader: this message waits. Wrong or stale hints do no harm, a claim looks at the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadyHint {
+    /// Which message.
+    pub ticket: Ticket,
+    /// Not before this.
+    pub due: Monotonic,
+    /// Since when it is held.
+    pub stored_at: Wall,
+}
+
+impl ReadyHint {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(24);
+        bytes.extend_from_slice(&self.ticket.slot.0.to_le_bytes());
+        bytes.extend_from_slice(&self.ticket.generation.0.to_le_bytes());
+        bytes.extend_from_slice(&self.due.0.to_le_bytes());
+        bytes.extend_from_slice(&self.stored_at.0.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (slot, rest) = bytes.split_first_chunk()?;
+        let (generation, rest) = rest.split_first_chunk()?;
+        let (due, rest) = rest.split_first_chunk()?;
+        let stored_at = rest.try_into().ok()?;
+        let ticket = Ticket {
+            slot: SlotIndex(u32::from_le_bytes(*slot)),
+            generation: Generation(u32::from_le_bytes(*generation)),
+        };
+        Some(Self { ticket, due: Monotonic(u64::from_le_bytes(*due)), stored_at: Wall(u64::from_le_bytes(stored_at)) })
+    }
+}
+
+fn decode_slot(hint: &[u8]) -> Option<SlotIndex> {
+    hint.try_into().ok().map(|bytes| SlotIndex(u32::from_le_bytes(bytes)))
+}
+
+/// What `message` costs of `store.max_bytes`: its bytes and the book-keeping. One that still waits for its routed form
+/// is charged for it in advance, as much as for the arrived one.
+fn charge_of(message: &Message, first: FirstState) -> ByteCount {
+    let arrived = message.arrived.byte_count();
+    let routed = match (&message.routed, first) {
+        (Some(routed), FirstState::Queued(_) | FirstState::Opening(_)) => routed.byte_count(),
+        (None, FirstState::Opening(_)) => arrived,
+        (None, FirstState::Queued(_)) => 0,
+    };
+    let bytes = arrived.saturating_add(routed).saturating_add(message.body.len());
+    ByteCount(u64::try_from(bytes).unwrap_or(u64::MAX)).plus(SLOT_BYTES)
+}

@@ -1,0 +1,272 @@
+//! The fence around the SDK: the only module that names `proxy_wasm::hostcalls`, and the only `unsafe` code.
+//!
+//! The SDK panics on many statuses, and its string getters on any byte above 0x7f (PLATFORM 1.4); a panic is a trap. So:
+//! bytes getters only; each call only where the host is known to answer Ok or a status that the SDK returns; every
+//! refusal becomes a value. Nothing here decides anything.
+
+use log::Level as LogLevel;
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{BufferType, MapType, MetricType, Status};
+use redeliver_core::answer::Answer;
+use redeliver_core::delivery::CallToken;
+use redeliver_core::effect::{Counter, DELIVERY_DELAY, Dispatch, Gauge, Level};
+use redeliver_core::headers::HeaderList;
+use redeliver_core::memory::{Cas, Conflict, Expect, SharedMemory, Versioned};
+use redeliver_core::reply::LocalReply;
+use redeliver_core::store::Now;
+use redeliver_core::units::{ByteCount, Millis, Monotonic, Wall};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u16;
+    fn random_get(buffer: *mut u8, length: usize) -> u16;
+}
+
+const CLOCK_WALL: u32 = 0;
+/// One clock for all threads of an Envoy: moments of different VMs compare (`std::time::Instant` hides the number).
+const CLOCK_MONOTONIC: u32 = 1;
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
+fn clock_millis(clock: u32) -> u64 {
+    let mut nanos = 0;
+    // SAFETY: `nanos` outlives the call, which writes eight bytes at most; on an error it stays zero.
+    unsafe { clock_time_get(clock, NANOS_PER_MILLI, &raw mut nanos) };
+    nanos / NANOS_PER_MILLI
+}
+
+/// This moment on both clocks.
+pub fn now() -> Now {
+    Now { monotonic: Monotonic(clock_millis(CLOCK_MONOTONIC)), wall: Wall(clock_millis(CLOCK_WALL)) }
+}
+
+/// Random bytes of the host (RAND_bytes in Envoy): every VM's differ.
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // SAFETY: the buffer is `N` bytes long and outlives the call.
+    unsafe { random_get(bytes.as_mut_ptr(), N) };
+    bytes
+}
+
+/// Writes a line to Envoy's log.
+pub fn log(level: Level, text: &str) {
+    let level = match level {
+        Level::Info => LogLevel::Info,
+        Level::Warn => LogLevel::Warn,
+        Level::Error => LogLevel::Error,
+    };
+    log::log!(level, "{text}");
+}
+
+/// How often `on_tick` comes.
+pub fn set_tick(period: Millis) {
+    hostcalls::set_tick_period(Duration::from_millis(period.0)).unwrap_or_default();
+}
+
+/// The plugin's configuration text; empty if there is none.
+pub fn plugin_configuration() -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten().unwrap_or_default()
+}
+
+/// A property's bytes, if the host knows it at this moment.
+pub fn property(path: &[&str]) -> Option<Vec<u8>> {
+    hostcalls::get_property(path.to_vec()).ok().flatten()
+}
+
+/// A property that is a number: eight bytes, little-endian.
+pub fn number_property(path: &[&str]) -> Option<u64> {
+    property(path)?.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// The request's headers as they now are; empty when the host has let go of them.
+pub fn request_headers() -> HeaderList {
+    HeaderList(hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default())
+}
+
+/// The answer's headers.
+pub fn response_headers() -> HeaderList {
+    HeaderList(hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default())
+}
+
+/// The headers of a call's answer; only while its callback runs.
+pub fn call_headers() -> HeaderList {
+    HeaderList(hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).unwrap_or_default())
+}
+
+/// The first `size` bytes of a call's answer; only while its callback runs.
+pub fn call_body(size: usize) -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size).ok().flatten().unwrap_or_default()
+}
+
+/// The first `size` bytes of what the host shows of the request's body.
+pub fn request_body(size: usize) -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten().unwrap_or_default()
+}
+
+/// Takes a header out of the request.
+pub fn remove_request_header(name: &str) {
+    hostcalls::remove_map_value(MapType::HttpRequestHeaders, name).unwrap_or_default();
+}
+
+/// Takes a header out of the answer.
+pub fn remove_response_header(name: &str) {
+    hostcalls::remove_map_value(MapType::HttpResponseHeaders, name).unwrap_or_default();
+}
+
+/// Adds a header to the answer.
+pub fn add_response_header(name: &str, value: &str) {
+    hostcalls::add_map_value_bytes(MapType::HttpResponseHeaders, name, value.as_bytes()).unwrap_or_default();
+}
+
+/// Answers the sender in place of whatever was to come.
+pub fn reply(reply: &LocalReply) {
+    let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    hostcalls::send_http_response(reply.status, headers, Some(reply.body.as_bytes())).unwrap_or_default();
+}
+
+/// Speaks for another context from now on. Answers whether it exists.
+pub fn speak_for(context: u32) -> bool {
+    hostcalls::set_effective_context(context).is_ok()
+}
+
+/// Lets a held request go on.
+pub fn resume_request() {
+    hostcalls::resume_http_request().unwrap_or_default();
+}
+
+/// The root context has finished; only after its `on_done` answered false.
+pub fn done() {
+    hostcalls::done().unwrap_or_default();
+}
+
+/// Sends a request from the root context.
+///
+/// # Errors
+/// What the host's refusal means.
+pub fn dispatch(dispatch: &Dispatch) -> Result<CallToken, Answer> {
+    let headers = dispatch.headers.0.iter().map(|(name, value)| {
+        // SAFETY: the SDK takes `&str` but only copies the bytes into the serialised map; Envoy's header values are any
+        // bytes from 0x80 up too, and a lossy copy would change the message. The string lives for this call only.
+        (name.as_str(), unsafe { std::str::from_utf8_unchecked(value) })
+    });
+    let body = (!dispatch.body.is_empty()).then_some(dispatch.body.as_slice());
+    let timeout = Duration::from_millis(dispatch.timeout.0);
+    match hostcalls::dispatch_http_call(&dispatch.cluster.0, headers.collect(), body, Vec::new(), timeout) {
+        Ok(token) => Ok(CallToken(token)),
+        Err(Status::BadArgument) => Err(Answer::UnknownCluster),
+        Err(_) => Err(Answer::RefusedLocally),
+    }
+}
+
+/// Shared data and queues of Envoy.
+#[derive(Default)]
+pub struct HostMemory {
+    vm_id: String,
+    /// Queue names that were resolved; a token stays good as long as the `vm_id` lives.
+    queues: RefCell<BTreeMap<String, u32>>,
+}
+
+impl HostMemory {
+    /// The memory of this VM's `vm_id`.
+    pub fn new() -> Self {
+        let vm_id = property(&["plugin_vm_id"]).unwrap_or_default();
+        Self { vm_id: String::from_utf8_lossy(&vm_id).into_owned(), queues: RefCell::default() }
+    }
+
+    fn queue(&self, name: &str) -> Option<u32> {
+        if let Some(token) = self.queues.borrow().get(name) {
+            return Some(*token);
+        }
+        let resolved = hostcalls::resolve_shared_queue(&self.vm_id, name).ok().flatten();
+        let token = resolved.or_else(|| hostcalls::register_shared_queue(name).ok())?;
+        self.queues.borrow_mut().insert(name.to_owned(), token);
+        Some(token)
+    }
+}
+
+impl SharedMemory for HostMemory {
+    fn get(&self, key: &str) -> Option<Versioned> {
+        match hostcalls::get_shared_data(key) {
+            Ok((bytes, Some(cas))) => Some(Versioned { bytes: bytes.unwrap_or_default(), cas: Cas(cas) }),
+            Ok((_, None)) | Err(_) => None,
+        }
+    }
+
+    fn set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), Conflict> {
+        let cas = match expect {
+            Expect::Version(cas) => Some(cas.0),
+            Expect::Absent => Some(Cas::NEVER_ISSUED.0),
+            Expect::Anything => None,
+        };
+        hostcalls::set_shared_data(key, Some(value), cas).map_err(|_| Conflict)
+    }
+
+    fn enqueue(&self, queue: &str, hint: &[u8]) {
+        let sent = self.queue(queue).is_some_and(|token| hostcalls::enqueue_shared_queue(token, Some(hint)).is_ok());
+        if !sent {
+            self.queues.borrow_mut().remove(queue);
+        }
+    }
+
+    fn dequeue(&self, queue: &str) -> Option<Vec<u8>> {
+        match hostcalls::dequeue_shared_queue(self.queue(queue)?) {
+            Ok(hint) => hint,
+            Err(_) => {
+                self.queues.borrow_mut().remove(queue);
+                None
+            }
+        }
+    }
+}
+
+/// The stats of CONTRACT section 9.
+pub struct Metrics {
+    counters: BTreeMap<Counter, u32>,
+    gauges: BTreeMap<Gauge, u32>,
+    delivery_delay: Option<u32>,
+}
+
+impl Metrics {
+    /// Defines them all, so that each shows from the start.
+    pub fn define() -> Self {
+        let counter = |counter: Counter| Some((counter, define(MetricType::Counter, counter.name())?));
+        let gauge = |gauge: Gauge| Some((gauge, define(MetricType::Gauge, gauge.name())?));
+        Self {
+            counters: Counter::ALL.into_iter().filter_map(counter).collect(),
+            gauges: Gauge::ALL.into_iter().filter_map(gauge).collect(),
+            delivery_delay: define(MetricType::Histogram, DELIVERY_DELAY),
+        }
+    }
+
+    /// Adds to a counter.
+    pub fn count(&self, counter: Counter, by: u64) {
+        if let (Some(id), Ok(by)) = (self.counters.get(&counter), i64::try_from(by)) {
+            hostcalls::increment_metric(*id, by).unwrap_or_default();
+        }
+    }
+
+    /// Sets a gauge.
+    pub fn gauge(&self, gauge: Gauge, value: u64) {
+        if let Some(id) = self.gauges.get(&gauge) {
+            hostcalls::record_metric(*id, value).unwrap_or_default();
+        }
+    }
+
+    /// Records a delivery delay.
+    pub fn delivery_delay(&self, delay: Millis) {
+        if let Some(id) = self.delivery_delay {
+            hostcalls::record_metric(id, delay.0).unwrap_or_default();
+        }
+    }
+}
+
+fn define(kind: MetricType, name: &str) -> Option<u32> {
+    hostcalls::define_metric(kind, name).ok()
+}
+
+/// The size of a host buffer as a length of ours.
+pub fn byte_count(size: usize) -> ByteCount {
+    ByteCount(u64::try_from(size).unwrap_or(u64::MAX))
+}

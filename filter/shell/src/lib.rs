@@ -1,0 +1,16 @@
+//! The shell of redeliver: proxy-wasm callbacks in, host calls out, no policy.
+//!
+//! `root` and `stream` are the SDK's two kinds of context, `vm` is what they share, `host` is the fence around the SDK.
+//! Everything that decides is in `redeliver-core`.
+
+mod host;
+mod root;
+mod stream;
+mod vm;
+
+use proxy_wasm::types::LogLevel;
+
+proxy_wasm::main! {{
+    proxy_wasm::set_log_level(LogLevel::Info);
+    proxy_wasm::set_root_context(|context| Box::new(root::Root::new(context)));
+}}

@@ -1,0 +1,429 @@
+//! One request through Envoy: headers, body, answer, log. Turns each callback into a call of the core.
+//!
+//! ```text
+//! request headers: protected? ── no ──> not touched again
+//!        | hold
+//! body: copied at its end ──> goes on ──> answer: failure? ── no ──> handed on
+//!                                           | yes
+//!                                         stored ──> 202 (or the failure with our headers)
+//!                                           | routed form of a request without a body: only on_log sees it
+//!                                         on_log: completes the record, before the 202's bytes leave
+//! ```
+
+use crate::host;
+use crate::vm::Vm;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+use redeliver_core::backoff;
+use redeliver_core::capture::{BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start, learned_limit};
+use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, repeatable, sign};
+use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Intake, Reply};
+use redeliver_core::effect::Counter;
+use redeliver_core::headers::{Envelope, HeaderList, forged};
+use redeliver_core::message::{Message, MessageId};
+use redeliver_core::protect::{Protection, RouteFacts, RouteSwitch, prefers_async, protection};
+use redeliver_core::reply::{self, AskedAsync, NotStored};
+use redeliver_core::store::{FILLING_MAX, FirstState, Ticket};
+use redeliver_core::units::{ByteCount, ClusterName};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// One stream.
+pub struct Stream {
+    vm: Rc<RefCell<Option<Vm>>>,
+    context: u32,
+    stage: Stage,
+}
+
+/// How far the stream has got.
+enum Stage {
+    /// Not ours, or nothing more to do.
+    Pass,
+    /// Protected; its answer is awaited.
+    Captured(Box<Capture>),
+    /// Its destination is down: it is stored as soon as its body is whole, without asking the router.
+    Diverted(Box<Capture>),
+    /// Stored; the routed form comes with the log.
+    Opening(Box<(Ticket, Message)>),
+}
+
+impl Stream {
+    /// The stream `context` of the root context that owns `vm`.
+    pub const fn new(vm: Rc<RefCell<Option<Vm>>>, context: u32) -> Self {
+        Self { vm, context, stage: Stage::Pass }
+    }
+
+    fn with_vm<T>(&mut self, otherwise: T, run: impl FnOnce(&mut Self, &mut Vm) -> T) -> T {
+        let shared = self.vm.clone();
+        match shared.try_borrow_mut() {
+            Ok(mut vm) => match vm.as_mut() {
+                Some(vm) => run(self, vm),
+                None => otherwise,
+            },
+            Err(_) => otherwise,
+        }
+    }
+
+    fn request_headers(&mut self, vm: &mut Vm, has_body: HasBody) -> Action {
+        if !vm.config.protects_anything() {
+            return Action::Continue;
+        }
+        let headers = host::request_headers();
+        #[cfg(feature = "trap")]
+        trap_if_told(&headers, vm);
+        if protection(&vm.config.matching, &headers, &Route) == Protection::Unprotected {
+            return Action::Continue;
+        }
+        vm.protected = vm.protected.saturating_add(1);
+        forged(&headers).for_each(host::remove_request_header);
+        let is_diverted = self.is_diverted(vm);
+        let (capture, start) = Capture::begin(headers, has_body, vm.regime);
+        match (is_diverted, start) {
+            (true, Start::Continue) if has_body == HasBody::No => self.divert(vm, capture),
+            (true, Start::Hold) => {
+                self.hold(vm);
+                self.stage = Stage::Diverted(Box::new(capture));
+                Action::Pause
+            }
+            (false, Start::Hold) => {
+                self.hold(vm);
+                self.stage = Stage::Captured(Box::new(capture));
+                Action::Pause
+            }
+            (true | false, Start::Continue) => {
+                self.stage = Stage::Captured(Box::new(capture));
+                Action::Continue
+            }
+        }
+    }
+
+    /// Whether `hold_while_down` applies: the destination is down right now.
+    fn is_diverted(&self, vm: &Vm) -> bool {
+        match vm.config.hold_while_down {
+            HoldWhileDown::Off => false,
+            HoldWhileDown::On => {
+                Route.cluster().is_some_and(|cluster| vm.delivery.is_down(&vm.memory, &cluster, host::now().monotonic))
+            }
+        }
+    }
+
+    fn hold(&self, vm: &mut Vm) {
+        // The size is needed only until the first body callback has shown that the option is there.
+        let total = match vm.body_seen {
+            BodySeen::No => host::number_property(&["request", "total_size"]).unwrap_or_default(),
+            BodySeen::Yes => 0,
+        };
+        vm.holds.insert(self.context, Hold::new(total, host::now().monotonic));
+    }
+
+    /// Stores a request for a destination that is down, or lets it go on if it cannot be stored.
+    fn divert(&mut self, vm: &mut Vm, capture: Capture) -> Action {
+        let mut tried = capture.clone();
+        match store(vm, &mut tried, Trigger::Down) {
+            Ok(stored) => {
+                host::reply(&reply::accepted(stored.id, asked_async(&tried.arrived)));
+                self.stage = Stage::Pass;
+                Action::Pause
+            }
+            Err(_) => {
+                // The router is asked after all: its answer decides, and says why if it is not stored again.
+                self.stage = Stage::Captured(Box::new(capture));
+                Action::Continue
+            }
+        }
+    }
+
+    fn request_body(&mut self, vm: &mut Vm, size: usize, end: EndOfStream) -> Action {
+        let context = self.context;
+        let (Stage::Captured(capture) | Stage::Diverted(capture)) = &mut self.stage else { return Action::Continue };
+        if capture.is_held() {
+            vm.body_seen = BodySeen::Yes;
+            if !vm.holds.contains_key(&context) {
+                capture.let_go();
+            }
+        }
+        match capture.body(host::byte_count(size), end, vm.regime.body_bytes_max) {
+            BodyStep::Wait => {
+                if let Some(hold) = vm.holds.get_mut(&context) {
+                    hold.progress(host::byte_count(size), host::now().monotonic);
+                }
+                return Action::Pause;
+            }
+            BodyStep::CopyAndContinue => capture.copied(host::request_body(size), host::byte_count(size), end),
+            BodyStep::Continue => {}
+        }
+        vm.holds.remove(&context);
+        match std::mem::replace(&mut self.stage, Stage::Pass) {
+            Stage::Diverted(capture) => self.divert(vm, *capture),
+            stage @ (Stage::Captured(_) | Stage::Pass | Stage::Opening(_)) => {
+                self.stage = stage;
+                Action::Continue
+            }
+        }
+    }
+
+    fn request_trailers(&mut self, vm: &mut Vm) {
+        vm.holds.remove(&self.context);
+        if let Stage::Captured(capture) | Stage::Diverted(capture) = &mut self.stage {
+            capture.trailers();
+        }
+    }
+
+    fn response_headers(&mut self, vm: &mut Vm) -> Action {
+        let stage = std::mem::replace(&mut self.stage, Stage::Pass);
+        let (Stage::Captured(mut capture) | Stage::Diverted(mut capture)) = stage else {
+            self.stage = stage;
+            return Action::Continue;
+        };
+        let was_held = vm.holds.remove(&self.context);
+        let headers = host::response_headers();
+        forged(&headers).for_each(host::remove_response_header);
+        let status = number(headers.first(":status")).unwrap_or_default();
+        if status < 400 && headers.first("grpc-status").is_none() {
+            if vm.delivery.is_in_trouble() {
+                witness(vm, Sign::Success);
+            }
+            return Action::Continue;
+        }
+        let facts = answer_facts(status, &headers);
+        learn_limit(vm, was_held, status);
+        witness(vm, sign(&facts));
+        match decide(vm, &capture, &facts) {
+            Custody::Pass => Action::Continue,
+            Custody::Decline => not_stored(vm, NotStored::UnknownOutcome),
+            Custody::Take => match store(vm, &mut capture, Trigger::Failure) {
+                Ok(stored) => self.stored(vm, stored, &capture),
+                Err(reason) => not_stored(vm, reason),
+            },
+        }
+    }
+
+    fn stored(&mut self, vm: &Vm, stored: Stored, capture: &Capture) -> Action {
+        if let Some(opening) = stored.opening {
+            self.stage = Stage::Opening(Box::new(opening));
+        }
+        match vm.config.reply {
+            Reply::Accepted => {
+                host::reply(&reply::accepted(stored.id, asked_async(&capture.arrived)));
+                Action::Pause
+            }
+            Reply::Original => {
+                for (name, value) in reply::stored_headers(stored.id) {
+                    host::add_response_header(name, &value);
+                }
+                Action::Continue
+            }
+        }
+    }
+
+    /// The end of the stream: the routed form of a request without a body shows only here.
+    fn log(&mut self, vm: &mut Vm) {
+        vm.holds.remove(&self.context);
+        let Stage::Opening(opening) = std::mem::replace(&mut self.stage, Stage::Pass) else { return };
+        let (ticket, message) = *opening;
+        // Without a routed form the slot stays as it is and becomes a dead letter, seen and counted.
+        let Ok(routed) = Envelope::capture(&host::request_headers(), &vm.config.capture.drop_headers) else { return };
+        let routed = (routed != message.arrived).then_some(routed);
+        let due = first_due(vm);
+        let completed = vm.delivery.store(&vm.memory).complete(ticket, &Message { routed, ..message }, due);
+        // Gone: the lease was over before the stream was, and the sweep has spoken.
+        completed.unwrap_or(());
+    }
+}
+
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _count: usize, end: bool) -> Action {
+        let has_body = if end { HasBody::No } else { HasBody::Yes };
+        self.with_vm(Action::Continue, |stream, vm| stream.request_headers(vm, has_body))
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
+        self.with_vm(Action::Continue, |stream, vm| stream.request_body(vm, size, end_of_stream(end)))
+    }
+
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        self.with_vm((), Self::request_trailers);
+        Action::Continue
+    }
+
+    fn on_http_response_headers(&mut self, _count: usize, _end: bool) -> Action {
+        self.with_vm(Action::Continue, Self::response_headers)
+    }
+
+    fn on_log(&mut self) {
+        self.with_vm((), Self::log);
+    }
+}
+
+/// A message in the store.
+struct Stored {
+    id: MessageId,
+    /// Set while its routed form is still to come.
+    opening: Option<(Ticket, Message)>,
+}
+
+/// Why a request is stored: it decides when it is due, and what is known of its routed form.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trigger {
+    /// It failed.
+    Failure,
+    /// Its destination is down; the router was not asked.
+    Down,
+}
+
+fn store(vm: &mut Vm, capture: &mut Capture, trigger: Trigger) -> Result<Stored, NotStored> {
+    match vm.config.store.intake {
+        Intake::Open => {}
+        Intake::Closed => return Err(NotStored::Closed),
+    }
+    let body = capture.take_body()?;
+    let arrived = envelope(vm, &capture.arrived)?;
+    let routed_form = routed_form(vm, capture, trigger)?;
+    let cluster = Route.cluster().ok_or(NotStored::Unstorable)?;
+    let destination = vm.delivery.find_or_register(&vm.memory, &cluster).ok_or(NotStored::Full)?;
+    let (routed, first) = match routed_form {
+        RoutedForm::NotWanted => (None, FirstState::Queued(first_due(vm))),
+        RoutedForm::Known(routed) => ((routed != arrived).then_some(routed), FirstState::Queued(first_due(vm))),
+        RoutedForm::StillToCome => (None, FirstState::Opening(host::now().monotonic.after(FILLING_MAX))),
+    };
+    let message = Message { id: MessageId(host::random_bytes()), arrived, routed, body };
+    let limits = vm.config.store.clone();
+    let ticket = vm
+        .delivery
+        .store(&vm.memory)
+        .put(&message, destination, first, &limits, host::now())
+        .map_err(|_| NotStored::Full)?;
+    vm.count(Counter::Stored, 1);
+    let id = message.id;
+    let opening = matches!(first, FirstState::Opening(_)).then_some((ticket, message));
+    Ok(Stored { id, opening })
+}
+
+/// What is known of the form that the router gave the request.
+enum RoutedForm {
+    /// `capture.as: arrived`, or the router was not asked.
+    NotWanted,
+    /// This.
+    Known(Envelope),
+    /// The host has let go of the headers; the log shows them.
+    StillToCome,
+}
+
+fn routed_form(vm: &Vm, capture: &Capture, trigger: Trigger) -> Result<RoutedForm, NotStored> {
+    match (vm.config.capture.form, trigger) {
+        (CaptureAs::Arrived, Trigger::Failure | Trigger::Down) | (CaptureAs::Routed, Trigger::Down) => {
+            Ok(RoutedForm::NotWanted)
+        }
+        (CaptureAs::Routed, Trigger::Failure) => {
+            let headers = match (capture.has_body, vm.regime.mode) {
+                (HasBody::Yes, CaptureMode::Hold) => host::request_headers(),
+                (HasBody::No, CaptureMode::Hold) | (HasBody::Yes | HasBody::No, CaptureMode::Stream) => {
+                    return Ok(RoutedForm::StillToCome);
+                }
+            };
+            if headers.0.is_empty() {
+                Ok(RoutedForm::StillToCome)
+            } else {
+                envelope(vm, &headers).map(RoutedForm::Known)
+            }
+        }
+    }
+}
+
+fn envelope(vm: &Vm, headers: &HeaderList) -> Result<Envelope, NotStored> {
+    Envelope::capture(headers, &vm.config.capture.drop_headers).map_err(|_| NotStored::Unstorable)
+}
+
+/// The first redelivery waits like one after a first failed attempt: the destination has just failed.
+fn first_due(vm: &mut Vm) -> redeliver_core::units::Monotonic {
+    let config = vm.config.clone();
+    host::now().monotonic.after(backoff::wait(&config.redelivery.backoff, 1, vm.delivery.random()))
+}
+
+fn decide(vm: &Vm, capture: &Capture, facts: &AnswerFacts) -> Custody {
+    let failure = &vm.config.failure;
+    let method = capture.arrived.first(":method").unwrap_or_default();
+    let key = capture.arrived.first(&vm.config.idempotency_header);
+    custody(classify(facts, failure), failure.unknown_outcome, repeatable(method, key))
+}
+
+fn not_stored(vm: &Vm, reason: NotStored) -> Action {
+    vm.count(Counter::NotStored, 1);
+    let (name, value) = reply::not_stored_header(reason);
+    host::add_response_header(name, &value);
+    Action::Continue
+}
+
+fn witness(vm: &mut Vm, sign: Sign) {
+    if sign == Sign::Nothing {
+        return;
+    }
+    if let Some(cluster) = Route.cluster() {
+        vm.delivery.witness(&vm.memory, &cluster, sign, host::now().monotonic);
+    }
+}
+
+/// A 413 of Envoy for a request that we held: the listener's buffer is smaller than thought.
+fn learn_limit(vm: &mut Vm, was_held: Option<Hold>, status: u16) {
+    let Some(hold) = was_held.filter(|_| status == 413) else { return };
+    if host::property(&["response", "code_details"]).as_deref() == Some(b"request_payload_too_large") {
+        let in_force = vm.regime.body_bytes_max;
+        vm.lower_limit(learned_limit(ByteCount(0), hold.buffered, in_force));
+    }
+}
+
+fn answer_facts(status: u16, headers: &HeaderList) -> AnswerFacts {
+    let is_receivers = host::property(&["response", "code_details"]).as_deref() == Some(b"via_upstream");
+    AnswerFacts {
+        status,
+        grpc_status: number(headers.first("grpc-status")),
+        flags: host::number_property(&["response", "flags"]).unwrap_or_default(),
+        answered_by: if is_receivers { AnsweredBy::Receiver } else { AnsweredBy::Envoy },
+        attempts: host::number_property(&["upstream", "request_attempt_count"]).unwrap_or_default(),
+    }
+}
+
+fn number(text: Option<&[u8]>) -> Option<u16> {
+    std::str::from_utf8(text?).ok()?.parse().ok()
+}
+
+fn asked_async(arrived: &HeaderList) -> AskedAsync {
+    if prefers_async(arrived) { AskedAsync::Yes } else { AskedAsync::No }
+}
+
+const fn end_of_stream(end: bool) -> EndOfStream {
+    if end { EndOfStream::Yes } else { EndOfStream::No }
+}
+
+/// The route that Envoy chose for the current stream.
+struct Route;
+
+impl RouteFacts for Route {
+    fn cluster(&self) -> Option<ClusterName> {
+        String::from_utf8(host::property(&["xds", "cluster_name"])?)
+            .ok()
+            .filter(|name| !name.is_empty())
+            .map(ClusterName)
+    }
+
+    fn switch(&self) -> RouteSwitch {
+        const PATH: [&str; 5] = ["xds", "route_metadata", "filter_metadata", "redeliver", "enabled"];
+        match host::property(&PATH).as_deref() {
+            Some([1, ..] | b"true") => RouteSwitch::Enabled,
+            Some([0, ..] | b"false") => RouteSwitch::Disabled,
+            Some(_) | None => RouteSwitch::Unset,
+        }
+    }
+}
+
+#[cfg(feature = "trap")]
+fn trap_if_told(headers: &HeaderList, vm: &mut Vm) {
+    match headers.first("x-redeliver-trap") {
+        Some(b"request") => crate::vm::trap(),
+        Some(b"worker-tick") => vm.trap_at_tick = true,
+        Some(b"main") => vm.tell_main_thread_to_trap(),
+        Some(_) | None => {}
+    }
+}

@@ -1,0 +1,279 @@
+//! What one root context and its streams share: the configuration, the delivery work, the holds, the effects' hands.
+//!
+//! Carries out effects after the core has returned. Decides nothing: each decision is a call of the core.
+
+use crate::host::{self, HostMemory, Metrics};
+use redeliver_core::capture::{BodySeen, Hold, Regime, WatchStep};
+use redeliver_core::cells::CaptureNotice;
+use redeliver_core::codec::crc32;
+use redeliver_core::config::{CaptureMode, Config};
+use redeliver_core::delivery::sending::Reply;
+use redeliver_core::delivery::{CallToken, Delivery};
+use redeliver_core::effect::{Counter, Effect, Gauge, Level};
+use redeliver_core::keys::Keys;
+use redeliver_core::memory::{Change, SharedMemory, update};
+use redeliver_core::units::{ByteCount, Millis};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+/// The longest time between two ticks: the watchdog must release held requests within a second (CONTRACT section 7).
+const TICK_MAX: Millis = Millis(500);
+
+/// The state of one root context.
+pub struct Vm {
+    /// The configuration in force here.
+    pub config: Rc<Config>,
+    /// Stored messages.
+    pub delivery: Delivery,
+    /// Shared data and queues.
+    pub memory: HostMemory,
+    /// How requests are captured just now.
+    pub regime: Regime,
+    /// Requests that wait for their body, by context id.
+    pub holds: BTreeMap<u32, Hold>,
+    /// Whether the host is known to deliver bodies of held requests.
+    pub body_seen: BodySeen,
+    /// Protected requests since the last tick: counted there, so that the success path saves a host call.
+    pub protected: u64,
+    root_context: u32,
+    metrics: Metrics,
+    /// The root context answered `on_done` with false and owes a `done`.
+    owes_done: Owes,
+    /// Test builds: the next tick traps.
+    #[cfg(feature = "trap")]
+    pub trap_at_tick: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owes {
+    Done,
+    Nothing,
+}
+
+impl Vm {
+    /// The state for a configuration whose text is `text`.
+    pub fn new(config: Config, text: &[u8], root_context: u32) -> Self {
+        let config = Rc::new(config);
+        let root_id = host::property(&["plugin_root_id"]).unwrap_or_default();
+        let seed = u64::from_le_bytes(host::random_bytes());
+        let monotonic = host::now().monotonic;
+        host::set_tick(config.redelivery.tick.min(TICK_MAX));
+        Self {
+            regime: Regime::of(&config.capture),
+            delivery: Delivery::new(config.clone(), Keys::of(&root_id), crc32(text), seed, monotonic),
+            memory: HostMemory::new(),
+            holds: BTreeMap::new(),
+            body_seen: BodySeen::No,
+            protected: 0,
+            root_context,
+            metrics: Metrics::define(),
+            owes_done: Owes::Nothing,
+            config,
+            #[cfg(feature = "trap")]
+            trap_at_tick: false,
+        }
+    }
+
+    /// One turn of the timer.
+    pub fn tick(&mut self) {
+        #[cfg(feature = "trap")]
+        self.trap_if_told();
+        self.count_protected();
+        self.read_notice();
+        let effects = self.delivery.tick(&self.memory, host::now());
+        self.run(effects);
+        self.watch_holds();
+    }
+
+    /// The answer to one of our calls.
+    pub fn call_answered(&mut self, token: u32, header_count: usize, body_size: usize) {
+        let headers = if header_count == 0 { Default::default() } else { host::call_headers() };
+        let reply = Reply { headers, body: &|| host::call_body(body_size) };
+        let effects = self.delivery.answered(&self.memory, CallToken(token), &reply, host::now());
+        self.run(effects);
+        if self.owes_done == Owes::Done && !self.delivery.has_calls() {
+            self.owes_done = Owes::Nothing;
+            host::done();
+        }
+    }
+
+    /// The root context is to go. Answers whether it may go at once; if not, `done` follows when the last answer is in:
+    /// an answer that is lost would be a repeat.
+    pub fn stop(&mut self) -> bool {
+        self.count_protected();
+        let has_calls = self.delivery.stop(&self.memory, host::now().monotonic);
+        self.owes_done = if has_calls { Owes::Done } else { Owes::Nothing };
+        !has_calls
+    }
+
+    fn count_protected(&mut self) {
+        let protected = std::mem::take(&mut self.protected);
+        self.count(Counter::Protected, protected);
+    }
+
+    /// Adds to a counter at once.
+    pub fn count(&self, counter: Counter, by: u64) {
+        if by > 0 {
+            self.metrics.count(counter, by);
+        }
+    }
+
+    fn run(&mut self, effects: Vec<Effect>) {
+        let mut queue = VecDeque::from(effects);
+        while let Some(effect) = queue.pop_front() {
+            match effect {
+                Effect::Dispatch(dispatch) => {
+                    let outcome = host::dispatch(&dispatch);
+                    queue.extend(self.delivery.dispatched(&self.memory, dispatch.call, outcome, host::now()));
+                }
+                Effect::Count(counter, by) => self.metrics.count(counter, by),
+                Effect::Gauge(gauge, value) => self.metrics.gauge(gauge, value),
+                Effect::DeliveryDelay(delay) => self.metrics.delivery_delay(delay),
+                Effect::Note(level, text) => host::log(level, &text),
+            }
+        }
+    }
+
+    /// Looks after requests that wait for their body.
+    fn watch_holds(&mut self) {
+        let now = host::now().monotonic;
+        let held: Vec<u32> = self.holds.keys().copied().collect();
+        for context in &held {
+            if !host::speak_for(*context) {
+                self.holds.remove(context);
+                continue;
+            }
+            let total = host::number_property(&["request", "total_size"]);
+            let step = self
+                .holds
+                .get_mut(context)
+                .map(|hold| hold.watch(total, self.body_seen, self.config.capture.hold_max, now));
+            match step {
+                Some(WatchStep::Keep) | None => {}
+                Some(WatchStep::TimeOver) => self.release(*context),
+                Some(WatchStep::OptionMissing) => {
+                    self.degrade();
+                    held.iter().filter(|other| host::speak_for(**other)).for_each(|_| host::resume_request());
+                    self.holds.clear();
+                    break;
+                }
+            }
+        }
+        if !held.is_empty() {
+            host::speak_for(self.root_context);
+        }
+    }
+
+    fn release(&mut self, context: u32) {
+        self.holds.remove(&context);
+        host::resume_request();
+    }
+
+    /// The host does not deliver bodies of held requests: stream from now on, on all workers, and say so once.
+    fn degrade(&mut self) {
+        self.regime.mode = CaptureMode::Stream;
+        let is_news = self.write_notice(|notice, now| CaptureNotice { degraded_at: now.monotonic, ..notice });
+        if is_news {
+            self.metrics.gauge(Gauge::CaptureDegraded, 1);
+            host::log(
+                Level::Error,
+                "capture.mode hold does not work on this listener: the Wasm filter's config lacks \
+                 allow_on_headers_stop_iteration: true (Envoy 1.35 or later); going on as capture.mode stream, which \
+                 stores little: set the option",
+            );
+        }
+    }
+
+    /// The listener's buffer is smaller than `capture.max_body`: bodies above `limit` pass from now on, on all workers.
+    pub fn lower_limit(&mut self, limit: ByteCount) {
+        let configured = self.config.capture.body_bytes_max;
+        self.regime.body_bytes_max = limit;
+        let is_news = self.write_notice(|notice, now| CaptureNotice {
+            limited_at: now.monotonic,
+            body_bytes_max: limit.0,
+            ..notice
+        });
+        if is_news {
+            host::log(
+                Level::Error,
+                &format!(
+                    "the listener's per_connection_buffer_limit_bytes is below capture.max_body ({configured}): a held \
+                     request got 413; bodies above {} bytes pass unprotected from now on: raise the listener's limit or \
+                     lower capture.max_body",
+                    limit.0
+                ),
+            );
+        }
+    }
+
+    /// Changes what all VMs know about the listener's buffers. Answers whether it was the first word on it.
+    fn write_notice(&self, change: impl Fn(CaptureNotice, redeliver_core::store::Now) -> CaptureNotice) -> bool {
+        let now = host::now();
+        let outcome = update(&self.memory, &self.delivery.keys().capture_notice(), |bytes| {
+            let before = self.current(bytes);
+            let after = change(before, now);
+            let is_first = (after.degraded_at != before.degraded_at && before.degraded_at.0 == 0)
+                || (after.limited_at != before.limited_at && before.limited_at.0 == 0);
+            Change::Write(after.encode(), is_first)
+        });
+        outcome.unwrap_or(false)
+    }
+
+    /// What others learned since this configuration came.
+    fn current(&self, bytes: Option<&[u8]>) -> CaptureNotice {
+        let configured_at = self.delivery.configured_at();
+        let notice = bytes.and_then(|bytes| CaptureNotice::decode(bytes).ok()).unwrap_or_default();
+        CaptureNotice {
+            degraded_at: if notice.degraded_at > configured_at { notice.degraded_at } else { Default::default() },
+            limited_at: if notice.limited_at > configured_at { notice.limited_at } else { Default::default() },
+            ..notice
+        }
+    }
+
+    fn read_notice(&mut self) {
+        let value = self.memory.get(&self.delivery.keys().capture_notice());
+        let notice = self.current(value.as_ref().map(|value| value.bytes.as_slice()));
+        if notice.degraded_at.0 > 0 {
+            self.regime.mode = CaptureMode::Stream;
+        }
+        if notice.limited_at.0 > 0 {
+            self.regime.body_bytes_max = self.regime.body_bytes_max.min(ByteCount(notice.body_bytes_max));
+        }
+    }
+}
+
+#[cfg(feature = "trap")]
+mod trap {
+    //! Test builds only: a VM that dies when it is told to.
+
+    use super::Vm;
+    use redeliver_core::memory::{Expect, SharedMemory};
+
+    const MAIN_THREAD_KEY: &str = "redeliver-test-trap";
+
+    /// Dies.
+    pub fn trap() -> ! {
+        core::arch::wasm32::unreachable()
+    }
+
+    impl Vm {
+        /// `x-redeliver-trap: main`: a VM that never saw a stream dies at its next tick.
+        pub fn tell_main_thread_to_trap(&self) {
+            self.memory.set(MAIN_THREAD_KEY, b"1", Expect::Anything).unwrap_or_default();
+        }
+
+        pub(super) fn trap_if_told(&self) {
+            let is_told = self.memory.get(MAIN_THREAD_KEY).is_some_and(|value| value.bytes == b"1");
+            if self.trap_at_tick {
+                trap();
+            }
+            if is_told && self.delivery.never_saw_a_stream() {
+                self.memory.set(MAIN_THREAD_KEY, b"0", Expect::Anything).unwrap_or_default();
+                trap();
+            }
+        }
+    }
+}
+
+#[cfg(feature = "trap")]
+pub use trap::trap;

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# usage: scripts/build.sh                    dist/redeliver.wasm: the release build, what users ship
+#        scripts/build.sh --features trap    dist/redeliver-trap.wasm: for tests only, it can be told to trap
+#
+# Prints the size and the sha256 of what it made. Nothing but the Rust target is installed.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+target=wasm32-wasip1
+features=()
+made=dist/redeliver.wasm
+case "$*" in
+"") ;;
+"--features trap") features=(--features trap) made=dist/redeliver-trap.wasm ;;
+--help | -h) print_usage; exit ;;
+*) print_usage >&2; die "unknown arguments: $*" ;;
+esac
+
+need cargo "get Rust from https://rustup.rs"
+add_rust_target "$target"
+
+# Panic messages carry source paths. These three prefixes are this machine's, and the module must be the same
+# on every machine. --remap-path-prefix is the stable way; the last match wins, so the narrowest comes last.
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+sysroot=$(rustc --print sysroot)
+remap() { printf -- '--remap-path-prefix=%s=%s\037' "$1" "$2"; }
+flags=$(remap "$HOME" /home; remap "$sysroot" /rust; remap "$cargo_home" /cargo; remap "$root" /redeliver)
+# The form with the unit separator survives blanks in paths. It replaces a caller's RUSTFLAGS on purpose.
+export CARGO_ENCODED_RUSTFLAGS=${flags%$'\037'}
+
+cargo build --release --locked -p redeliver-filter --target "$target" ${features[@]+"${features[@]}"} >&2 ||
+    die "the filter does not build: see cargo's messages above"
+
+mkdir -p dist
+# Copied beside and renamed: an Envoy that starts meanwhile reads the old module or the new, never half of one.
+cp "$(target_dir)/$target/release/redeliver.wasm" "$made.new"
+mv "$made.new" "$made"
+
+if command -v sha256sum >/dev/null 2>&1; then digest=$(sha256sum <"$made"); else digest=$(shasum -a 256 <"$made"); fi
+printf '%s\n  size   %s bytes\n  sha256 %s\n' "$made" "$(wc -c <"$made" | tr -d ' ')" "${digest%% *}"

@@ -1,0 +1,11 @@
+//! The filter on a real Envoy, one module per topic.
+//!
+//! Every test starts an Envoy of its own on free ports and is independent of all others. `ENVOY_BIN` or `ENVOY_VERSION`
+//! picks the Envoy; the module `outage` is the one to run on several versions.
+
+mod faults;
+mod harness;
+mod health;
+mod kinds;
+mod outage;
+mod rewrites;
