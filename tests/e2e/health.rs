@@ -31,10 +31,13 @@ async fn drains_in_time(source: &'static str, workers: u32) {
     const BACKLOG: usize = 60;
     let orders = Receiver::start().await;
     let active = source != "passive";
-    let bootstrap = match active {
-        true => Bootstrap::checked_orders(orders.port(), Filter::quick(health(source))),
-        false => Bootstrap::orders(orders.port(), Filter::quick(health(source))),
-    };
+    // Envoy's own defaults here: workers learn of health up to 1 s after the main thread, and the limit must hold.
+    let destination = Destination::new("orders", orders.port())
+        .with("common_lb_config", json!({"healthy_panic_threshold": {"value": 0}}));
+    let bootstrap = Bootstrap::new()
+        .destination(if active { destination.checked() } else { destination })
+        .route(Route::new("/", "orders"))
+        .filter(Filter::quick(health(source)));
     let envoy = bootstrap.workers(workers).start().await;
     orders.refuse().await;
     if active {

@@ -6,6 +6,8 @@
 mod faults;
 mod harness;
 mod health;
+mod hold_option;
 mod kinds;
 mod outage;
+mod passing;
 mod rewrites;

@@ -61,8 +61,12 @@ impl Destination {
             "name": self.name,
             "type": "STATIC",
             "connect_timeout": "0.5s",
-            // Without it, a cluster whose only host is unhealthy would be used all the same.
-            "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+            "common_lb_config": {
+                // Without it, a cluster whose only host is unhealthy would be used all the same.
+                "healthy_panic_threshold": {"value": 0},
+                // By default workers learn of a health change up to 1 s after the main thread, whose stats tests read.
+                "update_merge_window": "0s",
+            },
             "load_assignment": {"cluster_name": self.name, "endpoints": [{"lb_endpoints": [{"endpoint": {
                 "hostname": format!("{}.internal", self.name),
                 "address": {"socket_address": {"address": "127.0.0.1", "port_value": self.port}},
@@ -91,6 +95,11 @@ impl Route {
     /// Requests whose path begins with `prefix` go to `cluster`.
     pub fn new(prefix: &str, cluster: &str) -> Route {
         Route { value: json!({"match": {"prefix": prefix}, "route": {"cluster": cluster}}) }
+    }
+
+    /// CONNECT requests go to `cluster`.
+    pub fn connect(cluster: &str) -> Route {
+        Route { value: json!({"match": {"connect_matcher": {}}, "route": {"cluster": cluster}}) }
     }
 
     /// With one more field of Envoy's `RouteAction`.

@@ -20,13 +20,16 @@ use crate::admin::{Admin, Metrics};
 use crate::bootstrap::{Bootstrap, Ports};
 use crate::ports::free_port;
 use crate::sender::{self, Request, Response};
-use crate::wait::{SOON, eventually};
+use crate::wait::{SOON, eventually, throughout};
 
 /// Two at a time: each has several busy threads, and the tests measure durations.
 static ENVOYS: Semaphore = Semaphore::const_new(2);
 
 /// Compiling the module takes about a second on an idle machine; a busy one may need far longer.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Ten ticks of the quick test configuration.
+const STAYS_FOR: Duration = Duration::from_millis(500);
 
 /// How much of the log a failing test prints.
 const LOG_TAIL_LINES: usize = 60;
@@ -185,11 +188,19 @@ impl Envoy {
         .await
     }
 
-    /// Waits until nothing is queued or in flight, and checks the books.
+    /// Waits until nothing is queued or in flight and the books balance.
     pub async fn wait_drained(&self, within: Duration) -> Metrics {
-        let metrics = self.wait_metrics("the backlog is empty", within, Metrics::at_rest).await;
-        metrics.assert_books_balance();
-        metrics
+        self.wait_metrics("the backlog is empty and the books balance", within, Metrics::at_rest).await
+    }
+
+    /// Fails if the metrics are, or soon become, other than `holds` says: for what must not be counted. Metrics may lag
+    /// behind by some ticks.
+    pub async fn metrics_stay(&self, what: &str, holds: impl Fn(&Metrics) -> bool) {
+        throughout(what, STAYS_FOR, || {
+            let metrics = self.metrics();
+            if holds(&metrics) { Ok(()) } else { Err(format!("{metrics:?}")) }
+        })
+        .await;
     }
 
     /// Waits until Envoy itself sees `count` healthy hosts in `cluster`.

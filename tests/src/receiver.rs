@@ -396,12 +396,16 @@ impl Connection {
     }
 
     async fn answer(&mut self, status: u16, headers: &[(&'static str, Vec<u8>)]) -> std::io::Result<After> {
-        let body = format!("receiver says {status}\n");
+        // These have no body by definition (RFC 9110, sections 15.2, 15.3.5 and 15.4.5).
+        let bodiless = matches!(status, 100..=199 | 204 | 304);
+        let body = if bodiless { String::new() } else { format!("receiver says {status}\n") };
         let mut head = Head { start: format!("HTTP/1.1 {status} Scripted"), headers: Headers::default() };
         for (name, value) in headers {
             head.headers.push(name, value);
         }
-        head.headers.push("content-length", body.len().to_string());
+        if !bodiless {
+            head.headers.push("content-length", body.len().to_string());
+        }
         let after = match *self.mood.borrow() {
             Mood::Serving => After::Keep,
             Mood::Leaving | Mood::Closed => {

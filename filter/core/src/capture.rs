@@ -246,6 +246,65 @@ impl Hold {
     }
 }
 
+/// A request that the timer let go, on its way on.
+///
+/// After a body callback answered Pause, Envoy up to 1.39.0 goes on buffering when the request is resumed from outside,
+/// and loses the next piece if that is answered with Continue (measured on 1.36.4 and 1.39.0; never the buffered ones).
+/// A piece that is answered with Pause is never lost, and Continue is safe again while Envoy knows the body as paused:
+///
+/// ```text
+/// resumed, no body callback before ─────────────────────────────────────> Clean
+/// resumed after one: Resumed ── piece: Pause ──> Parked ── next piece: Continue ──> Clean
+///                       ^                           |
+///                       `──────── timer: resume ────'
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// Every piece goes on.
+    Clean,
+    /// The next piece must be paused once.
+    Resumed,
+    /// A piece is paused; the timer resumes it, or the next piece does.
+    Parked,
+}
+
+/// Whether the host loses a piece as [`Passage`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResumeBug {
+    /// It may.
+    Present,
+    /// Envoy 1.39.1, 1.40.0 and later do not (measured on 1.39.1, 1.39.3, 1.40.0).
+    Absent,
+}
+
+impl ResumeBug {
+    /// Whether Envoy `major.minor.patch` has it. A version that is not known is taken to have it.
+    #[must_use]
+    pub fn of(version: Option<(u64, u64, u64)>) -> Self {
+        if version.is_some_and(|version| version >= (1, 39, 1)) { Self::Absent } else { Self::Present }
+    }
+}
+
+impl Passage {
+    /// A held request was resumed from the timer.
+    #[must_use]
+    pub fn after_resume(hold: &Hold, bug: ResumeBug) -> Self {
+        match (hold.body_seen, bug) {
+            (BodySeen::No, _) | (_, ResumeBug::Absent) => Self::Clean,
+            (BodySeen::Yes, ResumeBug::Present) => Self::Resumed,
+        }
+    }
+
+    /// A piece of the body came: whether it goes on, and the passage after it.
+    #[must_use]
+    pub const fn piece(self) -> (Self, Start) {
+        match self {
+            Self::Clean | Self::Parked => (Self::Clean, Start::Continue),
+            Self::Resumed => (Self::Parked, Start::Hold),
+        }
+    }
+}
+
 /// The limit to go by after a 413: what the host was last seen to buffer without complaint, or half of what it showed
 /// when it complained at once; never above the limit in force.
 #[must_use]
@@ -331,6 +390,19 @@ mod tests {
         slow.progress(ByteCount(1), Monotonic(1_500));
         assert_eq!(slow.watch(Some(200), BodySeen::No, max, Monotonic(3_000)), WatchStep::Keep);
         assert_eq!(slow.watch(Some(200), BodySeen::No, max, Monotonic(3_500)), WatchStep::TimeOver);
+    }
+
+    #[test]
+    fn a_released_request_never_answers_continue_right_after_a_resume_on_an_old_envoy() {
+        let mut seen = Hold::new(0, Monotonic(0));
+        seen.progress(ByteCount(1), Monotonic(1));
+        let passage = Passage::after_resume(&seen, ResumeBug::of(Some((1, 39, 0))));
+        assert_eq!(passage.piece(), (Passage::Parked, Start::Hold));
+        assert_eq!(Passage::Parked.piece(), (Passage::Clean, Start::Continue));
+        let unseen = Hold::new(0, Monotonic(0));
+        assert_eq!(Passage::after_resume(&unseen, ResumeBug::Present), Passage::Clean);
+        assert_eq!(Passage::after_resume(&seen, ResumeBug::of(Some((1, 40, 0)))), Passage::Clean);
+        assert_eq!(ResumeBug::of(None), ResumeBug::Present);
     }
 
     #[test]

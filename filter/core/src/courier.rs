@@ -92,7 +92,7 @@ impl Courier {
 
     /// A message waits.
     pub fn add(&mut self, hint: ReadyHint) {
-        if !self.in_flight.get(&hint.ticket.slot).is_some_and(|(ticket, _)| *ticket == hint.ticket) {
+        if !self.is_out(hint.ticket) {
             self.schedule.wait(hint.ticket, hint.due, hint.stored_at);
         }
     }

@@ -298,7 +298,8 @@ impl Destination {
                 (now >= suspect_at).then_some(Cause::Suspect)
             }
             Some(Observation { verdict: Verdict::Healthy, since: healthy, .. }) => {
-                let wait = if self.failed_probes == 0 { Millis::ZERO } else { self.probe_wait(health, backoff) };
+                // Healthy all along and yet down: the source is slower than the failures were, so probes keep apart.
+                let wait = if healthy > since { Millis::ZERO } else { self.probe_wait(health, backoff) };
                 let start = healthy.max(since).after(health.stable_for.max(wait));
                 (now >= start).then_some(Cause::Healthy)
             }

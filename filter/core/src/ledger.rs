@@ -175,7 +175,7 @@ fn change<T>(
     key: &str,
     mut apply: impl FnMut(&mut Ledger) -> T,
 ) -> Result<T, Conflict> {
-    let outcome = update(memory, key, |bytes| {
+    update(memory, key, |bytes| {
         let Ok(mut ledger) = bytes.filter(|bytes| !bytes.is_empty()).map_or(Ok(Ledger::default()), Ledger::decode)
         else {
             return Change::Keep(Err(Conflict));
@@ -187,8 +187,7 @@ fn change<T>(
         }
         ledger.changes = before.changes.wrapping_add(1);
         Change::Write(ledger.encode(), Ok(result))
-    })?;
-    outcome
+    })?
 }
 
 /// Writes `counted` over a damaged cell.

@@ -80,6 +80,12 @@ pub fn number_property(path: &[&str]) -> Option<u64> {
     property(path)?.try_into().ok().map(u64::from_le_bytes)
 }
 
+/// Envoy's version: major, minor, patch.
+pub fn envoy_version() -> Option<(u64, u64, u64)> {
+    let part = |name| number_property(&["xds", "node", "user_agent_build_version", "version", name]);
+    Some((part("major_number")?, part("minor_number")?, part("patch").unwrap_or_default()))
+}
+
 /// The request's headers as they now are; empty when the host has let go of them.
 pub fn request_headers() -> HeaderList {
     HeaderList(hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default())

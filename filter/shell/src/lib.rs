@@ -3,6 +3,8 @@
 //! `root` and `stream` are the SDK's two kinds of context, `vm` is what they share, `host` is the fence around the SDK.
 //! Everything that decides is in `redeliver-core`.
 
+#![allow(missing_docs)] // nothing is public but the ABI, and the SDK's macro writes that
+
 mod host;
 mod root;
 mod stream;

@@ -11,7 +11,7 @@
 //! ```
 
 use crate::host;
-use crate::vm::Vm;
+use crate::vm::{Held, Vm};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use redeliver_core::backoff;
@@ -113,7 +113,7 @@ impl Stream {
             BodySeen::No => host::number_property(&["request", "total_size"]).unwrap_or_default(),
             BodySeen::Yes => 0,
         };
-        vm.holds.insert(self.context, Hold::new(total, host::now().monotonic));
+        vm.held.insert(self.context, Held::Waiting(Hold::new(total, host::now().monotonic)));
     }
 
     /// Stores a request for a destination that is down, or lets it go on if it cannot be stored.
@@ -134,17 +134,23 @@ impl Stream {
     }
 
     fn request_body(&mut self, vm: &mut Vm, size: usize, end: EndOfStream) -> Action {
-        let context = self.context;
         let (Stage::Captured(capture) | Stage::Diverted(capture)) = &mut self.stage else { return Action::Continue };
-        if capture.is_held() {
-            vm.body_seen = BodySeen::Yes;
-            if !vm.holds.contains_key(&context) {
+        match vm.held.get_mut(&self.context) {
+            None => {}
+            Some(Held::Waiting(_)) => vm.body_seen = BodySeen::Yes,
+            Some(Held::Released(passage)) => {
                 capture.let_go();
+                let (next, go) = passage.piece();
+                *passage = next;
+                return match go {
+                    Start::Continue => Action::Continue,
+                    Start::Hold => Action::Pause,
+                };
             }
         }
         match capture.body(host::byte_count(size), end, vm.regime.body_bytes_max) {
             BodyStep::Wait => {
-                if let Some(hold) = vm.holds.get_mut(&context) {
+                if let Some(Held::Waiting(hold)) = vm.held.get_mut(&self.context) {
                     hold.progress(host::byte_count(size), host::now().monotonic);
                 }
                 return Action::Pause;
@@ -152,7 +158,7 @@ impl Stream {
             BodyStep::CopyAndContinue => capture.copied(host::request_body(size), host::byte_count(size), end),
             BodyStep::Continue => {}
         }
-        vm.holds.remove(&context);
+        vm.held.remove(&self.context);
         match std::mem::replace(&mut self.stage, Stage::Pass) {
             Stage::Diverted(capture) => self.divert(vm, *capture),
             stage @ (Stage::Captured(_) | Stage::Pass | Stage::Opening(_)) => {
@@ -163,7 +169,7 @@ impl Stream {
     }
 
     fn request_trailers(&mut self, vm: &mut Vm) {
-        vm.holds.remove(&self.context);
+        vm.held.remove(&self.context);
         if let Stage::Captured(capture) | Stage::Diverted(capture) = &mut self.stage {
             capture.trailers();
         }
@@ -175,7 +181,7 @@ impl Stream {
             self.stage = stage;
             return Action::Continue;
         };
-        let was_held = vm.holds.remove(&self.context);
+        let was_held = vm.held.remove(&self.context);
         let headers = host::response_headers();
         forged(&headers).for_each(host::remove_response_header);
         let status = number(headers.first(":status")).unwrap_or_default();
@@ -218,7 +224,7 @@ impl Stream {
 
     /// The end of the stream: the routed form of a request without a body shows only here.
     fn log(&mut self, vm: &mut Vm) {
-        vm.holds.remove(&self.context);
+        vm.held.remove(&self.context);
         let Stage::Opening(opening) = std::mem::replace(&mut self.stage, Stage::Pass) else { return };
         let (ticket, message) = *opening;
         // Without a routed form the slot stays as it is and becomes a dead letter, seen and counted.
@@ -366,8 +372,8 @@ fn witness(vm: &mut Vm, sign: Sign) {
 }
 
 /// A 413 of Envoy for a request that we held: the listener's buffer is smaller than thought.
-fn learn_limit(vm: &mut Vm, was_held: Option<Hold>, status: u16) {
-    let Some(hold) = was_held.filter(|_| status == 413) else { return };
+fn learn_limit(vm: &mut Vm, was_held: Option<Held>, status: u16) {
+    let (413, Some(Held::Waiting(hold))) = (status, was_held) else { return };
     if host::property(&["response", "code_details"]).as_deref() == Some(b"request_payload_too_large") {
         let in_force = vm.regime.body_bytes_max;
         vm.lower_limit(learned_limit(ByteCount(0), hold.buffered, in_force));

@@ -3,7 +3,7 @@
 //! Carries out effects after the core has returned. Decides nothing: each decision is a call of the core.
 
 use crate::host::{self, HostMemory, Metrics};
-use redeliver_core::capture::{BodySeen, Hold, Regime, WatchStep};
+use redeliver_core::capture::{BodySeen, Hold, Passage, Regime, ResumeBug, WatchStep};
 use redeliver_core::cells::CaptureNotice;
 use redeliver_core::codec::crc32;
 use redeliver_core::config::{CaptureMode, Config};
@@ -12,7 +12,7 @@ use redeliver_core::delivery::{CallToken, Delivery};
 use redeliver_core::effect::{Counter, Effect, Gauge, Level};
 use redeliver_core::keys::Keys;
 use redeliver_core::memory::{Change, SharedMemory, update};
-use redeliver_core::units::{ByteCount, Millis};
+use redeliver_core::units::{ByteCount, Millis, Monotonic};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
@@ -29,8 +29,9 @@ pub struct Vm {
     pub memory: HostMemory,
     /// How requests are captured just now.
     pub regime: Regime,
-    /// Requests that wait for their body, by context id.
-    pub holds: BTreeMap<u32, Hold>,
+    /// Requests that wait for their body, or were let go by the timer, by context id.
+    pub held: BTreeMap<u32, Held>,
+    resume_bug: ResumeBug,
     /// Whether the host is known to deliver bodies of held requests.
     pub body_seen: BodySeen,
     /// Protected requests since the last tick: counted there, so that the success path saves a host call.
@@ -42,6 +43,14 @@ pub struct Vm {
     /// Test builds: the next tick traps.
     #[cfg(feature = "trap")]
     pub trap_at_tick: bool,
+}
+
+/// A request in the watchdog's care.
+pub enum Held {
+    /// It waits for its body.
+    Waiting(Hold),
+    /// It was let go; its pieces pass like this.
+    Released(Passage),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,7 +71,8 @@ impl Vm {
             regime: Regime::of(&config.capture),
             delivery: Delivery::new(config.clone(), Keys::of(&root_id), crc32(text), seed, monotonic),
             memory: HostMemory::new(),
-            holds: BTreeMap::new(),
+            held: BTreeMap::new(),
+            resume_bug: ResumeBug::of(host::envoy_version()),
             body_seen: BodySeen::No,
             protected: 0,
             root_context,
@@ -137,36 +147,50 @@ impl Vm {
     /// Looks after requests that wait for their body.
     fn watch_holds(&mut self) {
         let now = host::now().monotonic;
-        let held: Vec<u32> = self.holds.keys().copied().collect();
-        for context in &held {
-            if !host::speak_for(*context) {
-                self.holds.remove(context);
-                continue;
-            }
-            let total = host::number_property(&["request", "total_size"]);
-            let step = self
-                .holds
-                .get_mut(context)
-                .map(|hold| hold.watch(total, self.body_seen, self.config.capture.hold_max, now));
-            match step {
-                Some(WatchStep::Keep) | None => {}
-                Some(WatchStep::TimeOver) => self.release(*context),
-                Some(WatchStep::OptionMissing) => {
+        let contexts: Vec<u32> = self.held.keys().copied().collect();
+        for context in &contexts {
+            match self.watch(*context, now) {
+                WatchStep::Keep => {}
+                WatchStep::TimeOver => self.release(*context),
+                WatchStep::OptionMissing => {
                     self.degrade();
-                    held.iter().filter(|other| host::speak_for(**other)).for_each(|_| host::resume_request());
-                    self.holds.clear();
+                    contexts.iter().for_each(|other| self.release(*other));
                     break;
                 }
             }
         }
-        if !held.is_empty() {
+        if !contexts.is_empty() {
             host::speak_for(self.root_context);
         }
     }
 
+    fn watch(&mut self, context: u32, now: Monotonic) -> WatchStep {
+        if !host::speak_for(context) {
+            self.held.remove(&context);
+            return WatchStep::Keep;
+        }
+        match self.held.get_mut(&context) {
+            Some(Held::Waiting(hold)) => {
+                let total = host::number_property(&["request", "total_size"]);
+                hold.watch(total, self.body_seen, self.config.capture.hold_max, now)
+            }
+            Some(Held::Released(Passage::Parked)) => WatchStep::TimeOver,
+            Some(Held::Released(Passage::Clean | Passage::Resumed)) | None => WatchStep::Keep,
+        }
+    }
+
+    /// Lets a held request go on.
     fn release(&mut self, context: u32) {
-        self.holds.remove(&context);
-        host::resume_request();
+        let Some(held) = self.held.get_mut(&context) else { return };
+        let passage = match held {
+            Held::Waiting(hold) => Passage::after_resume(hold, self.resume_bug),
+            Held::Released(Passage::Parked) => Passage::Resumed,
+            Held::Released(Passage::Clean | Passage::Resumed) => return,
+        };
+        *held = Held::Released(passage);
+        if host::speak_for(context) {
+            host::resume_request();
+        }
     }
 
     /// The host does not deliver bodies of held requests: stream from now on, on all workers, and say so once.
