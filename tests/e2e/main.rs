@@ -3,11 +3,14 @@
 //! Every test starts an Envoy of its own on free ports and is independent of all others. `ENVOY_BIN` or `ENVOY_VERSION`
 //! picks the Envoy; the module `outage` is the one to run on several versions.
 
+mod answers;
 mod faults;
 mod harness;
 mod health;
 mod hold_option;
 mod kinds;
+mod matching;
 mod outage;
 mod passing;
 mod rewrites;
+mod settling;

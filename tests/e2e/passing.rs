@@ -4,9 +4,7 @@
 use std::time::{Duration, Instant};
 
 use redeliver_tests::compare::{answer_essence, essence};
-use redeliver_tests::{
-    Bootstrap, Connection, Custody, Envoy, Filter, Receiver, Reply, Request, Route, SOON,
-};
+use redeliver_tests::{Bootstrap, Connection, Custody, Envoy, Filter, Receiver, Reply, Request, Route, SOON};
 use redeliver_tests::{sender, sender_h2};
 use serde_json::json;
 

@@ -188,6 +188,12 @@ impl Filter {
         Filter::new(config)
     }
 
+    /// With a change to its configuration (objects merge, `null` removes).
+    pub fn patched(mut self, patch: Value) -> Filter {
+        merge(&mut self.config, patch);
+        self
+    }
+
     /// With `allow_on_headers_stop_iteration` missing.
     pub fn without_hold_option(mut self) -> Filter {
         self.hold_option = HoldOption::Missing;

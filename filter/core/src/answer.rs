@@ -6,7 +6,8 @@
 //! | 429, 503 of the receiver | again | counts | reachable, overloaded |
 //! | 408, 425, other 5xx of the receiver | again | counts | reachable |
 //! | other 4xx, 3xx | dead letter: rejected | | reachable |
-//! | Envoy: connection failure, no host, overflow, or it would not send | again | only if the receiver answered others meanwhile | not reached |
+//! | Envoy: connection failure, connection timeout | again | only if the receiver answered others meanwhile | not reached |
+//! | the dispatch is refused on the spot: no host, or a circuit breaker is full | again | the same | not asked: wait, it may be well |
 //! | Envoy: timeout, cut off, protocol error; or an answer that broke off (no headers) | again | counts | in trouble |
 //! | Envoy: it refuses the headers | dead letter: unstorable | | nothing |
 //! | no such cluster | again | none | gone |
@@ -83,6 +84,8 @@ pub enum Contact {
     Trouble,
     /// No connection came about.
     NotReached,
+    /// Envoy would not ask it: no healthy host, or a full circuit breaker, which a healthy receiver has too.
+    NotAsked,
     /// Envoy knows no such cluster.
     Unknown,
     /// Nothing.
@@ -109,7 +112,7 @@ pub const fn read(answer: Answer) -> Reading {
         Answer::Envoy(EnvoyReply::InvalidHeader) => (Fate::Unsendable, Contact::Nothing, 503),
         Answer::Envoy(EnvoyReply::InDoubt(status)) => (Fate::Failed, Contact::Trouble, status),
         Answer::BrokenOff => (Fate::Failed, Contact::Trouble, 0),
-        Answer::RefusedLocally => (Fate::NotReached, Contact::NotReached, 0),
+        Answer::RefusedLocally => (Fate::NotReached, Contact::NotAsked, 0),
         Answer::UnknownCluster => (Fate::NotReached, Contact::Unknown, 0),
     };
     Reading { fate, contact, status }

@@ -21,13 +21,25 @@ pub struct Regime {
     pub mode: CaptureMode,
     /// Bodies above this pass.
     pub body_bytes_max: ByteCount,
+    /// Where that limit comes from.
+    pub limit: Limit,
+}
+
+/// Where the limit for bodies comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The configuration.
+    Configured,
+    /// A 413: the listener's buffer is smaller than was thought. A body without a length is not held any more: even the
+    /// piece with which it is let go must fit into the buffer (measured), and a piece may be as large as the buffer.
+    Learned,
 }
 
 impl Regime {
     /// What the configuration asks for.
     #[must_use]
     pub const fn of(settings: &Settings) -> Self {
-        Self { mode: settings.mode, body_bytes_max: settings.body_bytes_max }
+        Self { mode: settings.mode, body_bytes_max: settings.body_bytes_max, limit: Limit::Configured }
     }
 }
 
@@ -91,13 +103,16 @@ impl Capture {
     /// The request's headers came; `has_body` says whether more follows.
     #[must_use]
     pub fn begin(arrived: HeaderList, has_body: HasBody, regime: Regime) -> (Self, Start) {
+        let length = announced(&arrived);
         let (body, start) = match (has_body, regime.mode) {
             (HasBody::No, _) => (Body::Complete(Vec::new()), Start::Continue),
-            (HasBody::Yes, _) if announced(&arrived).is_some_and(|length| length > regime.body_bytes_max) => {
+            (HasBody::Yes, _) if length.is_some_and(|length| length > regime.body_bytes_max) => {
                 (Body::TooLarge, Start::Continue)
             }
-            (HasBody::Yes, CaptureMode::Hold) => (Body::Held, Start::Hold),
-            (HasBody::Yes, CaptureMode::Stream) => (Body::Passing(Vec::new()), Start::Continue),
+            (HasBody::Yes, CaptureMode::Hold) if length.is_some() || regime.limit == Limit::Configured => {
+                (Body::Held, Start::Hold)
+            }
+            (HasBody::Yes, CaptureMode::Hold | CaptureMode::Stream) => (Body::Passing(Vec::new()), Start::Continue),
         };
         (Self { arrived, has_body, body }, start)
     }
@@ -173,7 +188,9 @@ impl Capture {
     }
 }
 
-fn announced(headers: &HeaderList) -> Option<ByteCount> {
+/// The length that the sender announced.
+#[must_use]
+pub fn announced(headers: &HeaderList) -> Option<ByteCount> {
     std::str::from_utf8(headers.first("content-length")?).ok()?.parse().ok().map(ByteCount)
 }
 
@@ -305,12 +322,11 @@ impl Passage {
     }
 }
 
-/// The limit to go by after a 413: what the host was last seen to buffer without complaint, or half of what it showed
-/// when it complained at once; never above the limit in force.
+/// The limit to go by after a 413 for a request of which the host had shown `shown`: half of it, since the last piece may
+/// have been as long as all before; always below the limit in force.
 #[must_use]
-pub fn learned_limit(accepted: ByteCount, shown: ByteCount, in_force: ByteCount) -> ByteCount {
-    let seen = if accepted.0 > 0 { accepted } else { ByteCount(shown.0 / 2) };
-    seen.min(ByteCount(in_force.0.saturating_sub(1)))
+pub fn learned_limit(shown: ByteCount, in_force: ByteCount) -> ByteCount {
+    ByteCount(shown.0 / 2).min(ByteCount(in_force.0.saturating_sub(1)))
 }
 
 #[cfg(test)]
@@ -323,7 +339,7 @@ mod tests {
 
     fn begin(mode: CaptureMode, length: Option<&str>) -> (Capture, Start) {
         let headers = length.map(|text| ("content-length".to_owned(), text.as_bytes().to_vec()));
-        let regime = Regime { mode, body_bytes_max: LIMIT };
+        let regime = Regime { mode, body_bytes_max: LIMIT, limit: Limit::Configured };
         Capture::begin(HeaderList(headers.into_iter().collect()), HasBody::Yes, regime)
     }
 
@@ -407,8 +423,15 @@ mod tests {
 
     #[test]
     fn the_learned_limit_is_below_what_was_refused() {
-        assert_eq!(learned_limit(ByteCount(28), ByteCount(36), ByteCount(256)), ByteCount(28));
-        assert_eq!(learned_limit(ByteCount(0), ByteCount(36), ByteCount(256)), ByteCount(18));
-        assert_eq!(learned_limit(ByteCount(28), ByteCount(36), ByteCount(20)), ByteCount(19));
+        assert_eq!(learned_limit(ByteCount(36), ByteCount(256)), ByteCount(18));
+        assert_eq!(learned_limit(ByteCount(36), ByteCount(10)), ByteCount(9));
+    }
+
+    #[test]
+    fn under_a_learned_limit_only_bodies_with_a_length_are_held() {
+        let regime = Regime { mode: CaptureMode::Hold, body_bytes_max: LIMIT, limit: Limit::Learned };
+        let sized = HeaderList(vec![("content-length".to_owned(), b"10".to_vec())]);
+        assert_eq!(Capture::begin(sized, HasBody::Yes, regime).1, Start::Hold);
+        assert_eq!(Capture::begin(HeaderList::default(), HasBody::Yes, regime).1, Start::Continue);
     }
 }

@@ -17,6 +17,16 @@ use crate::units::{Monotonic, Wall};
 use crate::window::Window;
 use std::collections::BTreeMap;
 
+/// An attempt that is out.
+#[derive(Clone, Copy, Debug)]
+struct Out {
+    ticket: Ticket,
+    /// The term in which it was sent.
+    epoch: Epoch,
+    /// When it must have ended.
+    until: Monotonic,
+}
+
 /// The courier of one destination.
 #[derive(Clone, Debug)]
 pub struct Courier {
@@ -28,8 +38,8 @@ pub struct Courier {
     destination: Destination,
     schedule: Schedule,
     window: Window,
-    /// Attempts that are out, a predecessor's too, and when each must have ended.
-    in_flight: BTreeMap<SlotIndex, (Ticket, Monotonic)>,
+    /// Attempts that are out, a predecessor's too.
+    in_flight: BTreeMap<SlotIndex, Out>,
     /// When the receiver last answered one of our attempts.
     answered_at: Option<Monotonic>,
     /// What the world looked like at the last tick.
@@ -98,22 +108,30 @@ impl Courier {
     }
 
     /// An attempt is out until `until` at the latest.
-    pub fn out(&mut self, ticket: Ticket, stored_at: Wall, until: Monotonic) {
+    pub fn out(&mut self, ticket: Ticket, stored_at: Wall, epoch: Epoch, until: Monotonic) {
         self.schedule.out(ticket, stored_at);
-        self.in_flight.insert(ticket.slot, (ticket, until));
-        self.destination.probe_chosen(ticket);
+        self.in_flight.insert(ticket.slot, Out { ticket, epoch, until });
+        if epoch == self.epoch {
+            self.destination.probe_chosen(ticket);
+        }
     }
 
     /// Whether an attempt of this message is known to be out.
     #[must_use]
     pub fn is_out(&self, ticket: Ticket) -> bool {
-        self.in_flight.get(&ticket.slot).is_some_and(|(found, _)| *found == ticket)
+        self.in_flight.get(&ticket.slot).is_some_and(|out| out.ticket == ticket)
     }
 
     /// Attempts whose time is over: their outcome can no longer come.
     #[must_use]
     pub fn overdue(&self, now: Monotonic) -> Vec<Ticket> {
-        self.in_flight.values().filter(|(_, until)| *until < now).map(|(ticket, _)| *ticket).collect()
+        self.in_flight.values().filter(|out| out.until < now).map(|out| out.ticket).collect()
+    }
+
+    /// Attempts of an earlier term: their answers go to another VM, or to none, and only their heads tell.
+    #[must_use]
+    pub fn inherited(&self) -> Vec<Ticket> {
+        self.in_flight.values().filter(|out| out.epoch != self.epoch).map(|out| out.ticket).collect()
     }
 
     /// The message is gone from here: settled by another, dead, or of another use.
@@ -130,6 +148,7 @@ impl Courier {
         match self.destination.state() {
             State::Down { .. } | State::Probing { probe: Some(_) } => None,
             State::Probing { probe: None } => self.schedule.probe(self.destination.last_probe()),
+            State::Up | State::Ramping if self.destination.is_held_off(now) => None,
             State::Up | State::Ramping => {
                 let is_open = u32::try_from(self.in_flight.len()).is_ok_and(|out| out < self.window.size());
                 if is_open { self.schedule.due(now) } else { None }
@@ -183,9 +202,10 @@ impl Courier {
         attempt: &Attempt,
         contact: Contact,
         settlement: Settlement,
-        redelivery: &Redelivery,
+        config: &Config,
         now: Monotonic,
     ) -> Option<Transition> {
+        let (redelivery, health) = (&config.redelivery, &config.health);
         let out = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
         self.in_flight.remove(&attempt.ticket.slot);
         match settlement {
@@ -194,11 +214,14 @@ impl Courier {
         }
         match contact {
             Contact::Answered => self.window.success(out, &redelivery.window),
-            Contact::Overloaded | Contact::Trouble | Contact::NotReached => self.window.refusal(),
+            Contact::Overloaded | Contact::Trouble | Contact::NotReached | Contact::NotAsked => self.window.refusal(),
             Contact::Unknown | Contact::Nothing => {}
         }
         self.signs.backlog = self.backlog();
         let change = self.destination.settled(attempt.ticket, contact, &self.signs, now);
+        if contact == Contact::NotAsked {
+            self.destination.hold_off(health, &redelivery.backoff, now);
+        }
         self.entered(change, redelivery)
     }
 }

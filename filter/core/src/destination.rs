@@ -149,6 +149,10 @@ pub struct Destination {
     last_probe: Option<Ticket>,
     /// When a suspect probe may be made, once the source has said unhealthy for long.
     suspect_at: Monotonic,
+    /// Envoy would not ask the receiver: nothing is sent before this.
+    held_off_until: Monotonic,
+    /// How often in a row; the wait grows with it.
+    times_held_off: u16,
 }
 
 impl Destination {
@@ -168,6 +172,8 @@ impl Destination {
             failed_probes: 0,
             last_probe: None,
             suspect_at: Monotonic(0),
+            held_off_until: Monotonic(0),
+            times_held_off: 0,
         }
     }
 
@@ -244,10 +250,28 @@ impl Destination {
 
     fn count(&mut self, contact: Contact) {
         match contact {
-            Contact::Answered | Contact::Overloaded | Contact::Trouble => self.connect_failures = 0,
+            Contact::Answered | Contact::Overloaded | Contact::Trouble => {
+                self.connect_failures = 0;
+                self.times_held_off = 0;
+            }
             Contact::NotReached => self.connect_failures = self.connect_failures.saturating_add(1),
-            Contact::Unknown | Contact::Nothing => {}
+            Contact::NotAsked | Contact::Unknown | Contact::Nothing => {}
         }
+    }
+
+    /// Envoy refused a dispatch on the spot. That is no sign of being down (a full circuit breaker looks the same), but
+    /// asking again at once would be a hot loop: wait as between two probes.
+    pub fn hold_off(&mut self, health: &Health, backoff: &Backoff, now: Monotonic) {
+        if now >= self.held_off_until {
+            self.held_off_until = now.after(doubled_wait(self.times_held_off, health, backoff));
+            self.times_held_off = self.times_held_off.saturating_add(1);
+        }
+    }
+
+    /// Whether nothing is sent for now although the state would allow it.
+    #[must_use]
+    pub fn is_held_off(&self, now: Monotonic) -> bool {
+        now < self.held_off_until
     }
 
     fn probe_settled(&mut self, ticket: Ticket, contact: Contact, signs: &Signs, now: Monotonic) -> Option<Transition> {
@@ -260,7 +284,7 @@ impl Destination {
                     Backlog::Some => self.enter(State::Ramping, Cause::ProbeAnswered, now),
                 }
             }
-            Contact::Overloaded | Contact::Trouble | Contact::NotReached | Contact::Unknown => {
+            Contact::Overloaded | Contact::Trouble | Contact::NotReached | Contact::NotAsked | Contact::Unknown => {
                 self.failed_probes = self.failed_probes.saturating_add(1);
                 self.last_probe = Some(ticket);
                 self.go_down(Cause::ProbeFailed, now)
@@ -316,10 +340,8 @@ impl Destination {
         }
     }
 
-    /// The wait before the next probe: doubles from the first backoff up to `probe_max`.
     fn probe_wait(&self, health: &Health, backoff: &Backoff) -> Millis {
-        let doublings = u32::from(self.failed_probes).min(32);
-        backoff.initial.min(health.probe_max).times(1_u64 << doublings).min(health.probe_max)
+        doubled_wait(self.failed_probes, health, backoff)
     }
 
     fn go_down(&mut self, cause: Cause, now: Monotonic) -> Option<Transition> {
@@ -337,6 +359,12 @@ impl Destination {
         }
         Some(Transition { from, to: self.published(), cause })
     }
+}
+
+/// The wait after `failures` failures: doubles from the first backoff up to `probe_max`.
+fn doubled_wait(failures: u16, health: &Health, backoff: &Backoff) -> Millis {
+    let doublings = u32::from(failures).min(32);
+    backoff.initial.min(health.probe_max).times(1_u64 << doublings).min(health.probe_max)
 }
 
 /// What the active source's last word is worth at `now`.
@@ -465,6 +493,7 @@ mod tests {
             (Contact::Overloaded, PublishedState::Down),
             (Contact::Trouble, PublishedState::Down),
             (Contact::NotReached, PublishedState::Down),
+            (Contact::NotAsked, PublishedState::Down),
             (Contact::Unknown, PublishedState::Down),
             (Contact::Nothing, PublishedState::Probing),
         ];
@@ -491,6 +520,23 @@ mod tests {
             assert!(!settle(Contact::NotReached));
         }
         assert!(settle(Contact::NotReached));
+    }
+
+    #[test]
+    fn a_refusal_on_the_spot_waits_longer_each_time_and_is_no_sign_of_being_down() {
+        let mut scene = scene();
+        let ticket = Ticket { slot: SlotIndex(1), generation: Generation(1) };
+        for wait in [1_000, 2_000, 4_000, 8_000, 10_000, 10_000] {
+            assert!(!scene.destination.is_held_off(scene.now));
+            for _ in 0..9 {
+                assert_eq!(scene.destination.settled(ticket, Contact::NotAsked, &scene.signs, scene.now), None);
+                scene.destination.hold_off(&scene.health, &scene.backoff, scene.now);
+            }
+            scene.now = scene.now.after(Millis(wait - 1));
+            assert!(scene.destination.is_held_off(scene.now), "{wait} ms");
+            scene.now = scene.now.after(Millis(1));
+        }
+        assert_eq!(scene.destination.published(), PublishedState::Up);
     }
 
     #[test]

@@ -15,7 +15,9 @@ use crate::vm::{Held, Vm};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use redeliver_core::backoff;
-use redeliver_core::capture::{BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start, learned_limit};
+use redeliver_core::capture::{
+    BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start, announced, learned_limit,
+};
 use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, repeatable, sign};
 use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Intake, Reply};
 use redeliver_core::effect::Counter;
@@ -27,6 +29,10 @@ use redeliver_core::store::{FILLING_MAX, FirstState, Ticket};
 use redeliver_core::units::{ByteCount, ClusterName};
 use std::cell::RefCell;
 use std::rc::Rc;
+
+/// A body of this length fits into any sensible buffer; for a longer one it is worth a host call to know at once what
+/// another worker learned from a 413.
+const SURELY_BUFFERED: ByteCount = ByteCount(16 * 1024);
 
 /// One stream.
 pub struct Stream {
@@ -77,6 +83,9 @@ impl Stream {
         vm.protected = vm.protected.saturating_add(1);
         forged(&headers).for_each(host::remove_request_header);
         let is_diverted = self.is_diverted(vm);
+        if has_body == HasBody::Yes && announced(&headers).is_none_or(|length| length > SURELY_BUFFERED) {
+            vm.read_notice();
+        }
         let (capture, start) = Capture::begin(headers, has_body, vm.regime);
         match (is_diverted, start) {
             (true, Start::Continue) if has_body == HasBody::No => self.divert(vm, capture),
@@ -376,7 +385,7 @@ fn learn_limit(vm: &mut Vm, was_held: Option<Held>, status: u16) {
     let (413, Some(Held::Waiting(hold))) = (status, was_held) else { return };
     if host::property(&["response", "code_details"]).as_deref() == Some(b"request_payload_too_large") {
         let in_force = vm.regime.body_bytes_max;
-        vm.lower_limit(learned_limit(ByteCount(0), hold.buffered, in_force));
+        vm.lower_limit(learned_limit(hold.buffered, in_force));
     }
 }
 

@@ -3,7 +3,7 @@
 //! Carries out effects after the core has returned. Decides nothing: each decision is a call of the core.
 
 use crate::host::{self, HostMemory, Metrics};
-use redeliver_core::capture::{BodySeen, Hold, Passage, Regime, ResumeBug, WatchStep};
+use redeliver_core::capture::{BodySeen, Hold, Limit, Passage, Regime, ResumeBug, WatchStep};
 use redeliver_core::cells::CaptureNotice;
 use redeliver_core::codec::crc32;
 use redeliver_core::config::{CaptureMode, Config};
@@ -212,6 +212,7 @@ impl Vm {
     pub fn lower_limit(&mut self, limit: ByteCount) {
         let configured = self.config.capture.body_bytes_max;
         self.regime.body_bytes_max = limit;
+        self.regime.limit = Limit::Learned;
         let is_news = self.write_notice(|notice, now| CaptureNotice {
             limited_at: now.monotonic,
             body_bytes_max: limit.0,
@@ -254,7 +255,8 @@ impl Vm {
         }
     }
 
-    fn read_notice(&mut self) {
+    /// Takes over what other workers learned about the listener's buffers.
+    pub fn read_notice(&mut self) {
         let value = self.memory.get(&self.delivery.keys().capture_notice());
         let notice = self.current(value.as_ref().map(|value| value.bytes.as_slice()));
         if notice.degraded_at.0 > 0 {
@@ -262,6 +264,7 @@ impl Vm {
         }
         if notice.limited_at.0 > 0 {
             self.regime.body_bytes_max = self.regime.body_bytes_max.min(ByteCount(notice.body_bytes_max));
+            self.regime.limit = Limit::Learned;
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_norway::Value;
 use crate::failure::Failure;
 use crate::message::Destination;
 
-/// The bootstrap as text for `--config-yaml`, and the module that it names.
+/// The bootstrap as text, and the module that it names.
 pub struct Bootstrap {
     /// The whole bootstrap.
     pub yaml: String,

@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::bootstrap::Bootstrap;
 use crate::failure::Failure;
+use crate::message::Destination;
 use crate::options::Options;
 use crate::view::Event;
 use crate::wire;
@@ -68,11 +69,15 @@ impl Envoy {
     ) -> Result<Self, Failure> {
         let not_started = |error: std::io::Error| Failure::NotStarted { cause: error.to_string() };
         let folder = tempfile::tempdir().map_err(not_started)?;
-        let address_file = folder.path().join("admin");
+        let (config_file, address_file) = (folder.path().join("envoy.yaml"), folder.path().join("admin"));
+        // In a file: Envoy repeats a configuration from its command line in every complaint about it.
+        std::fs::write(&config_file, &bootstrap.yaml).map_err(not_started)?;
         let mut process = Command::new(&options.envoy)
-            .args(["--config-yaml", &bootstrap.yaml, "--concurrency", &WORKERS.to_string()])
+            .arg("--config-path")
+            .arg(&config_file)
             .arg("--admin-address-path")
             .arg(&address_file)
+            .args(["--concurrency", &WORKERS.to_string()])
             .arg("--disable-hot-restart") // its shared memory would clash with another Envoy on this machine
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -94,7 +99,7 @@ impl Envoy {
         };
         let (admin, ingress) = tokio::select! {
             addresses = timeout(START_TIMEOUT, serving) => addresses
-                .map_err(|_| Failure::TooLate { what: "Envoy did not become ready", log_tail: log.text() })?,
+                .map_err(|_| Failure::TooLate { what: "Envoy did not become ready and see both receivers healthy", log_tail: log.text() })?,
             status = process.wait() => return Err(stopped(status, &log).await),
         };
         Ok(Self { process, log, admin, ingress })
@@ -140,6 +145,17 @@ impl Admin {
         Some(Gauges { queued: gauge("queued"), in_flight: gauge("in_flight"), destinations_down })
     }
 
+    /// Every destination has a healthy host. A start under load can begin with failed checks, because loading the module
+    /// holds up the thread that runs them.
+    async fn all_healthy(self) -> Option<()> {
+        let stats = self.ask(Method::GET, "/stats?filter=membership_healthy").await?;
+        let healthy = |destination: Destination| {
+            let line = format!("cluster.{}.membership_healthy: 1", destination.cluster());
+            stats.lines().any(|found| found == line)
+        };
+        (healthy(Destination::Orders) && healthy(Destination::Payments)).then_some(())
+    }
+
     async fn ask(self, method: Method, path: &str) -> Option<String> {
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.method_mut() = method;
@@ -156,10 +172,11 @@ impl Admin {
     }
 }
 
-/// Admin's and the ingress listener's addresses, once Envoy is ready (its health checks have run by then).
+/// Admin's and the ingress listener's addresses, once Envoy is ready and sees both receivers.
 async fn addresses(address_file: &std::path::Path) -> Option<(Admin, SocketAddr)> {
     let admin = Admin(std::fs::read_to_string(address_file).ok()?.trim().parse().ok()?);
     admin.ask(Method::GET, "/ready").await?;
+    admin.all_healthy().await?;
     Some((admin, admin.ingress().await?))
 }
 

@@ -2,6 +2,7 @@
 //! line a second elsewhere. It only shows: nothing here decides how the demo ends.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -110,7 +111,12 @@ impl Screen {
 
     fn line(&self, text: &str) {
         let line = format!("{:6.1} s  {text}", self.started.elapsed().as_secs_f64());
-        if self.bar.is_hidden() { println!("{line}") } else { self.bar.println(line) }
+        if self.bar.is_hidden() {
+            // A reader that has seen enough (`| head`) ends neither the story nor its verdict.
+            writeln!(std::io::stdout(), "{line}").unwrap_or_default();
+        } else {
+            self.bar.println(line);
+        }
     }
 
     /// Each worker may tell the same change; it is shown once.

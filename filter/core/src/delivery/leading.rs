@@ -18,7 +18,7 @@ use crate::destination::standing;
 use crate::effect::{Effect, Level};
 use crate::keys::Keys;
 use crate::memory::{Change, SharedMemory, update};
-use crate::slot::{DestinationIndex, Epoch};
+use crate::slot::{DestinationIndex, Epoch, SlotState};
 use crate::store::Now;
 use crate::units::{ClusterName, Millis, Monotonic};
 
@@ -148,7 +148,24 @@ impl Delivery {
             return;
         }
         self.take_hints(memory, destination);
-        let overdue = self.couriers.get(&destination).map(|courier| courier.overdue(now.monotonic)).unwrap_or_default();
+        self.forget_ended(memory, destination, now, effects);
+        self.observe(memory, destination, now, effects);
+        self.send_due(memory, destination, now, effects);
+        if self.couriers.get(&destination).is_some_and(Courier::has_news) {
+            self.publish(memory, destination, now.monotonic);
+        }
+    }
+
+    /// Attempts that somebody else settled, and those whose outcome can no longer come.
+    fn forget_ended(
+        &mut self,
+        memory: &dyn SharedMemory,
+        destination: DestinationIndex,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(courier) = self.couriers.get(&destination) else { return };
+        let (overdue, inherited) = (courier.overdue(now.monotonic), courier.inherited());
         for ticket in overdue {
             self.sweep_slot(memory, ticket.slot, now, effects);
             if let Some(courier) = self.couriers.get_mut(&destination)
@@ -157,10 +174,15 @@ impl Delivery {
                 courier.forget(ticket);
             }
         }
-        self.observe(memory, destination, now, effects);
-        self.send_due(memory, destination, now, effects);
-        if self.couriers.get(&destination).is_some_and(Courier::has_news) {
-            self.publish(memory, destination, now.monotonic);
+        for ticket in inherited {
+            let head = self.store(memory).head(ticket.slot).ok().flatten().map(|(head, _)| head);
+            let is_out = head.is_some_and(|head| {
+                head.generation == ticket.generation && matches!(head.state, SlotState::Sending { .. })
+            });
+            if !is_out {
+                self.forget(destination, ticket);
+                self.sweep_slot(memory, ticket.slot, now, effects);
+            }
         }
     }
 

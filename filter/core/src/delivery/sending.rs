@@ -93,7 +93,7 @@ impl Delivery {
         match self.store(memory).claim(ticket, epoch, until, ttl, now) {
             Ok(claim) => {
                 let courier = self.couriers.get_mut(&destination)?;
-                courier.out(ticket, claim.head.stored_at, until);
+                courier.out(ticket, claim.head.stored_at, epoch, until);
                 let attempt = Attempt {
                     destination,
                     ticket,
@@ -130,7 +130,7 @@ impl Delivery {
         Some(Effect::Dispatch(Box::new(Dispatch { call, cluster, headers, body: claim.message.body, timeout })))
     }
 
-    fn forget(&mut self, destination: DestinationIndex, ticket: Ticket) {
+    pub(super) fn forget(&mut self, destination: DestinationIndex, ticket: Ticket) {
         if let Some(courier) = self.couriers.get_mut(&destination) {
             courier.forget(ticket);
         }
@@ -201,7 +201,7 @@ impl Delivery {
             }
             return;
         };
-        let change = courier.settled(attempt, reading.contact, settlement, redelivery, now.monotonic);
+        let change = courier.settled(attempt, reading.contact, settlement, &config, now.monotonic);
         if !is_ours {
             courier.forget(attempt.ticket);
         }

@@ -16,7 +16,7 @@ use super::{Delivery, note};
 use crate::effect::{Counter, Effect, Level};
 use crate::ledger::Ledger;
 use crate::memory::SharedMemory;
-use crate::slot::{DeadReason, DestinationIndex, Head, SlotIndex, SlotState};
+use crate::slot::{DeadReason, DestinationIndex, Epoch, Head, SlotIndex, SlotState};
 use crate::store::{Gone, Now, ReadyHint, Repair, Ticket};
 use crate::units::Monotonic;
 use std::collections::BTreeMap;
@@ -100,7 +100,7 @@ impl Delivery {
             SlotState::Filling { .. } | SlotState::Opening { .. } => {}
             SlotState::Queued { due } => self.sweep_queued(memory, ticket, head, due, now, effects),
             SlotState::Sending { until, .. } if is_over(until) => self.reclaim(memory, ticket, head, now, effects),
-            SlotState::Sending { until, .. } => self.count_as_out(ticket, head, until),
+            SlotState::Sending { epoch, until } => self.count_as_out(ticket, head, epoch, until),
             SlotState::Dead { .. } => self.sweep_dead(memory, ticket, head, now, effects),
         }
     }
@@ -128,11 +128,11 @@ impl Delivery {
         }
     }
 
-    fn count_as_out(&mut self, ticket: Ticket, head: &Head, until: Monotonic) {
+    fn count_as_out(&mut self, ticket: Ticket, head: &Head, epoch: Epoch, until: Monotonic) {
         if let Some(courier) = self.couriers.get_mut(&head.destination)
             && !courier.is_out(ticket)
         {
-            courier.out(ticket, head.stored_at, until);
+            courier.out(ticket, head.stored_at, epoch, until);
         }
     }
 
