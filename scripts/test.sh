@@ -52,9 +52,11 @@ wasm_bindgen_runner() {
     if [ ! -x "$folder/bin/wasm-bindgen-test-runner" ]; then
         say "building wasm-bindgen-test-runner $version (once, some 3 minutes) into .tools"
         # Without features: the default ones bring TLS for a browser driver. Should the tool's own lock file name a
-        # version that this registry does not have, its newest compatible dependencies do as well.
-        install_runner "$version" "$folder" --locked || install_runner "$version" "$folder" ||
+        # version that this registry does not have, its newest compatible dependencies do as well; what is wrong
+        # otherwise, the second try says.
+        install_runner "$version" "$folder" --locked 2>/dev/null || install_runner "$version" "$folder" ||
             die "cargo could not install wasm-bindgen-cli $version: check the network and run again"
+        rm -rf "$tools/build"
     fi
     printf '%s\n' "$folder/bin/wasm-bindgen-test-runner"
 }
@@ -110,8 +112,8 @@ on_envoy() {
 outage_on_envoy() {
     export ENVOY_VERSION=$1
     scripts/envoy.sh --print-path >/dev/null
-    # A filter that matches nothing would pass.
-    cargo test --locked -p redeliver-tests --test e2e outage -- --list | grep -q ': test$' ||
+    # A filter that matches nothing would pass. (Not grep -q: it would close the pipe on cargo.)
+    cargo test --locked -p redeliver-tests --test e2e outage -- --list | grep ': test$' ||
         die "no end-to-end test has outage in its name"
     cargo test --locked -p redeliver-tests --test e2e outage
 }

@@ -4,13 +4,19 @@
 //! picks the Envoy; the module `outage` is the one to run on several versions.
 
 mod answers;
+mod configuration;
 mod faults;
+mod full;
 mod harness;
 mod health;
 mod hold_option;
 mod kinds;
+mod manifests;
 mod matching;
+mod metrics;
 mod outage;
 mod passing;
+mod push;
 mod rewrites;
 mod settling;
+mod traps;

@@ -159,10 +159,18 @@ enum HoldOption {
     Missing,
 }
 
+/// What the plugin reads as its configuration.
+#[derive(Clone, Debug)]
+enum PluginConfig {
+    Json(Value),
+    /// Text that need not be JSON.
+    Text(String),
+}
+
 /// The filter as one listener has it.
 #[derive(Clone, Debug)]
 pub struct Filter {
-    config: Value,
+    config: PluginConfig,
     module: Module,
     wrapping: Wrapping,
     hold_option: HoldOption,
@@ -171,6 +179,15 @@ pub struct Filter {
 impl Filter {
     /// With exactly this plugin configuration.
     pub fn new(config: Value) -> Filter {
+        Filter::with_config(PluginConfig::Json(config))
+    }
+
+    /// With this text as the plugin configuration, be it JSON or not.
+    pub fn text(config: &str) -> Filter {
+        Filter::with_config(PluginConfig::Text(config.to_owned()))
+    }
+
+    fn with_config(config: PluginConfig) -> Filter {
         Filter { config, module: Module::Shipped, wrapping: Wrapping::StringValue, hold_option: HoldOption::Given }
     }
 
@@ -190,7 +207,10 @@ impl Filter {
 
     /// With a change to its configuration (objects merge, `null` removes).
     pub fn patched(mut self, patch: Value) -> Filter {
-        merge(&mut self.config, patch);
+        match &mut self.config {
+            PluginConfig::Json(config) => merge(config, patch),
+            PluginConfig::Text(text) => panic!("only JSON can be changed key by key, not {text:?}"),
+        }
         self
     }
 
@@ -213,11 +233,13 @@ impl Filter {
     }
 
     fn http_filter(&self) -> Value {
-        let configuration = match self.wrapping {
-            Wrapping::StringValue => {
-                json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": self.config.to_string()})
+        let string = |text: String| json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": text});
+        let configuration = match (&self.config, self.wrapping) {
+            (PluginConfig::Json(config), Wrapping::StringValue) => string(config.to_string()),
+            (PluginConfig::Json(config), Wrapping::Struct) => {
+                json!({"@type": "type.googleapis.com/google.protobuf.Struct", "value": config})
             }
-            Wrapping::Struct => json!({"@type": "type.googleapis.com/google.protobuf.Struct", "value": self.config}),
+            (PluginConfig::Text(text), _) => string(text.clone()),
         };
         let mut config = json!({
             "name": PLUGIN_NAME,
@@ -233,10 +255,20 @@ impl Filter {
         if self.hold_option == HoldOption::Given {
             config["allow_on_headers_stop_iteration"] = json!(true);
         }
-        json!({"name": "envoy.filters.http.wasm", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm", "config": config,
-        }})
+        wasm_filter(config)
     }
+}
+
+/// A `PluginConfig` of somebody else (a manifest, say) as an HTTP filter that loads our module from `dist/`.
+pub fn foreign_filter(mut plugin: Value) -> Value {
+    plugin["vm_config"]["code"] = json!({"local": {"filename": Module::Shipped.path()}});
+    wasm_filter(plugin)
+}
+
+fn wasm_filter(plugin: Value) -> Value {
+    json!({"name": "envoy.filters.http.wasm", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm", "config": plugin,
+    }})
 }
 
 /// Merges `patch` into `value`: objects key by key, `null` removes, anything else replaces.
@@ -278,7 +310,7 @@ enum ListenerSource {
 pub struct Bootstrap {
     pub(crate) workers: u32,
     pub(crate) drain_time: Duration,
-    filter: Option<Filter>,
+    filter: Option<Value>,
     destinations: Vec<Destination>,
     routes: Vec<Route>,
     health: HealthListener,
@@ -324,6 +356,12 @@ impl Bootstrap {
 
     /// With the filter on the main listener.
     pub fn filter(mut self, filter: Filter) -> Bootstrap {
+        self.filter = Some(filter.http_filter());
+        self
+    }
+
+    /// With a ready-made HTTP filter in its place.
+    pub fn http_filter(mut self, filter: Value) -> Bootstrap {
         self.filter = Some(filter);
         self
     }
@@ -411,12 +449,12 @@ impl Bootstrap {
     }
 
     fn main_and_plain(&self, ports: Ports, folder: &Path) -> [Value; 2] {
-        let main = self.listener("main", ports.main, self.filter.as_ref(), folder);
+        let main = self.listener("main", ports.main, self.filter.clone(), folder);
         [main, self.listener("plain", ports.plain, None, folder)]
     }
 
-    fn listener(&self, name: &str, port: u16, filter: Option<&Filter>, folder: &Path) -> Value {
-        let mut filters: Vec<Value> = filter.iter().map(|filter| filter.http_filter()).collect();
+    fn listener(&self, name: &str, port: u16, filter: Option<Value>, folder: &Path) -> Value {
+        let mut filters: Vec<Value> = filter.into_iter().collect();
         filters.push(router());
         let mut manager = connection_manager(name, &filters, &json!(self.routes_value()));
         manager["upgrade_configs"] = self.upgrades.iter().map(|kind| json!({"upgrade_type": kind})).collect();

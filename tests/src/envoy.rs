@@ -65,9 +65,9 @@ pub struct Envoy {
     _permit: SemaphorePermit<'static>,
 }
 
-/// How an Envoy that should not have started ended.
+/// How an Envoy that did not come up ended.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct Ending {
     /// Its exit code; `None` if it runs on without the listeners that it rejected.
     pub code: Option<i32>,
     /// Everything it logged.
@@ -82,12 +82,19 @@ impl Bootstrap {
     pub async fn start(self) -> Envoy {
         match self.try_start().await {
             Ok(envoy) => envoy,
-            Err(refusal) => panic!("Envoy ended with {:?}:\n{}", refusal.code, tail(&refusal.log)),
+            Err(ending) => panic!("Envoy ended with {:?}:\n{}", ending.code, tail(&ending.log)),
         }
     }
 
+    /// Lets Envoy check this configuration without running it (`--mode validate`).
+    pub async fn validate(self) -> Ending {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ports = Ports { main: free_port(), plain: free_port(), admin: free_port() };
+        validate(&self.static_listeners().document(ports, folder.path())).await
+    }
+
     /// Starts Envoy; how it ended if it did not come up.
-    pub async fn try_start(self) -> Result<Envoy, Refusal> {
+    pub async fn try_start(self) -> Result<Envoy, Ending> {
         let permit = ENVOYS.acquire().await.expect("the semaphore is never closed");
         let folder = tempfile::Builder::new().prefix("redeliver-e2e-").tempdir().expect("a temporary folder");
         let ports = Ports { main: free_port(), plain: free_port(), admin: free_port() };
@@ -99,7 +106,7 @@ impl Bootstrap {
         let code = eventually("Envoy is ready", READY_WITHIN, || envoy.ready_or_ended()).await;
         match code {
             None => Ok(envoy),
-            Some(code) => Err(Refusal { code, log: envoy.log() }),
+            Some(code) => Err(Ending { code, log: envoy.log() }),
         }
     }
 }
@@ -259,6 +266,15 @@ impl Envoy {
         self.log().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 
+    /// Waits until `count` log lines contain `text`, and returns them.
+    pub async fn wait_log(&self, text: &str, count: usize) -> Vec<String> {
+        eventually(&format!("{count} log lines with {text:?}"), SOON, || {
+            let lines = self.log_lines_with(text);
+            if lines.len() >= count { Ok(lines) } else { Err(format!("{lines:?}")) }
+        })
+        .await
+    }
+
     /// The access log line for `path` on the listener `main` or `plain`, once Envoy has written it.
     pub async fn access_line(&self, listener: &str, path: &str) -> String {
         let file = self.folder.path().join(format!("{listener}.access"));
@@ -287,15 +303,15 @@ impl Drop for Envoy {
     }
 }
 
-/// Lets Envoy check a configuration without running it; what it logged, and its exit code.
-pub async fn validate(document: &serde_json::Value) -> Refusal {
+/// Lets Envoy check a whole configuration without running it; how that ended (0: valid).
+pub async fn validate(document: &serde_json::Value) -> Ending {
     let _permit = ENVOYS.acquire().await.expect("the semaphore is never closed");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("envoy.json");
     fs::write(&file, document.to_string()).expect("writable");
     let output = Command::new(binary()).arg("-c").arg(file).args(["--mode", "validate"]).output().expect("Envoy runs");
     let log = [output.stdout, output.stderr].concat();
-    Refusal { code: output.status.code(), log: String::from_utf8_lossy(&log).into_owned() }
+    Ending { code: output.status.code(), log: String::from_utf8_lossy(&log).into_owned() }
 }
 
 fn read_lossy(path: &Path) -> String {

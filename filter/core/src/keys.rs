@@ -79,6 +79,12 @@ impl Keys {
         self.name("rule")
     }
 
+    /// Which configuration was announced last.
+    #[must_use]
+    pub fn announced(&self) -> String {
+        self.name("said")
+    }
+
     /// What was learned about the listener's buffers.
     #[must_use]
     pub fn capture_notice(&self) -> String {

@@ -100,39 +100,36 @@ pub enum Change<T> {
 
 #[cfg(test)]
 pub(crate) mod double {
-    //! The host's rules on a pair of maps: a double that behaves.
+    //! The host's rules on a pair of maps, and a VM's way to them: a double that behaves. A VM can die at any call and
+    //! stand still before any call; the memory outlives it, as the host's does.
 
     use super::{Cas, Conflict, Expect, SharedMemory, Versioned};
     use std::cell::{Cell, RefCell};
     use std::collections::{BTreeMap, VecDeque};
 
+    /// What all VMs of a process share.
     #[derive(Default)]
     pub(crate) struct MemoryDouble {
         values: RefCell<BTreeMap<String, Versioned>>,
         queues: RefCell<BTreeMap<String, VecDeque<Vec<u8>>>>,
         issued: Cell<u32>,
-        /// Every call counts down; at zero the "VM" is dead and no call has any effect any more.
-        pub calls_left: Cell<Option<u32>>,
     }
 
     impl MemoryDouble {
-        fn is_dead(&self) -> bool {
-            match self.calls_left.get() {
-                None => false,
-                Some(0) => true,
-                Some(left) => {
-                    self.calls_left.set(Some(left - 1));
-                    false
-                }
-            }
-        }
-
-        pub(crate) fn keys(&self) -> Vec<String> {
-            self.values.borrow().keys().cloned().collect()
+        pub(crate) fn key_count(&self) -> usize {
+            self.values.borrow().len()
         }
 
         pub(crate) fn overwrite(&self, key: &str, bytes: &[u8]) {
             self.set(key, bytes, Expect::Anything).unwrap();
+        }
+
+        pub(crate) fn bytes(&self, key: &str) -> Vec<u8> {
+            self.get(key).map(|value| value.bytes).unwrap_or_default()
+        }
+
+        pub(crate) fn queue_length(&self, queue: &str) -> usize {
+            self.queues.borrow().get(queue).map_or(0, VecDeque::len)
         }
     }
 
@@ -142,9 +139,6 @@ pub(crate) mod double {
         }
 
         fn set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), Conflict> {
-            if self.is_dead() {
-                return Ok(());
-            }
             let mut values = self.values.borrow_mut();
             let holds = match (expect, values.get(key)) {
                 (Expect::Anything, _) | (_, None) => true,
@@ -160,16 +154,104 @@ pub(crate) mod double {
         }
 
         fn enqueue(&self, queue: &str, hint: &[u8]) {
-            if !self.is_dead() {
-                self.queues.borrow_mut().entry(queue.to_owned()).or_default().push_back(hint.to_vec());
+            self.queues.borrow_mut().entry(queue.to_owned()).or_default().push_back(hint.to_vec());
+        }
+
+        fn dequeue(&self, queue: &str) -> Option<Vec<u8>> {
+            self.queues.borrow_mut().get_mut(queue)?.pop_front()
+        }
+    }
+
+    /// What happens to a VM at one of its calls.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Doom {
+        Never,
+        /// After so many further calls that change something; a death between reads leaves nothing else behind.
+        AfterChanges(u32),
+        Dead,
+    }
+
+    /// One VM's way to the memory. A dead VM goes on running in the test, but nothing that it does has any effect: what
+    /// it answers must not be looked at ([`VmMemory::is_dead`]).
+    pub(crate) struct VmMemory<'a> {
+        memory: &'a MemoryDouble,
+        doom: Cell<Doom>,
+        /// Run by the others before this VM's call number so-and-so, reads included.
+        pause: RefCell<Option<(u32, Box<dyn FnOnce() + 'a>)>>,
+    }
+
+    impl<'a> VmMemory<'a> {
+        pub(crate) fn immortal(memory: &'a MemoryDouble) -> Self {
+            Self { memory, doom: Cell::new(Doom::Never), pause: RefCell::new(None) }
+        }
+
+        pub(crate) fn dying_after(memory: &'a MemoryDouble, changes: u32) -> Self {
+            Self { doom: Cell::new(Doom::AfterChanges(changes)), ..Self::immortal(memory) }
+        }
+
+        /// Stands still before its call number `call` (0, 1, ...) while `meanwhile` happens.
+        pub(crate) fn pausing_at(memory: &'a MemoryDouble, call: u32, meanwhile: impl FnOnce() + 'a) -> Self {
+            Self { pause: RefCell::new(Some((call, Box::new(meanwhile)))), ..Self::immortal(memory) }
+        }
+
+        pub(crate) fn is_dead(&self) -> bool {
+            self.doom.get() == Doom::Dead
+        }
+
+        /// Whether the VM got as far as its pause.
+        pub(crate) fn has_paused(&self) -> bool {
+            self.pause.borrow().is_none()
+        }
+
+        /// Changes that a doomed VM may still make.
+        pub(crate) fn changes_left(&self) -> u32 {
+            match self.doom.get() {
+                Doom::Never => u32::MAX,
+                Doom::AfterChanges(left) => left,
+                Doom::Dead => 0,
+            }
+        }
+
+        fn call(&self) {
+            let pause = self.pause.borrow_mut().take();
+            match pause {
+                Some((0, meanwhile)) => meanwhile(),
+                Some((left, meanwhile)) => *self.pause.borrow_mut() = Some((left - 1, meanwhile)),
+                None => {}
+            }
+        }
+
+        /// Whether a change still has an effect.
+        fn may_change(&self) -> bool {
+            self.call();
+            let next = match self.doom.get() {
+                Doom::Never => return true,
+                Doom::AfterChanges(0) | Doom::Dead => Doom::Dead,
+                Doom::AfterChanges(left) => Doom::AfterChanges(left - 1),
+            };
+            self.doom.set(next);
+            next != Doom::Dead
+        }
+    }
+
+    impl SharedMemory for VmMemory<'_> {
+        fn get(&self, key: &str) -> Option<Versioned> {
+            self.call();
+            self.memory.get(key)
+        }
+
+        fn set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), Conflict> {
+            if self.may_change() { self.memory.set(key, value, expect) } else { Ok(()) }
+        }
+
+        fn enqueue(&self, queue: &str, hint: &[u8]) {
+            if self.may_change() {
+                self.memory.enqueue(queue, hint);
             }
         }
 
         fn dequeue(&self, queue: &str) -> Option<Vec<u8>> {
-            if self.is_dead() {
-                return None;
-            }
-            self.queues.borrow_mut().get_mut(queue)?.pop_front()
+            if self.may_change() { self.memory.dequeue(queue) } else { None }
         }
     }
 }

@@ -513,3 +513,7 @@ fn charge_of(message: &Message, first: FirstState) -> ByteCount {
     let bytes = arrived.saturating_add(routed).saturating_add(message.body.len());
     ByteCount(u64::try_from(bytes).unwrap_or(u64::MAX)).plus(SLOT_BYTES)
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

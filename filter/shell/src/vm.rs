@@ -67,7 +67,7 @@ impl Vm {
         let seed = u64::from_le_bytes(host::random_bytes());
         let monotonic = host::now().monotonic;
         host::set_tick(config.redelivery.tick.min(TICK_MAX));
-        Self {
+        let mut vm = Self {
             regime: Regime::of(&config.capture),
             delivery: Delivery::new(config.clone(), Keys::of(&root_id), crc32(text), seed, monotonic),
             memory: HostMemory::new(),
@@ -81,7 +81,10 @@ impl Vm {
             config,
             #[cfg(feature = "trap")]
             trap_at_tick: false,
-        }
+        };
+        let announcement = vm.delivery.announce(&vm.memory, monotonic);
+        vm.run(announcement.into_iter().collect());
+        vm
     }
 
     /// One turn of the timer.

@@ -36,6 +36,8 @@ pub use leading::LEASE;
 
 /// A rule that nobody has followed for this long gives way to any other configuration.
 const RULE_FADES: Millis = Millis(10_000);
+/// VMs that are configured within this time of each other with the same text belong together.
+const ANNOUNCED_FOR: Millis = Millis(5_000);
 /// How often a VM says that it is alive, for the rule and for the main thread to see.
 const ALIVE_PERIOD: Millis = Millis(1_000);
 
@@ -59,15 +61,6 @@ enum Standing {
     Ruling,
     /// Another one does: finish what is out, begin nothing.
     Retired,
-}
-
-/// Whether a look at the rule changed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum News {
-    /// This configuration rules from now on.
-    RuleBegins,
-    /// Nothing new.
-    None,
 }
 
 /// What is known of a destination that others may lead.
@@ -202,33 +195,38 @@ impl Delivery {
             let found = bytes.and_then(|bytes| Rule::decode(bytes).ok());
             match found {
                 Some(rule) if rule.digest == self.digest && now.since(rule.seen_at) < ALIVE_PERIOD => {
-                    Change::Keep((Standing::Ruling, News::None))
+                    Change::Keep(Standing::Ruling)
                 }
                 Some(rule) if rule.digest == self.digest => {
-                    Change::Write(Rule { seen_at: now, ..rule }.encode(), (Standing::Ruling, News::None))
+                    Change::Write(Rule { seen_at: now, ..rule }.encode(), Standing::Ruling)
                 }
                 Some(rule) if rule.since > self.configured_at && now.since(rule.seen_at) < RULE_FADES => {
-                    Change::Keep((Standing::Retired, News::None))
+                    Change::Keep(Standing::Retired)
                 }
-                Some(_) | None => Change::Write(mine.encode(), (Standing::Ruling, News::RuleBegins)),
+                Some(_) | None => Change::Write(mine.encode(), Standing::Ruling),
             }
         });
         // After a conflict the next tick sees what the others wrote.
-        let (standing, news) = outcome.unwrap_or((self.standing, News::None));
-        match news {
-            News::RuleBegins => effects.push(self.summary()),
-            News::None => {}
-        }
+        let standing = outcome.unwrap_or(self.standing);
         if standing == Standing::Retired && self.standing == Standing::Ruling {
             effects.push(note(Level::Info, "a newer configuration rules: this one only finishes what is out"));
         }
         self.standing = standing;
     }
 
-    /// One line per configuration, from the first VM that follows it: what is protected.
-    fn summary(&self) -> Effect {
+    /// One line per configuration says what is protected: from the first of the VMs that are all configured at once.
+    #[must_use]
+    pub fn announce(&self, memory: &dyn SharedMemory, now: Monotonic) -> Option<Effect> {
+        let mine = Rule { digest: self.digest, since: now, seen_at: now };
+        let is_first = update(memory, &self.keys.announced(), |bytes| {
+            let last = bytes.and_then(|bytes| Rule::decode(bytes).ok());
+            match last {
+                Some(last) if last.digest == self.digest && now.since(last.since) < ANNOUNCED_FOR => Change::Keep(false),
+                Some(_) | None => Change::Write(mine.encode(), true),
+            }
+        });
         let level = if self.config.protects_anything() { Level::Info } else { Level::Warn };
-        note(level, self.config.summary())
+        is_first.unwrap_or(true).then(|| note(level, self.config.summary()))
     }
 
     /// A worker says that it lives, so that the main thread's VM leaves the work to it.
