@@ -31,9 +31,11 @@ export CARGO_ENCODED_RUSTFLAGS=${flags%$'\037'}
 cargo build --release --locked -p redeliver-filter --target "$target" ${features[@]+"${features[@]}"} >&2 ||
     die "the filter does not build: see cargo's messages above"
 
+unset CARGO_ENCODED_RUSTFLAGS # the next one is a tool of this machine
 mkdir -p dist
-# Copied beside and renamed: an Envoy that starts meanwhile reads the old module or the new, never half of one.
-cp "$(target_dir)/$target/release/redeliver.wasm" "$made.new"
+# Written beside and renamed: an Envoy that starts meanwhile reads the old module or the new, never half of one.
+cargo run --quiet --locked --profile tool -p redeliver-finish -- \
+    "$(target_dir)/$target/release/redeliver.wasm" "$made.new" >&2 || die "the compiled module cannot be finished: see above"
 mv "$made.new" "$made"
 
 if command -v sha256sum >/dev/null 2>&1; then digest=$(sha256sum <"$made"); else digest=$(shasum -a 256 <"$made"); fi

@@ -40,7 +40,7 @@ fn faults() -> Vec<Fault> {
         (json!({"redelivery": {"backoff": {"multiplier": 0.5}}}), &["redelivery.backoff.multiplier:"]),
         (json!({"redelivery": {"backoff": {"jitter": 2}}}), &["redelivery.backoff.jitter:"]),
         (json!({"redelivery": {"window": {"initial": 0}}}), &["redelivery.window.initial:"]),
-        (json!({"redelivery": {"window": {"initial": 9, "max": 8}}}), &["redelivery.window.max:"]),
+        (json!({"redelivery": {"window": {"initial": 9, "max": 8}}}), &["redelivery.window."]),
         (json!({"destinations": {"orders": {"authority": 5}}}), &["destinations.orders.authority:"]),
         (json!({"destinations": {"orders": {"autority": "a"}}}), &["destinations.orders.autority:"]),
         (

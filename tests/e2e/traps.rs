@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redeliver_tests::bootstrap::Module;
-use redeliver_tests::{Bootstrap, Connection, Envoy, Filter, Receiver, Reply, Request, SOON};
+use redeliver_tests::{Bootstrap, Envoy, Filter, Receiver, Reply, Request, Response, SOON};
 use serde_json::json;
 
 const BACKLOG: usize = 20;
@@ -38,7 +38,10 @@ impl Stage {
         }
         let well = Arc::new(AtomicBool::new(false));
         let is_well = Arc::clone(&well);
-        orders.reply_with(move |_| if is_well.load(Ordering::SeqCst) { Reply::status(200) } else { Reply::Hang });
+        orders.reply_with(move |request| match request.attempt() {
+            Some(_) if !is_well.load(Ordering::SeqCst) => Reply::Hang,
+            Some(_) | None => Reply::status(200),
+        });
         orders.come_back().await;
         orders.wait_received(1, SOON).await;
         Stage { envoy, orders, well }
@@ -47,8 +50,22 @@ impl Stage {
     /// Traps the VM of the worker behind a new connection; which one that is, the kernel decides.
     async fn trap(&self, how: &str) {
         let request = Request::new("GET", "/trap").header("x-redeliver-trap", how);
-        // What the sender gets is not the point here: a dying VM answers 503, a dead one too.
-        drop(Connection::open(self.envoy.port()).await.send(&request).await);
+        // What the sender gets is not the point: a dying VM answers 503, one that dies later lets the request through.
+        self.envoy.send(&request).await;
+    }
+
+    /// Sends until the answer has this status: FAIL_RELOAD makes a new VM on the first request after its back-off, and
+    /// answers 503 before.
+    async fn until_answered(&self, status: u16, request: &Request) -> Response {
+        let answered = async {
+            loop {
+                let answer = self.envoy.send(request).await;
+                if answer.status == status {
+                    break answer;
+                }
+            }
+        };
+        tokio::time::timeout(SOON, answered).await.unwrap_or_else(|_| panic!("never answered {status}"))
     }
 
     async fn wait_traps(&self, count: usize) {
@@ -103,8 +120,7 @@ async fn when_the_only_worker_and_the_main_thread_trap_the_next_request_brings_d
     stage.wait_traps(1).await;
     stage.trap("worker-tick").await;
     stage.wait_traps(2).await;
-    // FAIL_RELOAD makes a new VM on the next request, at the latest after its back-off.
-    stage.envoy.send(&Request::new("GET", "/wake")).await;
+    stage.until_answered(200, &Request::new("GET", "/wake")).await;
     stage.all_is_delivered().await;
 }
 
@@ -114,15 +130,7 @@ async fn a_worker_that_trapped_protects_requests_again() {
     stage.trap("request").await;
     stage.wait_traps(1).await;
     stage.orders.refuse().await;
-    let stored = async {
-        loop {
-            let answer = stage.envoy.send(&Request::post("/after")).await;
-            if answer.status == 202 {
-                break answer.stored_id();
-            }
-        }
-    };
-    let id = tokio::time::timeout(SOON, stored).await.expect("FAIL_RELOAD brings the VM back within its back-off");
+    let id = stage.until_answered(202, &Request::post("/after")).await.stored_id();
     stage.well.store(true, Ordering::SeqCst);
     stage.orders.come_back().await;
     stage.envoy.wait_drained(TAKEN_OVER_WITHIN).await;

@@ -6,8 +6,9 @@
 //!            ├─ hold:   wait for the end of the body ─> Complete, TooLarge, Trailers, Left
 //!            └─ stream: copy what passes by ──────────> Complete, TooLarge, Trailers; Passing until then
 //! ```
-//! A hold ends by returning Continue from the body callback, at the end of the body or above the limit: Envoy 1.36 to
-//! 1.39.0 lose bytes otherwise (measured). Never reads the host: it says what to copy.
+//! Each piece of a body is copied once, when it comes. A held request waits by *stop and watermark*: Envoy stops reading
+//! when its buffer is full, where *stop and buffer* would answer 413, and it may be resumed at any time without losing a
+//! byte (measured on 1.36.4, 1.39.0 and 1.40.0). Never reads the host: it says what to copy.
 
 use crate::config::{Capture as Settings, CaptureMode};
 use crate::headers::HeaderList;
@@ -21,33 +22,21 @@ pub struct Regime {
     pub mode: CaptureMode,
     /// Bodies above this pass.
     pub body_bytes_max: ByteCount,
-    /// Where that limit comes from.
-    pub limit: Limit,
-}
-
-/// Where the limit for bodies comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// The configuration.
-    Configured,
-    /// A 413: the listener's buffer is smaller than was thought. A body without a length is not held any more: even the
-    /// piece with which it is let go must fit into the buffer (measured), and a piece may be as large as the buffer.
-    Learned,
 }
 
 impl Regime {
     /// What the configuration asks for.
     #[must_use]
     pub const fn of(settings: &Settings) -> Self {
-        Self { mode: settings.mode, body_bytes_max: settings.body_bytes_max, limit: Limit::Configured }
+        Self { mode: settings.mode, body_bytes_max: settings.body_bytes_max }
     }
 }
 
 /// How far the body has got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Body {
-    /// Held; the host buffers it.
-    Held,
+    /// Held; this is what has come.
+    Held(Vec<u8>),
     /// Passing by; this is what has passed.
     Passing(Vec<u8>),
     /// All of it.
@@ -63,10 +52,8 @@ enum Body {
 /// What to do with a piece of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyStep {
-    /// Keep it in the host's buffer.
-    Wait,
-    /// Copy all that the host shows, tell [`Capture::copied`], and let it go on.
-    CopyAndContinue,
+    /// Copy the piece and tell [`Capture::copied`], which says whether it goes on.
+    Copy,
     /// Let it go on.
     Continue,
 }
@@ -109,50 +96,50 @@ impl Capture {
             (HasBody::Yes, _) if length.is_some_and(|length| length > regime.body_bytes_max) => {
                 (Body::TooLarge, Start::Continue)
             }
-            (HasBody::Yes, CaptureMode::Hold) if length.is_some() || regime.limit == Limit::Configured => {
-                (Body::Held, Start::Hold)
-            }
-            (HasBody::Yes, CaptureMode::Hold | CaptureMode::Stream) => (Body::Passing(Vec::new()), Start::Continue),
+            (HasBody::Yes, CaptureMode::Hold) => (Body::Held(Vec::new()), Start::Hold),
+            (HasBody::Yes, CaptureMode::Stream) => (Body::Passing(Vec::new()), Start::Continue),
         };
         (Self { arrived, has_body, body }, start)
     }
 
-    /// A piece of the body came. While held, `size` is all that the host has buffered; otherwise it is the piece.
-    pub fn body(&mut self, size: ByteCount, end: EndOfStream, body_bytes_max: ByteCount) -> BodyStep {
+    /// A piece of the body came, `size` bytes long.
+    pub fn body(&mut self, size: ByteCount, body_bytes_max: ByteCount) -> BodyStep {
         match &self.body {
-            Body::Held if size > body_bytes_max => {
+            Body::Held(seen) | Body::Passing(seen) if ByteCount::of(seen).plus(size) > body_bytes_max => {
                 self.body = Body::TooLarge;
                 BodyStep::Continue
             }
-            Body::Held => match end {
-                EndOfStream::Yes => BodyStep::CopyAndContinue,
-                EndOfStream::No => BodyStep::Wait,
-            },
-            Body::Passing(seen) if ByteCount::of(seen).plus(size) > body_bytes_max => {
-                self.body = Body::TooLarge;
-                BodyStep::Continue
-            }
-            Body::Passing(_) => BodyStep::CopyAndContinue,
+            Body::Held(_) | Body::Passing(_) => BodyStep::Copy,
             Body::Complete(_) | Body::TooLarge | Body::Left | Body::Trailers => BodyStep::Continue,
         }
     }
 
-    /// What [`BodyStep::CopyAndContinue`] copied. A copy of another size than announced is no copy.
-    pub fn copied(&mut self, bytes: Vec<u8>, size: ByteCount, end: EndOfStream) {
-        let is_whole = ByteCount::of(&bytes) == size;
-        let so_far = match std::mem::replace(&mut self.body, Body::Left) {
-            Body::Held => bytes,
-            Body::Passing(mut seen) => {
-                seen.extend_from_slice(&bytes);
-                seen
-            }
-            Body::Complete(_) | Body::TooLarge | Body::Left | Body::Trailers => return,
+    /// What [`BodyStep::Copy`] copied. A copy of another size than announced is no copy: the request goes on, unprotected.
+    pub fn copied(&mut self, piece: &[u8], size: ByteCount, end: EndOfStream) -> Start {
+        let is_whole = ByteCount::of(piece) == size;
+        let append = |mut seen: Vec<u8>| {
+            seen.extend_from_slice(piece);
+            seen
         };
-        if is_whole {
-            self.body = match end {
-                EndOfStream::Yes => Body::Complete(so_far),
-                EndOfStream::No => Body::Passing(so_far),
-            };
+        let (body, start) = match (std::mem::replace(&mut self.body, Body::Left), end) {
+            (Body::Held(_) | Body::Passing(_), _) if !is_whole => (Body::Left, Start::Continue),
+            (Body::Held(seen) | Body::Passing(seen), EndOfStream::Yes) => {
+                (Body::Complete(append(seen)), Start::Continue)
+            }
+            (Body::Held(seen), EndOfStream::No) => (Body::Held(append(seen)), Start::Hold),
+            (Body::Passing(seen), EndOfStream::No) => (Body::Passing(append(seen)), Start::Continue),
+            (body @ (Body::Complete(_) | Body::TooLarge | Body::Left | Body::Trailers), _) => (body, Start::Continue),
+        };
+        self.body = body;
+        start
+    }
+
+    /// How much of the body has come while it is held.
+    #[must_use]
+    pub fn held_bytes(&self) -> Option<ByteCount> {
+        match &self.body {
+            Body::Held(seen) => Some(ByteCount::of(seen)),
+            Body::Passing(_) | Body::Complete(_) | Body::TooLarge | Body::Left | Body::Trailers => None,
         }
     }
 
@@ -163,15 +150,9 @@ impl Capture {
 
     /// The hold was ended from outside: the request goes on and is not protected any more.
     pub fn let_go(&mut self) {
-        if self.body == Body::Held {
+        if self.held_bytes().is_some() {
             self.body = Body::Left;
         }
-    }
-
-    /// Whether the request waits for its body.
-    #[must_use]
-    pub fn is_held(&self) -> bool {
-        self.body == Body::Held
     }
 
     /// The whole body.
@@ -183,7 +164,7 @@ impl Capture {
             Body::Complete(bytes) => Ok(bytes),
             Body::TooLarge => Err(NotStored::TooLarge),
             Body::Trailers => Err(NotStored::Unstorable),
-            Body::Held | Body::Passing(_) | Body::Left => Err(NotStored::IncompleteBody),
+            Body::Held(_) | Body::Passing(_) | Body::Left => Err(NotStored::IncompleteBody),
         }
     }
 }
@@ -220,8 +201,8 @@ pub struct Hold {
     /// `request.total_size` when it was last looked at.
     total: u64,
     body_seen: BodySeen,
-    /// All that the host has buffered, by the last body callback that kept it there.
-    pub buffered: ByteCount,
+    /// What of the body has come.
+    pub received: ByteCount,
 }
 
 /// What the watchdog does about a held request.
@@ -239,14 +220,14 @@ impl Hold {
     /// A request is held from `now` on; `total` is its `request.total_size` so far.
     #[must_use]
     pub const fn new(total: u64, now: Monotonic) -> Self {
-        Self { progress_at: now, total, body_seen: BodySeen::No, buffered: ByteCount(0) }
+        Self { progress_at: now, total, body_seen: BodySeen::No, received: ByteCount(0) }
     }
 
-    /// A body callback kept `buffered` bytes in the host.
-    pub const fn progress(&mut self, buffered: ByteCount, now: Monotonic) {
+    /// A body callback came; `received` bytes are there by now.
+    pub const fn progress(&mut self, received: ByteCount, now: Monotonic) {
         self.progress_at = now;
         self.body_seen = BodySeen::Yes;
-        self.buffered = buffered;
+        self.received = received;
     }
 
     /// One look from the timer. `works`: whether any held request of this VM ever got a body callback.
@@ -263,70 +244,18 @@ impl Hold {
     }
 }
 
-/// A request that the timer let go, on its way on.
-///
-/// After a body callback answered Pause, Envoy up to 1.39.0 goes on buffering when the request is resumed from outside,
-/// and loses the next piece if that is answered with Continue (measured on 1.36.4 and 1.39.0; never the buffered ones).
-/// A piece that is answered with Pause is never lost, and Continue is safe again while Envoy knows the body as paused:
-///
-/// ```text
-/// resumed, no body callback before ─────────────────────────────────────> Clean
-/// resumed after one: Resumed ── piece: Pause ──> Parked ── next piece: Continue ──> Clean
-///                       ^                           |
-///                       `──────── timer: resume ────'
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passage {
-    /// Every piece goes on.
-    Clean,
-    /// The next piece must be paused once.
-    Resumed,
-    /// A piece is paused; the timer resumes it, or the next piece does.
-    Parked,
-}
+/// More than this must have come before a stop is blamed on the listener's buffer: no sensible one is smaller.
+const BUFFER_MIN: ByteCount = ByteCount(16 * 1024);
+/// A sender that waited because Envoy did not read has the next bytes ready when it reads again.
+const AT_ONCE: Millis = Millis(50);
 
-/// Whether the host loses a piece as [`Passage`] tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResumeBug {
-    /// It may.
-    Present,
-    /// Envoy 1.39.1, 1.40.0 and later do not (measured on 1.39.1, 1.39.3, 1.40.0).
-    Absent,
-}
-
-impl ResumeBug {
-    /// Whether Envoy `major.minor.patch` has it. A version that is not known is taken to have it.
-    #[must_use]
-    pub fn of(version: Option<(u64, u64, u64)>) -> Self {
-        if version.is_some_and(|version| version >= (1, 39, 1)) { Self::Absent } else { Self::Present }
-    }
-}
-
-impl Passage {
-    /// A held request was resumed from the timer.
-    #[must_use]
-    pub fn after_resume(hold: &Hold, bug: ResumeBug) -> Self {
-        match (hold.body_seen, bug) {
-            (BodySeen::No, _) | (_, ResumeBug::Absent) => Self::Clean,
-            (BodySeen::Yes, ResumeBug::Present) => Self::Resumed,
-        }
-    }
-
-    /// A piece of the body came: whether it goes on, and the passage after it.
-    #[must_use]
-    pub const fn piece(self) -> (Self, Start) {
-        match self {
-            Self::Clean | Self::Parked => (Self::Clean, Start::Continue),
-            Self::Resumed => (Self::Parked, Start::Hold),
-        }
-    }
-}
-
-/// The limit to go by after a 413 for a request of which the host had shown `shown`: half of it, since the last piece may
-/// have been as long as all before; always below the limit in force.
+/// The limit to go by when a held request stopped coming and went on as soon as it was let go: then the listener's buffer
+/// was full. `received` is what had come (Envoy reads at most a buffer's length past its limit, so half of it fits), `wait`
+/// how long after the release the next piece came. `None`: the sender was slow.
 #[must_use]
-pub fn learned_limit(shown: ByteCount, in_force: ByteCount) -> ByteCount {
-    ByteCount(shown.0 / 2).min(ByteCount(in_force.0.saturating_sub(1)))
+pub fn learned_limit(received: ByteCount, wait: Millis, in_force: ByteCount) -> Option<ByteCount> {
+    let is_full = received > BUFFER_MIN && wait <= AT_ONCE;
+    is_full.then(|| ByteCount(received.0 / 2).min(in_force))
 }
 
 #[cfg(test)]
@@ -339,32 +268,38 @@ mod tests {
 
     fn begin(mode: CaptureMode, length: Option<&str>) -> (Capture, Start) {
         let headers = length.map(|text| ("content-length".to_owned(), text.as_bytes().to_vec()));
-        let regime = Regime { mode, body_bytes_max: LIMIT, limit: Limit::Configured };
+        let regime = Regime { mode, body_bytes_max: LIMIT };
         Capture::begin(HeaderList(headers.into_iter().collect()), HasBody::Yes, regime)
     }
 
-    #[test]
-    fn a_held_body_is_copied_whole_at_its_end() {
-        let (mut capture, start) = begin(CaptureMode::Hold, None);
-        assert_eq!(start, Start::Hold);
-        assert_eq!(capture.body(ByteCount(4), EndOfStream::No, LIMIT), BodyStep::Wait);
-        assert_eq!(capture.body(ByteCount(10), EndOfStream::Yes, LIMIT), BodyStep::CopyAndContinue);
-        capture.copied(vec![7; 10], ByteCount(10), EndOfStream::Yes);
-        assert_eq!(capture.take_body(), Ok(vec![7; 10]));
+    fn pieces(mode: CaptureMode, pieces: &[(&[u8], EndOfStream)]) -> (Capture, Vec<Start>) {
+        let (mut capture, start) = begin(mode, None);
+        let mut starts = vec![start];
+        for (piece, end) in pieces {
+            let step = capture.body(ByteCount::of(piece), LIMIT);
+            starts.push(match step {
+                BodyStep::Copy => capture.copied(piece, ByteCount::of(piece), *end),
+                BodyStep::Continue => Start::Continue,
+            });
+        }
+        (capture, starts)
     }
 
     #[test]
-    fn a_streamed_body_is_complete_only_at_its_end() {
-        let (mut capture, start) = begin(CaptureMode::Stream, None);
-        assert_eq!(start, Start::Continue);
-        for (piece, end) in [(b"ab", EndOfStream::No), (b"cd", EndOfStream::Yes)] {
-            assert_eq!(capture.body(ByteCount(2), end, LIMIT), BodyStep::CopyAndContinue);
-            if end == EndOfStream::Yes {
-                assert_eq!(capture.clone().take_body(), Err(NotStored::IncompleteBody));
-            }
-            capture.copied(piece.to_vec(), ByteCount(2), end);
+    fn a_held_body_waits_for_its_end_and_a_streamed_one_does_not() {
+        use Start::{Continue, Hold};
+        let body: [(&[u8], EndOfStream); 3] =
+            [(b"abc", EndOfStream::No), (b"defghij", EndOfStream::No), (b"", EndOfStream::Yes)];
+        for (mode, expected) in [
+            (CaptureMode::Hold, [Hold, Hold, Hold, Continue]),
+            (CaptureMode::Stream, [Continue, Continue, Continue, Continue]),
+        ] {
+            let (mut capture, starts) = pieces(mode, &body);
+            assert_eq!(starts, expected);
+            assert_eq!(capture.take_body(), Ok(b"abcdefghij".to_vec()));
+            let (mut unfinished, _) = pieces(mode, &body[..2]);
+            assert_eq!(unfinished.take_body(), Err(NotStored::IncompleteBody));
         }
-        assert_eq!(capture.take_body(), Ok(b"abcd".to_vec()));
     }
 
     #[test]
@@ -372,9 +307,10 @@ mod tests {
         assert_eq!(begin(CaptureMode::Hold, Some("11")).1, Start::Continue);
         assert_eq!(begin(CaptureMode::Hold, Some("10")).1, Start::Hold);
         for mode in [CaptureMode::Hold, CaptureMode::Stream] {
-            let (mut capture, _) = begin(mode, None);
-            assert_eq!(capture.body(ByteCount(11), EndOfStream::No, LIMIT), BodyStep::Continue);
-            assert_eq!(capture.body(ByteCount(1), EndOfStream::Yes, LIMIT), BodyStep::Continue);
+            let body: [(&[u8], EndOfStream); 3] =
+                [(b"12345", EndOfStream::No), (b"678901", EndOfStream::No), (b"2", EndOfStream::Yes)];
+            let (mut capture, starts) = pieces(mode, &body);
+            assert_eq!(starts[2..], [Start::Continue, Start::Continue]);
             assert_eq!(capture.take_body(), Err(NotStored::TooLarge));
         }
     }
@@ -386,11 +322,10 @@ mod tests {
         assert_eq!(trailers.take_body(), Err(NotStored::Unstorable));
         let (mut left, _) = begin(CaptureMode::Hold, None);
         left.let_go();
-        assert_eq!(left.body(ByteCount(1), EndOfStream::Yes, LIMIT), BodyStep::Continue);
+        assert_eq!(left.body(ByteCount(1), LIMIT), BodyStep::Continue);
         assert_eq!(left.take_body(), Err(NotStored::IncompleteBody));
         let (mut short, _) = begin(CaptureMode::Hold, None);
-        short.body(ByteCount(5), EndOfStream::Yes, LIMIT);
-        short.copied(vec![1; 4], ByteCount(5), EndOfStream::Yes);
+        assert_eq!(short.copied(&[1; 4], ByteCount(5), EndOfStream::Yes), Start::Continue);
         assert_eq!(short.take_body(), Err(NotStored::IncompleteBody));
     }
 
@@ -409,29 +344,10 @@ mod tests {
     }
 
     #[test]
-    fn a_released_request_never_answers_continue_right_after_a_resume_on_an_old_envoy() {
-        let mut seen = Hold::new(0, Monotonic(0));
-        seen.progress(ByteCount(1), Monotonic(1));
-        let passage = Passage::after_resume(&seen, ResumeBug::of(Some((1, 39, 0))));
-        assert_eq!(passage.piece(), (Passage::Parked, Start::Hold));
-        assert_eq!(Passage::Parked.piece(), (Passage::Clean, Start::Continue));
-        let unseen = Hold::new(0, Monotonic(0));
-        assert_eq!(Passage::after_resume(&unseen, ResumeBug::Present), Passage::Clean);
-        assert_eq!(Passage::after_resume(&seen, ResumeBug::of(Some((1, 40, 0)))), Passage::Clean);
-        assert_eq!(ResumeBug::of(None), ResumeBug::Present);
-    }
-
-    #[test]
-    fn the_learned_limit_is_below_what_was_refused() {
-        assert_eq!(learned_limit(ByteCount(36), ByteCount(256)), ByteCount(18));
-        assert_eq!(learned_limit(ByteCount(36), ByteCount(10)), ByteCount(9));
-    }
-
-    #[test]
-    fn under_a_learned_limit_only_bodies_with_a_length_are_held() {
-        let regime = Regime { mode: CaptureMode::Hold, body_bytes_max: LIMIT, limit: Limit::Learned };
-        let sized = HeaderList(vec![("content-length".to_owned(), b"10".to_vec())]);
-        assert_eq!(Capture::begin(sized, HasBody::Yes, regime).1, Start::Hold);
-        assert_eq!(Capture::begin(HeaderList::default(), HasBody::Yes, regime).1, Start::Continue);
+    fn a_full_buffer_is_told_from_a_slow_sender() {
+        let in_force = ByteCount(256 * 1024);
+        assert_eq!(learned_limit(ByteCount(65_536), Millis(1), in_force), Some(ByteCount(32_768)));
+        assert_eq!(learned_limit(ByteCount(65_536), Millis(51), in_force), None);
+        assert_eq!(learned_limit(ByteCount(100), Millis(0), in_force), None);
     }
 }

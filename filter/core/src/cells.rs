@@ -251,7 +251,7 @@ impl Lease {
 pub struct CaptureNotice {
     /// When the host was found not to deliver bodies of held requests; 0: never.
     pub degraded_at: Monotonic,
-    /// When a 413 showed that the listener's buffer is smaller than `capture.max_body`; 0: never.
+    /// When a full buffer showed that the listener's limit is smaller than `capture.max_body`; 0: never.
     pub limited_at: Monotonic,
     /// The limit learned from it, in bytes.
     pub body_bytes_max: u64,

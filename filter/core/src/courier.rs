@@ -136,9 +136,16 @@ impl Courier {
 
     /// The message is gone from here: settled by another, dead, or of another use.
     pub fn forget(&mut self, ticket: Ticket) {
-        self.in_flight.remove(&ticket.slot);
-        self.schedule.forget(ticket.slot);
+        self.land(ticket);
+        self.schedule.forget(ticket);
         self.destination.probe_lost(ticket);
+    }
+
+    /// An attempt of this message is not out any more; one of the slot's next use may be.
+    fn land(&mut self, ticket: Ticket) {
+        if self.is_out(ticket) {
+            self.in_flight.remove(&ticket.slot);
+        }
     }
 
     /// The next message to send at `now`, if the state and the window allow one. The caller claims it and answers with
@@ -207,9 +214,9 @@ impl Courier {
     ) -> Option<Transition> {
         let (redelivery, health) = (&config.redelivery, &config.health);
         let out = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
-        self.in_flight.remove(&attempt.ticket.slot);
+        self.land(attempt.ticket);
         match settlement {
-            Settlement::Delivered | Settlement::Dead { .. } => self.schedule.forget(attempt.ticket.slot),
+            Settlement::Delivered | Settlement::Dead { .. } => self.schedule.forget(attempt.ticket),
             Settlement::Again { due, .. } => self.schedule.wait(attempt.ticket, due, attempt.head.stored_at),
         }
         match contact {

@@ -157,7 +157,8 @@ pub struct Destination {
 
 impl Destination {
     /// A destination that a new leader takes over, in the state that its predecessor published. A takeover in the middle
-    /// of a probe or a ramp starts that again: better too careful than a storm.
+    /// of a probe or a ramp starts that again: better too careful than a storm. The first leader of all looks at signs
+    /// from before its term: a destination is entered into the table by its first failure.
     #[must_use]
     pub fn taken_over(published: Option<PublishedState>, now: Monotonic) -> Self {
         let state = match published {
@@ -167,7 +168,7 @@ impl Destination {
         };
         Self {
             state,
-            entered_at: now,
+            entered_at: published.map_or(Monotonic(0), |_| now),
             connect_failures: 0,
             failed_probes: 0,
             last_probe: None,

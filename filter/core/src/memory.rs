@@ -120,6 +120,11 @@ pub(crate) mod double {
             self.values.borrow().len()
         }
 
+        /// Every value there is, to compare with later.
+        pub(crate) fn snapshot(&self) -> BTreeMap<String, Vec<u8>> {
+            self.values.borrow().iter().map(|(key, value)| (key.clone(), value.bytes.clone())).collect()
+        }
+
         pub(crate) fn overwrite(&self, key: &str, bytes: &[u8]) {
             self.set(key, bytes, Expect::Anything).unwrap();
         }

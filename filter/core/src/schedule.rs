@@ -55,8 +55,12 @@ impl Schedule {
         self.entries.get(&ticket.slot).is_some_and(|entry| entry.generation == ticket.generation)
     }
 
-    /// The message waits until `due`. A message that is known keeps its first due time unless it is out.
+    /// The message waits until `due`. A message that is known keeps its first due time unless it is out. A word about an
+    /// earlier use of the slot is stale.
     pub fn wait(&mut self, ticket: Ticket, due: Monotonic, stored_at: Wall) {
+        if self.entries.get(&ticket.slot).is_some_and(|entry| entry.generation.is_after(ticket.generation)) {
+            return;
+        }
         self.forget_other_use(ticket);
         let known = self.entries.get(&ticket.slot).and_then(|entry| entry.due);
         if known.is_some() {
@@ -78,7 +82,13 @@ impl Schedule {
     }
 
     /// The message is settled, or is no longer this destination's.
-    pub fn forget(&mut self, slot: SlotIndex) {
+    pub fn forget(&mut self, ticket: Ticket) {
+        if self.knows(ticket) {
+            self.remove(ticket.slot);
+        }
+    }
+
+    fn remove(&mut self, slot: SlotIndex) {
         if let Some(entry) = self.entries.remove(&slot) {
             self.by_age.remove(&(entry.stored_at, slot));
             if let Some(due) = entry.due {
@@ -107,7 +117,7 @@ impl Schedule {
 
     fn forget_other_use(&mut self, ticket: Ticket) {
         if self.entries.get(&ticket.slot).is_some_and(|entry| entry.generation != ticket.generation) {
-            self.forget(ticket.slot);
+            self.remove(ticket.slot);
         }
     }
 }
@@ -144,7 +154,7 @@ mod tests {
         let mut schedule = filled();
         schedule.out(ticket(3), Wall(1));
         assert_eq!(schedule.oldest(), Some(Wall(1)));
-        schedule.forget(SlotIndex(3));
+        schedule.forget(ticket(3));
         assert_eq!(schedule.oldest(), Some(Wall(2)));
         assert_eq!((schedule.len(), schedule.waiting()), (2, 2));
     }
@@ -154,8 +164,8 @@ mod tests {
         let mut schedule = filled();
         assert_eq!(schedule.probe(None), Some(ticket(2)));
         assert_eq!(schedule.probe(Some(ticket(2))), Some(ticket(3)));
-        schedule.forget(SlotIndex(1));
-        schedule.forget(SlotIndex(3));
+        schedule.forget(ticket(1));
+        schedule.forget(ticket(3));
         assert_eq!(schedule.probe(Some(ticket(2))), Some(ticket(2)));
     }
 
@@ -168,5 +178,8 @@ mod tests {
         schedule.wait(reused, Monotonic(50), Wall(9));
         assert_eq!((schedule.len(), schedule.waiting()), (3, 3));
         assert!(schedule.knows(reused) && !schedule.knows(ticket(2)));
+        schedule.wait(ticket(2), Monotonic(1), Wall(1));
+        schedule.forget(ticket(2));
+        assert!(schedule.knows(reused), "a word about the earlier use comes too late");
     }
 }

@@ -1,4 +1,4 @@
-//! The head of a slot: 50 bytes that say what its message is waiting for. The truth about every message stands here.
+//! The head of a slot: 54 bytes that say what its message is waiting for. The truth about every message stands here.
 //!
 //! ```text
 //!            put                    routed form known          claim by the leader
@@ -29,6 +29,13 @@ impl Generation {
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
+    }
+
+    /// Whether this is a later use of the slot than `other`; the count wraps.
+    #[must_use]
+    pub const fn is_after(self, other: Self) -> bool {
+        let uses = self.0.wrapping_sub(other.0);
+        uses != 0 && uses < 1 << 31
     }
 }
 
@@ -163,9 +170,9 @@ impl Head {
         Self { state, ..self }
     }
 
-    /// The cell.
+    /// The cell of `slot`; the number stands inside, so a value that got under another key is found.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self, slot: SlotIndex) -> Vec<u8> {
         let (code, detail, epoch, at) = match self.state {
             SlotState::Free => (0, 0, 0, 0),
             SlotState::Filling { until } => (1, 0, 0, until.0),
@@ -174,20 +181,23 @@ impl Head {
             SlotState::Sending { epoch, until } => (4, 0, epoch.0, until.0),
             SlotState::Dead { reason } => (5, reason.code(), 0, 0),
         };
-        let mut writer = Writer::new(KIND_HEAD, 50);
-        writer.u8(code).u8(detail).u32(epoch).u64(at);
+        let mut writer = Writer::new(KIND_HEAD, 54);
+        writer.u32(slot.0).u8(code).u8(detail).u32(epoch).u64(at);
         writer.u32(self.generation.0).u16(self.destination.0).u16(self.attempts).u16(self.sends);
         writer.u64(self.stored_at.0).u64(self.changed_at.0).u32(u32::try_from(self.charge.0).unwrap_or(u32::MAX));
         writer.u16(self.last_status);
         writer.finish()
     }
 
-    /// Reads a head back.
+    /// Reads the head of `slot` back.
     ///
     /// # Errors
-    /// What is wrong with the bytes.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Damage> {
+    /// What is wrong with the bytes; [`Damage::Field`] also when they belong to another slot.
+    pub fn decode(bytes: &[u8], slot: SlotIndex) -> Result<Self, Damage> {
         let mut reader = Reader::open(bytes, KIND_HEAD)?;
+        if reader.u32()? != slot.0 {
+            return Err(Damage::Field);
+        }
         let (code, detail) = (reader.u8()?, reader.u8()?);
         let (epoch, at) = (Epoch(reader.u32()?), Monotonic(reader.u64()?));
         let state = match code {
@@ -238,12 +248,16 @@ mod tests {
             let head =
                 Head { attempts: 3, sends: 4, charge: ByteCount(5), last_status: 503, ..Head::free(Generation(6)) };
             let head = head.with(state);
-            assert_eq!(Head::decode(&head.encode()), Ok(head));
+            assert_eq!(Head::decode(&head.encode(SlotIndex(7)), SlotIndex(7)), Ok(head));
+            assert_eq!(Head::decode(&head.encode(SlotIndex(7)), SlotIndex(8)), Err(Damage::Field));
         }
     }
 
     #[test]
     fn a_head_stays_small() {
-        assert!(Head::free(Generation(0)).encode().len() <= 64, "1,000,000 heads must fit beside their messages");
+        assert!(
+            Head::free(Generation(0)).encode(SlotIndex(0)).len() <= 64,
+            "1,000,000 heads must fit beside their messages"
+        );
     }
 }

@@ -112,7 +112,8 @@ pub enum Settlement {
     },
 }
 
-/// A settle came too late: the slot has another epoch, state or use. Nothing was changed.
+/// A change came too late: the slot has another epoch, state or use. The message's state was not changed; but a delivery
+/// is a fact whoever reports it, so the receipt of one stands, and the message is not sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
@@ -144,60 +145,60 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
             ReserveError::Busy => PutError::Busy,
         })?;
         let head = Head { destination, stored_at: now.wall, changed_at: now.wall, charge, ..Head::free(Generation(0)) };
-        self.fill(message, head, first, now).map_err(|Conflict| {
+        let Ok((ticket, large)) = self.take_slot(head, now) else {
             self.give_back_room(charge);
-            PutError::Busy
-        })
-    }
-
-    fn fill(&self, message: &Message, head: Head, first: FirstState, now: Now) -> Result<Ticket, Conflict> {
-        let (slot, large, generation) = self.take_slot(head, now)?;
-        let state = match first {
-            FirstState::Queued(due) => SlotState::Queued { due },
-            FirstState::Opening(until) => SlotState::Opening { until },
+            return Err(PutError::Busy);
         };
-        self.memory.set(&self.keys.large(slot), &message.encode(slot, generation), large)?;
-        let ticket = Ticket { slot, generation };
-        self.change_head(ticket, |found| match found.state {
-            SlotState::Filling { .. } => Some(found.with(state)),
-            SlotState::Free
-            | SlotState::Opening { .. }
-            | SlotState::Queued { .. }
-            | SlotState::Sending { .. }
-            | SlotState::Dead { .. } => None,
-        })
-        .map_err(|Gone| Conflict)?;
+        self.fill(message, ticket, large, first).map_err(|Conflict| {
+            // Whoever frees the slot gives the room back: this VM, or the sweep, if this VM stood still for too long.
+            match self.free(ticket, is_filling) {
+                Ok(_) | Err(Gone) => PutError::Busy,
+            }
+        })?;
         if let FirstState::Queued(due) = first {
-            self.hint_ready(ticket, head.destination, due, head.stored_at);
+            self.hint_ready(ticket, destination, due, now.wall);
         }
         Ok(ticket)
     }
 
+    fn fill(&self, message: &Message, ticket: Ticket, large: Expect, first: FirstState) -> Result<(), Conflict> {
+        let state = match first {
+            FirstState::Queued(due) => SlotState::Queued { due },
+            FirstState::Opening(until) => SlotState::Opening { until },
+        };
+        let bytes = message.encode(ticket.slot, ticket.generation);
+        self.memory.set(&self.keys.large(ticket.slot), &bytes, large)?;
+        let filled = self.change_head(ticket, |found| is_filling(found).then_some(found.with(state)));
+        filled.map(|_| ()).map_err(|Gone| Conflict)
+    }
+
     /// Marks a free slot as `Filling`. The number of its large part is read before its head, so that a VM which stalls
     /// for longer than its lease cannot write into the slot's next use.
-    fn take_slot(&self, head: Head, now: Now) -> Result<(SlotIndex, Expect, Generation), Conflict> {
-        let until = now.monotonic.after(FILLING_MAX);
+    fn take_slot(&self, head: Head, now: Now) -> Result<(Ticket, Expect), Conflict> {
+        let filling = head.with(SlotState::Filling { until: now.monotonic.after(FILLING_MAX) });
         for _ in 0..STALE_HINTS_MAX {
-            let slot = match self.memory.dequeue(&self.keys.free_slots()).and_then(|hint| decode_slot(&hint)) {
-                Some(slot) => slot,
-                None => ledger::new_slot(self.memory, &self.keys.ledger())?,
-            };
-            let large =
-                self.memory.get(&self.keys.large(slot)).map_or(Expect::Absent, |value| Expect::Version(value.cas));
-            let taken = update(self.memory, &self.keys.head(slot), |bytes| {
-                let last = match bytes.map(Head::decode) {
-                    None => Generation(0),
-                    Some(Ok(Head { state: SlotState::Free, generation, .. })) => generation,
-                    Some(Ok(_) | Err(_)) => return Change::Keep(None),
-                };
-                let filling = Head { generation: last.next(), ..head.with(SlotState::Filling { until }) };
-                Change::Write(filling.encode(), Some(filling.generation))
-            })?;
-            if let Some(generation) = taken {
-                return Ok((slot, large, generation));
+            let Some(hint) = self.memory.dequeue(&self.keys.free_slots()) else { break };
+            let Some(slot) = decode_slot(&hint) else { continue };
+            if let Some(taken) = self.take_if_free(slot, filling)? {
+                return Ok(taken);
             }
         }
-        Err(Conflict)
+        let slot = ledger::new_slot(self.memory, &self.keys.ledger())?;
+        self.take_if_free(slot, filling)?.ok_or(Conflict)
+    }
+
+    fn take_if_free(&self, slot: SlotIndex, filling: Head) -> Result<Option<(Ticket, Expect)>, Conflict> {
+        let large = self.memory.get(&self.keys.large(slot)).map_or(Expect::Absent, |value| Expect::Version(value.cas));
+        update(self.memory, &self.keys.head(slot), |bytes| {
+            let last = match bytes.map(|bytes| Head::decode(bytes, slot)) {
+                None => Generation(0),
+                Some(Ok(Head { state: SlotState::Free, generation, .. })) => generation,
+                Some(Ok(_) | Err(_)) => return Change::Keep(None),
+            };
+            let filling = Head { generation: last.next(), ..filling };
+            let ticket = Ticket { slot, generation: filling.generation };
+            Change::Write(filling.encode(slot), Some((ticket, large)))
+        })
     }
 
     /// Gives an `Opening` message its routed form and queues it.
@@ -276,9 +277,11 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         match settlement {
             Settlement::Delivered => {
                 let receipt = message::encode_receipt(ticket.generation);
-                self.memory
-                    .set(&self.keys.large(ticket.slot), &receipt, Expect::Version(large))
-                    .map_err(|Conflict| Gone)?;
+                let written = self.memory.set(&self.keys.large(ticket.slot), &receipt, Expect::Version(large));
+                // On a conflict another term may have delivered it too, and its receipt stands there.
+                if written.is_err() && !self.is_settled(ticket) {
+                    return Err(Gone);
+                }
                 self.free(ticket, mine)
             }
             Settlement::Again { due, attempts, status } => self.requeue(ticket, due, attempts, status, wall, mine),
@@ -375,7 +378,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
     /// What is wrong with its bytes.
     pub fn head(&self, slot: SlotIndex) -> Result<Option<(Head, Cas)>, Damage> {
         let Some(value) = self.memory.get(&self.keys.head(slot)) else { return Ok(None) };
-        Head::decode(&value.bytes).map(|head| Some((head, value.cas)))
+        Head::decode(&value.bytes, slot).map(|head| Some((head, value.cas)))
     }
 
     /// Whether the large part says that the message was settled.
@@ -394,7 +397,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
     /// [`Gone`] if another VM interfered.
     pub fn repair_head(&self, slot: SlotIndex, wall: Wall) -> Result<Repair, Gone> {
         let key = self.keys.head(slot);
-        let damaged = self.memory.get(&key).filter(|value| Head::decode(&value.bytes).is_err()).ok_or(Gone)?;
+        let damaged = self.memory.get(&key).filter(|value| Head::decode(&value.bytes, slot).is_err()).ok_or(Gone)?;
         let large = self.memory.get(&self.keys.large(slot)).map(|value| value.bytes).unwrap_or_default();
         // The generation is lost with the head; one that is far from any in use keeps stale hints out.
         let fresh = Head::free(Generation(crate::codec::crc32(&damaged.bytes) | 0x8000_0000));
@@ -410,7 +413,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         } else {
             fresh
         };
-        self.memory.set(&key, &head.encode(), Expect::Version(damaged.cas)).map_err(|Conflict| Gone)?;
+        self.memory.set(&key, &head.encode(slot), Expect::Version(damaged.cas)).map_err(|Conflict| Gone)?;
         if is_letter {
             ledger::bury(self.memory, &self.keys.ledger(), charge).unwrap_or_default();
             return Ok(Repair::DeadLetter);
@@ -422,9 +425,9 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
     fn change_head(&self, ticket: Ticket, change: impl FnMut(&Head) -> Option<Head>) -> Result<Head, Gone> {
         let mut change = change;
         let outcome = update(self.memory, &self.keys.head(ticket.slot), |bytes| {
-            let found = bytes.and_then(|bytes| Head::decode(bytes).ok());
+            let found = bytes.and_then(|bytes| Head::decode(bytes, ticket.slot).ok());
             match found.filter(|head| head.generation == ticket.generation).and_then(|head| change(&head)) {
-                Some(next) => Change::Write(next.encode(), Ok(next)),
+                Some(next) => Change::Write(next.encode(ticket.slot), Ok(next)),
                 None => Change::Keep(Err(Gone)),
             }
         });
@@ -495,6 +498,10 @@ impl ReadyHint {
         };
         Some(Self { ticket, due: Monotonic(u64::from_le_bytes(*due)), stored_at: Wall(u64::from_le_bytes(stored_at)) })
     }
+}
+
+fn is_filling(head: &Head) -> bool {
+    matches!(head.state, SlotState::Filling { .. })
 }
 
 fn decode_slot(hint: &[u8]) -> Option<SlotIndex> {

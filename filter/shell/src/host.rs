@@ -80,12 +80,6 @@ pub fn number_property(path: &[&str]) -> Option<u64> {
     property(path)?.try_into().ok().map(u64::from_le_bytes)
 }
 
-/// Envoy's version: major, minor, patch.
-pub fn envoy_version() -> Option<(u64, u64, u64)> {
-    let part = |name| number_property(&["xds", "node", "user_agent_build_version", "version", name]);
-    Some((part("major_number")?, part("minor_number")?, part("patch").unwrap_or_default()))
-}
-
 /// The request's headers as they now are; empty when the host has let go of them.
 pub fn request_headers() -> HeaderList {
     HeaderList(hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default())
@@ -106,7 +100,7 @@ pub fn call_body(size: usize) -> Vec<u8> {
     hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size).ok().flatten().unwrap_or_default()
 }
 
-/// The first `size` bytes of what the host shows of the request's body.
+/// The piece of the request's body that the current callback is about, `size` bytes long.
 pub fn request_body(size: usize) -> Vec<u8> {
     hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten().unwrap_or_default()
 }

@@ -15,9 +15,7 @@ use crate::vm::{Held, Vm};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use redeliver_core::backoff;
-use redeliver_core::capture::{
-    BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start, announced, learned_limit,
-};
+use redeliver_core::capture::{BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start, announced};
 use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, repeatable, sign};
 use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Intake, Reply};
 use redeliver_core::effect::Counter;
@@ -31,7 +29,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 /// A body of this length fits into any sensible buffer; for a longer one it is worth a host call to know at once what
-/// another worker learned from a 413.
+/// another worker learned of the listener's buffer.
 const SURELY_BUFFERED: ByteCount = ByteCount(16 * 1024);
 
 /// One stream.
@@ -144,29 +142,33 @@ impl Stream {
 
     fn request_body(&mut self, vm: &mut Vm, size: usize, end: EndOfStream) -> Action {
         let (Stage::Captured(capture) | Stage::Diverted(capture)) = &mut self.stage else { return Action::Continue };
-        match vm.held.get_mut(&self.context) {
+        match vm.held.get(&self.context) {
             None => {}
             Some(Held::Waiting(_)) => vm.body_seen = BodySeen::Yes,
-            Some(Held::Released(passage)) => {
+            Some(Held::Released { .. }) => {
                 capture.let_go();
-                let (next, go) = passage.piece();
-                *passage = next;
-                return match go {
-                    Start::Continue => Action::Continue,
-                    Start::Hold => Action::Pause,
-                };
+                vm.went_on(self.context);
             }
         }
-        match capture.body(host::byte_count(size), end, vm.regime.body_bytes_max) {
-            BodyStep::Wait => {
+        let size_bytes = host::byte_count(size);
+        let start = match capture.body(size_bytes, vm.regime.body_bytes_max) {
+            BodyStep::Copy => capture.copied(&host::request_body(size), size_bytes, end),
+            BodyStep::Continue => Start::Continue,
+        };
+        match start {
+            Start::Continue => self.body_done(vm),
+            Start::Hold => {
+                let received = capture.held_bytes().unwrap_or_default();
                 if let Some(Held::Waiting(hold)) = vm.held.get_mut(&self.context) {
-                    hold.progress(host::byte_count(size), host::now().monotonic);
+                    hold.progress(received, host::now().monotonic);
                 }
-                return Action::Pause;
+                Action::Pause
             }
-            BodyStep::CopyAndContinue => capture.copied(host::request_body(size), host::byte_count(size), end),
-            BodyStep::Continue => {}
         }
+    }
+
+    /// The body goes on: it is whole, passing by, or too long.
+    fn body_done(&mut self, vm: &mut Vm) -> Action {
         vm.held.remove(&self.context);
         match std::mem::replace(&mut self.stage, Stage::Pass) {
             Stage::Diverted(capture) => self.divert(vm, *capture),
@@ -190,7 +192,7 @@ impl Stream {
             self.stage = stage;
             return Action::Continue;
         };
-        let was_held = vm.held.remove(&self.context);
+        vm.held.remove(&self.context);
         let headers = host::response_headers();
         forged(&headers).for_each(host::remove_response_header);
         let status = number(headers.first(":status")).unwrap_or_default();
@@ -201,7 +203,6 @@ impl Stream {
             return Action::Continue;
         }
         let facts = answer_facts(status, &headers);
-        learn_limit(vm, was_held, status);
         witness(vm, sign(&facts));
         match decide(vm, &capture, &facts) {
             Custody::Pass => Action::Continue,
@@ -377,15 +378,6 @@ fn witness(vm: &mut Vm, sign: Sign) {
     }
     if let Some(cluster) = Route.cluster() {
         vm.delivery.witness(&vm.memory, &cluster, sign, host::now().monotonic);
-    }
-}
-
-/// A 413 of Envoy for a request that we held: the listener's buffer is smaller than thought.
-fn learn_limit(vm: &mut Vm, was_held: Option<Held>, status: u16) {
-    let (413, Some(Held::Waiting(hold))) = (status, was_held) else { return };
-    if host::property(&["response", "code_details"]).as_deref() == Some(b"request_payload_too_large") {
-        let in_force = vm.regime.body_bytes_max;
-        vm.lower_limit(learned_limit(hold.buffered, in_force));
     }
 }
 

@@ -3,7 +3,7 @@
 //! Carries out effects after the core has returned. Decides nothing: each decision is a call of the core.
 
 use crate::host::{self, HostMemory, Metrics};
-use redeliver_core::capture::{BodySeen, Hold, Limit, Passage, Regime, ResumeBug, WatchStep};
+use redeliver_core::capture::{BodySeen, Hold, Regime, WatchStep, learned_limit};
 use redeliver_core::cells::CaptureNotice;
 use redeliver_core::codec::crc32;
 use redeliver_core::config::{CaptureMode, Config};
@@ -31,7 +31,6 @@ pub struct Vm {
     pub regime: Regime,
     /// Requests that wait for their body, or were let go by the timer, by context id.
     pub held: BTreeMap<u32, Held>,
-    resume_bug: ResumeBug,
     /// Whether the host is known to deliver bodies of held requests.
     pub body_seen: BodySeen,
     /// Protected requests since the last tick: counted there, so that the success path saves a host call.
@@ -49,8 +48,13 @@ pub struct Vm {
 pub enum Held {
     /// It waits for its body.
     Waiting(Hold),
-    /// It was let go; its pieces pass like this.
-    Released(Passage),
+    /// It was let go.
+    Released {
+        /// When.
+        at: Monotonic,
+        /// What of its body had come.
+        received: ByteCount,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,7 +76,6 @@ impl Vm {
             delivery: Delivery::new(config.clone(), Keys::of(&root_id), crc32(text), seed, monotonic),
             memory: HostMemory::new(),
             held: BTreeMap::new(),
-            resume_bug: ResumeBug::of(host::envoy_version()),
             body_seen: BodySeen::No,
             protected: 0,
             root_context,
@@ -177,22 +180,27 @@ impl Vm {
                 let total = host::number_property(&["request", "total_size"]);
                 hold.watch(total, self.body_seen, self.config.capture.hold_max, now)
             }
-            Some(Held::Released(Passage::Parked)) => WatchStep::TimeOver,
-            Some(Held::Released(Passage::Clean | Passage::Resumed)) | None => WatchStep::Keep,
+            Some(Held::Released { .. }) | None => WatchStep::Keep,
         }
     }
 
     /// Lets a held request go on.
     fn release(&mut self, context: u32) {
         let Some(held) = self.held.get_mut(&context) else { return };
-        let passage = match held {
-            Held::Waiting(hold) => Passage::after_resume(hold, self.resume_bug),
-            Held::Released(Passage::Parked) => Passage::Resumed,
-            Held::Released(Passage::Clean | Passage::Resumed) => return,
-        };
-        *held = Held::Released(passage);
-        if host::speak_for(context) {
-            host::resume_request();
+        if let Held::Waiting(hold) = held {
+            *held = Held::Released { at: host::now().monotonic, received: hold.received };
+            if host::speak_for(context) {
+                host::resume_request();
+            }
+        }
+    }
+
+    /// A request that was let go has its next piece: at once, if it was the listener's full buffer that had stopped it.
+    pub fn went_on(&mut self, context: u32) {
+        let Some(Held::Released { at, received }) = self.held.remove(&context) else { return };
+        let wait = host::now().monotonic.since(at);
+        if let Some(limit) = learned_limit(received, wait, self.regime.body_bytes_max) {
+            self.lower_limit(limit);
         }
     }
 
@@ -212,10 +220,9 @@ impl Vm {
     }
 
     /// The listener's buffer is smaller than `capture.max_body`: bodies above `limit` pass from now on, on all workers.
-    pub fn lower_limit(&mut self, limit: ByteCount) {
+    fn lower_limit(&mut self, limit: ByteCount) {
         let configured = self.config.capture.body_bytes_max;
         self.regime.body_bytes_max = limit;
-        self.regime.limit = Limit::Learned;
         let is_news = self.write_notice(|notice, now| CaptureNotice {
             limited_at: now.monotonic,
             body_bytes_max: limit.0,
@@ -226,8 +233,8 @@ impl Vm {
                 Level::Error,
                 &format!(
                     "the listener's per_connection_buffer_limit_bytes is below capture.max_body ({configured}): a held \
-                     request got 413; bodies above {} bytes pass unprotected from now on: raise the listener's limit or \
-                     lower capture.max_body",
+                     request filled it and waited for capture.max_hold; bodies above {} bytes pass unprotected from now \
+                     on: raise the listener's limit or lower capture.max_body",
                     limit.0
                 ),
             );
@@ -267,7 +274,6 @@ impl Vm {
         }
         if notice.limited_at.0 > 0 {
             self.regime.body_bytes_max = self.regime.body_bytes_max.min(ByteCount(notice.body_bytes_max));
-            self.regime.limit = Limit::Learned;
         }
     }
 }

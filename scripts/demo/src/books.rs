@@ -189,3 +189,103 @@ impl fmt::Display for Verdict {
         write!(out, "sent {sent}, delivered {delivered}, stored {stored}, lost {lost}, duplicated {duplicated}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(id: &str) -> Answer {
+        Answer::Stored { id: id.into() }
+    }
+
+    fn first_attempt() -> Arrival {
+        Arrival::Intact { redelivery: None }
+    }
+
+    fn redelivery(id: &str) -> Arrival {
+        Arrival::Intact { redelivery: Some(id.into()) }
+    }
+
+    fn refused() -> Answer {
+        Answer::Refused { status: 503, redeliver_status: "not-stored; reason=full".into() }
+    }
+
+    /// Books with one well bridged message and the one in question.
+    fn check(answer: Answer, arrivals: Vec<Arrival>, line: &str, first_fault: Option<&str>) {
+        let books = Books::default();
+        let bridged = books.open();
+        books.answered(bridged, stored("a"));
+        assert!(books.arrived(bridged, redelivery("a")));
+        let number = books.open();
+        books.answered(number, answer);
+        for arrival in arrivals {
+            assert!(books.arrived(number, arrival));
+        }
+        let verdict = books.verdict();
+        assert_eq!(verdict.to_string(), line);
+        assert_eq!(verdict.faults_to_show().first().map(String::as_str), first_fault);
+        let good = first_fault.is_none() && line.ends_with("lost 0, duplicated 0");
+        assert_eq!(verdict.is_good(), good, "{line}, {:?}", verdict.faults_to_show());
+    }
+
+    #[test]
+    fn a_message_delivered_once_is_good_at_once_or_later() {
+        check(Answer::Delivered, vec![first_attempt()], "sent 2, delivered 2, stored 1, lost 0, duplicated 0", None);
+        check(stored("b"), vec![redelivery("b")], "sent 2, delivered 2, stored 2, lost 0, duplicated 0", None);
+    }
+
+    #[test]
+    fn a_promise_without_an_arrival_is_a_loss() {
+        check(stored("b"), vec![], "sent 2, delivered 1, stored 2, lost 1, duplicated 0", None);
+        check(Answer::Delivered, vec![], "sent 2, delivered 1, stored 1, lost 1, duplicated 0", None);
+    }
+
+    #[test]
+    fn a_damaged_arrival_is_no_delivery() {
+        check(
+            stored("b"),
+            vec![Arrival::Damaged { difference: "another body".into() }],
+            "sent 2, delivered 1, stored 2, lost 1, duplicated 0",
+            Some("message 1: another body"),
+        );
+    }
+
+    #[test]
+    fn a_second_arrival_is_a_duplicate() {
+        let arrivals = vec![redelivery("b"), redelivery("b")];
+        check(stored("b"), arrivals, "sent 2, delivered 2, stored 2, lost 0, duplicated 1", None);
+    }
+
+    #[test]
+    fn a_failure_that_the_sender_saw_is_no_loss_but_a_fault() {
+        check(
+            refused(),
+            vec![],
+            "sent 2, delivered 1, stored 1, lost 0, duplicated 0",
+            Some("message 1: its sender was answered 503, x-redeliver-status: not-stored; reason=full"),
+        );
+    }
+
+    #[test]
+    fn a_redelivery_under_another_id_is_a_fault() {
+        check(
+            stored("b"),
+            vec![redelivery("c")],
+            "sent 2, delivered 2, stored 2, lost 0, duplicated 0",
+            Some("message 1: the sender was given the id b, the receiver c"),
+        );
+    }
+
+    #[test]
+    fn a_run_in_which_nothing_was_stored_is_not_good() {
+        let books = Books::default();
+        books.answered(books.open(), Answer::Delivered);
+        assert!(books.arrived(0, first_attempt()));
+        assert!(!books.verdict().is_good());
+    }
+
+    #[test]
+    fn an_arrival_that_nobody_sent_is_told() {
+        assert!(!Books::default().arrived(0, first_attempt()));
+    }
+}

@@ -66,3 +66,23 @@ fn find<'yaml>(yaml: &'yaml mut Value, key: &str) -> Option<&'yaml mut Value> {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Tagged(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_four_ports_of_the_documented_bootstrap_change() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../envoy/envoy.yaml");
+        let receivers = [(Destination::Orders, 1111), (Destination::Payments, 2222)]
+            .map(|(destination, port)| (destination, SocketAddr::from(([127, 0, 0, 1], port))));
+        let prepared = prepare(&file, &receivers).unwrap_or_else(|failure| panic!("{failure}"));
+        let mut documented = std::fs::read_to_string(&file).expect("the documented bootstrap is there");
+        for (from, to) in [("9901", "0"), ("10000}", "0}"), ("9001}", "1111}"), ("9002}", "2222}")] {
+            documented = documented.replace(&format!("port_value: {from}"), &format!("port_value: {to}"));
+        }
+        let tree = |text: &str| serde_norway::from_str::<Value>(text).expect("both are YAML");
+        assert_eq!(tree(&prepared.yaml), tree(&documented));
+        assert_eq!(prepared.module.as_deref(), Some(Path::new("dist/redeliver.wasm")));
+    }
+}

@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::books::{Books, Totals};
 use crate::envoy::{Admin, Gauges};
+use crate::message::Destination;
 
 /// Often enough to look alive.
 const FRAME: Duration = Duration::from_millis(200);
@@ -96,7 +97,7 @@ struct Screen {
     started: Instant,
     bar: ProgressBar,
     frames: u32,
-    /// The last state that the filter told, by cluster.
+    /// The last state that the filter told, by cluster; until it tells one, a destination is up.
     states: BTreeMap<String, String>,
 }
 
@@ -104,9 +105,11 @@ impl Screen {
     fn new() -> Self {
         // indicatif draws nothing if this is no terminal; `frame` prints plain lines then.
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stdout());
-        let template = "{spinner:.cyan} backlog {bar:20.yellow/dim} {wide_msg}";
+        let template = "{spinner:.cyan} backlog {bar:12.yellow/dim} {pos:>4}  {wide_msg}";
         bar.set_style(ProgressStyle::with_template(template).expect("the template is ours and valid"));
-        Self { started: Instant::now(), bar, frames: 0, states: BTreeMap::new() }
+        let clusters = [Destination::Orders, Destination::Payments].map(Destination::cluster);
+        let states = clusters.map(|cluster| (cluster.to_owned(), "up".to_owned())).into();
+        Self { started: Instant::now(), bar, frames: 0, states }
     }
 
     fn line(&self, text: &str) {
@@ -131,20 +134,20 @@ impl Screen {
     fn frame(&mut self, totals: Totals, gauges: Gauges) {
         let states: Vec<String> =
             self.states.iter().map(|(cluster, state)| format!("{cluster} {}", coloured(state, state))).collect();
+        let states = states.join(", ");
         let Totals { sent, delivered, stored, .. } = totals;
         let Gauges { queued, in_flight, destinations_down } = gauges;
-        let text = format!(
-            "sent {sent:>4}  delivered {delivered:>4}  stored {stored:>4}  queued {queued:>4}  \
-             in flight {in_flight:>2}  down {destinations_down}  {}",
-            states.join(", ")
-        );
         if !self.bar.is_hidden() {
+            // The state first: a narrow terminal cuts the end off.
+            self.bar.set_message(format!("{states}  sent {sent}  delivered {delivered}  stored {stored}"));
             self.bar.set_length(self.bar.length().unwrap_or(0).max(queued));
             self.bar.set_position(queued);
-            self.bar.set_message(text.trim_end().to_owned());
             self.bar.tick();
         } else if self.frames.is_multiple_of(FRAMES_PER_LINE) {
-            self.line(text.trim_end());
+            self.line(&format!(
+                "sent {sent:>4}  delivered {delivered:>4}  stored {stored:>4}  queued {queued:>4}  \
+                 in flight {in_flight:>2}  down {destinations_down}  {states}"
+            ));
         }
         self.frames += 1;
     }

@@ -33,6 +33,9 @@ const QUIET: Millis = Millis(5_000);
 const AUDIT_STEP: u32 = 2_000;
 /// Free slots whose hints an audit writes anew; with more of them the lost ones do not matter.
 const HINTS_MAX: usize = 10_000;
+/// Slots in a row that were never written, behind which no further one is looked for: each is a VM that died between
+/// taking a number and writing there.
+const GAP_MAX: u32 = 64;
 
 /// What the housekeeper remembers.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +61,8 @@ struct Audit {
     next: u32,
     counted: Ledger,
     free: Vec<SlotIndex>,
+    /// What the count before found, if the books were found wrong.
+    doubt: Option<Ledger>,
 }
 
 impl Housekeeping {
@@ -263,7 +268,7 @@ impl Delivery {
     /// Counts all slots when the books have been quiet, and mends the books if they are wrong.
     fn audit(&mut self, memory: &dyn SharedMemory, now: Monotonic, effects: &mut Vec<Effect>) {
         let key = self.keys.ledger();
-        let Ok(books) = Ledger::read(memory, &key) else { return self.rebuild_books(memory, now, effects) };
+        let Ok(books) = Ledger::read(memory, &key) else { return self.rebuild_books(memory, effects) };
         let audit = &mut self.housekeeping.audit;
         let (seen, since) = audit.seen.filter(|(seen, _)| *seen == books).unwrap_or((books, now));
         if audit.seen != Some((seen, since)) {
@@ -277,6 +282,12 @@ impl Delivery {
         }
         let audit = std::mem::take(&mut self.housekeeping.audit);
         let counted = Ledger { slots: books.slots, changes: books.changes, ..audit.counted };
+        if counted != books && audit.doubt != Some(counted) {
+            // A VM may be between a slot and the books just now: only what a second count finds again is mended.
+            let seen = Some((books, now));
+            self.housekeeping.audit = Audit { seen, doubt: Some(counted), ..Audit::default() };
+            return;
+        }
         self.housekeeping.audit.done_for = Some(books.changes);
         if counted != books && ledger::mend(memory, &key, &books, counted).is_ok() {
             let text = format!(
@@ -290,9 +301,8 @@ impl Delivery {
     }
 
     /// A damaged ledger is counted anew at once: until then nothing is stored.
-    fn rebuild_books(&mut self, memory: &dyn SharedMemory, now: Monotonic, effects: &mut Vec<Effect>) {
-        let _ = now;
-        let slots = (0..u32::MAX).find(|slot| memory.get(&self.keys.head(SlotIndex(*slot))).is_none()).unwrap_or(0);
+    fn rebuild_books(&mut self, memory: &dyn SharedMemory, effects: &mut Vec<Effect>) {
+        let slots = self.slots_written(memory);
         self.housekeeping.audit = Audit::default();
         while !self.count_some(memory, slots) {}
         let counted = Ledger { slots, ..self.housekeeping.audit.counted };
@@ -303,6 +313,16 @@ impl Delivery {
             ));
         }
         self.housekeeping.audit = Audit::default();
+    }
+
+    fn slots_written(&self, memory: &dyn SharedMemory) -> u32 {
+        let (mut slots, mut slot) = (0_u32, 0_u32);
+        while slot < slots.saturating_add(GAP_MAX) {
+            let is_written = memory.get(&self.keys.head(SlotIndex(slot))).is_some();
+            slot = slot.saturating_add(1);
+            slots = if is_written { slot } else { slots };
+        }
+        slots
     }
 
     /// Counts a bounded number of slots. Answers whether all are counted.

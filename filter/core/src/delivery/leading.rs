@@ -71,7 +71,9 @@ impl Delivery {
     }
 
     fn look(&mut self, memory: &dyn SharedMemory, destination: DestinationIndex, now: Monotonic) {
-        let leadership = self.leadership(memory, destination);
+        let found = memory.get(&self.keys.leadership(destination));
+        let is_damaged = found.as_ref().is_some_and(|value| Leadership::decode(&value.bytes).is_err());
+        let leadership = found.and_then(|value| Leadership::decode(&value.bytes).ok());
         let is_led = leadership.is_some_and(|found| found.until > now);
         let before = self.outlook.get(&destination).and_then(|outlook| outlook.vacant_since);
         let outlook = Outlook {
@@ -80,7 +82,9 @@ impl Delivery {
             vacant_since: if is_led { None } else { before.or(Some(now)) },
         };
         self.outlook.insert(destination, outlook);
-        if !is_led && !self.couriers.contains_key(&destination) {
+        // Nobody knows whose lease stood in a damaged cell: its leader writes it anew, or its time goes by.
+        let is_vacant = !is_damaged || outlook.vacant_since.is_some_and(|since| now.since(since) >= LEASE);
+        if !is_led && is_vacant && !self.couriers.contains_key(&destination) {
             self.apply_for(memory, destination, outlook, now);
         }
     }
@@ -127,8 +131,7 @@ impl Delivery {
         let must_yield = self.thread == Thread::Unknown && self.a_worker_lives(memory, now.monotonic);
         let led: Vec<DestinationIndex> = self.couriers.keys().copied().collect();
         for destination in led {
-            let is_idle = self.couriers.get(&destination).is_some_and(|courier| courier.in_flight() == 0);
-            if must_yield && is_idle {
+            if must_yield {
                 self.resign(memory, destination, now.monotonic);
             } else {
                 self.lead_one(memory, destination, now, effects);
@@ -149,8 +152,10 @@ impl Delivery {
         }
         self.take_hints(memory, destination);
         self.forget_ended(memory, destination, now, effects);
-        self.observe(memory, destination, now, effects);
-        self.send_due(memory, destination, now, effects);
+        if self.sweep.has_seen_all(destination) {
+            self.observe(memory, destination, now, effects);
+            self.send_due(memory, destination, now, effects);
+        }
         if self.couriers.get(&destination).is_some_and(Courier::has_news) {
             self.publish(memory, destination, now.monotonic);
         }
@@ -167,12 +172,8 @@ impl Delivery {
         let Some(courier) = self.couriers.get(&destination) else { return };
         let (overdue, inherited) = (courier.overdue(now.monotonic), courier.inherited());
         for ticket in overdue {
+            self.forget(destination, ticket);
             self.sweep_slot(memory, ticket.slot, now, effects);
-            if let Some(courier) = self.couriers.get_mut(&destination)
-                && courier.overdue(now.monotonic).contains(&ticket)
-            {
-                courier.forget(ticket);
-            }
         }
         for ticket in inherited {
             let head = self.store(memory).head(ticket.slot).ok().flatten().map(|(head, _)| head);
@@ -253,15 +254,14 @@ impl Delivery {
             in_flight: u32::try_from(courier.in_flight()).unwrap_or(u32::MAX),
             oldest_stored_at: courier.oldest().map_or(0, |at| at.0),
         };
+        let lease_until = courier.lease_until;
         courier.told();
-        let outcome = update(memory, &key, |bytes| {
-            let found = bytes.and_then(|bytes| Leadership::decode(bytes).ok());
-            match found {
-                Some(found) if (found.leader, found.epoch) == (mine.leader, mine.epoch) => {
-                    Change::Write(mine.encode(), true)
-                }
-                Some(_) | None => Change::Keep(false),
+        let outcome = update(memory, &key, |bytes| match bytes.map(Leadership::decode) {
+            Some(Ok(found)) if (found.leader, found.epoch) == (mine.leader, mine.epoch) => {
+                Change::Write(mine.encode(), true)
             }
+            Some(Err(_)) if lease_until > now => Change::Write(mine.encode(), true),
+            Some(Ok(_) | Err(_)) | None => Change::Keep(false),
         });
         if outcome == Ok(true) {
             courier.lease_until = mine.until;

@@ -3,8 +3,8 @@
 //! ```text
 //! tick ─┬─ rule: is my configuration the newest?          (this file)
 //!       ├─ look around: destinations, leases, trouble     (leading)
-//!       ├─ each destination that I lead: hints, state     (leading)  ──> send what is due   (sending)
 //!       ├─ sweep: a few slots, round and round            (sweep)
+//!       ├─ each destination that I lead: hints, state     (leading)  ──> send what is due   (sending)
 //!       └─ housekeeping, if I hold its lease              (housekeeping)
 //! answer ── settle, then send the next at once            (sending)
 //! ```
@@ -61,6 +61,8 @@ enum Standing {
     Ruling,
     /// Another one does: finish what is out, begin nothing.
     Retired,
+    /// The root context is to go. Its timer runs on until it is gone (measured), so this is for good.
+    Stopped,
 }
 
 /// What is known of a destination that others may lead.
@@ -159,6 +161,9 @@ impl Delivery {
     /// One turn of the timer.
     pub fn tick(&mut self, memory: &dyn SharedMemory, now: Now) -> Vec<Effect> {
         let mut effects = Vec::new();
+        if self.standing == Standing::Stopped {
+            return effects;
+        }
         self.follow_rule(memory, now.monotonic, &mut effects);
         self.refresh_names(memory);
         match self.standing {
@@ -166,18 +171,18 @@ impl Delivery {
                 self.register_configured(memory, &mut effects);
                 self.say_alive(memory, now.monotonic);
                 self.look_around(memory, now.monotonic);
-                self.lead(memory, now, &mut effects);
                 self.sweep_some(memory, now, &mut effects);
+                self.lead(memory, now, &mut effects);
                 self.keep_house(memory, now, &mut effects);
             }
-            Standing::Retired => self.resign_all(memory, now.monotonic),
+            Standing::Retired | Standing::Stopped => self.resign_all(memory, now.monotonic),
         }
         effects
     }
 
     /// The root context is going away: give up every lease. Answers whether calls are still out.
     pub fn stop(&mut self, memory: &dyn SharedMemory, now: Monotonic) -> bool {
-        self.standing = Standing::Retired;
+        self.standing = Standing::Stopped;
         self.resign_all(memory, now);
         self.has_calls()
     }
@@ -200,7 +205,11 @@ impl Delivery {
                 Some(rule) if rule.digest == self.digest => {
                     Change::Write(Rule { seen_at: now, ..rule }.encode(), Standing::Ruling)
                 }
-                Some(rule) if rule.since > self.configured_at && now.since(rule.seen_at) < RULE_FADES => {
+                // Two of the same moment (two listeners at start) are told apart by their text.
+                Some(rule)
+                    if (rule.since, rule.digest) > (self.configured_at, self.digest)
+                        && now.since(rule.seen_at) < RULE_FADES =>
+                {
                     Change::Keep(Standing::Retired)
                 }
                 Some(_) | None => Change::Write(mine.encode(), Standing::Ruling),
@@ -221,7 +230,9 @@ impl Delivery {
         let is_first = update(memory, &self.keys.announced(), |bytes| {
             let last = bytes.and_then(|bytes| Rule::decode(bytes).ok());
             match last {
-                Some(last) if last.digest == self.digest && now.since(last.since) < ANNOUNCED_FOR => Change::Keep(false),
+                Some(last) if last.digest == self.digest && now.since(last.since) < ANNOUNCED_FOR => {
+                    Change::Keep(false)
+                }
                 Some(_) | None => Change::Write(mine.encode(), true),
             }
         });

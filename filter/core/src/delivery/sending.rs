@@ -59,7 +59,8 @@ impl Delivery {
         effects
     }
 
-    /// Sends what is due, as far as the destination's state and window allow.
+    /// Sends what is due, as far as the destination's state and window allow. An answer may find the lease lapsed: then
+    /// another VM may be sending already, and this one's next tick tells.
     pub(super) fn send_due(
         &mut self,
         memory: &dyn SharedMemory,
@@ -67,6 +68,10 @@ impl Delivery {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
+        let is_leading = self.couriers.get(&destination).is_some_and(|courier| courier.lease_until > now.monotonic);
+        if !is_leading || !self.sweep.has_seen_all(destination) {
+            return;
+        }
         // Each turn sends one message or removes one from the schedule; a window's worth and some dead ones per call.
         for _ in 0..SEND_TURNS_MAX {
             let Some(ticket) = self.couriers.get(&destination).and_then(|courier| courier.next(now.monotonic)) else {

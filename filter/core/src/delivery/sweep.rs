@@ -19,7 +19,7 @@ use crate::memory::SharedMemory;
 use crate::slot::{DeadReason, DestinationIndex, Epoch, Head, SlotIndex, SlotState};
 use crate::store::{Gone, Now, ReadyHint, Repair, Ticket};
 use crate::units::Monotonic;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// Heads per tick in the long run: 1,000,000 slots are seen each 17 minutes at ten ticks a second, for about a hundred
 /// microseconds a tick.
@@ -31,33 +31,35 @@ const FAST_STEP: u32 = 5_000;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sweep {
     next: u32,
-    /// Destinations taken over, and how many heads they have not been seen in yet. `None`: all of them.
-    unseen: BTreeMap<DestinationIndex, Option<u32>>,
+    /// Destinations taken over since this round began: not all of their slots have been seen.
+    unseen: BTreeSet<DestinationIndex>,
 }
 
 impl Sweep {
-    /// A destination was taken over: all slots must be seen once, soon.
+    /// A destination was taken over: a round over all slots begins, and goes fast.
     pub(super) fn start_over(&mut self, destination: DestinationIndex) {
-        self.unseen.insert(destination, None);
+        self.next = 0;
+        self.unseen.insert(destination);
     }
 
-    fn pass(&mut self, slots: u32) {
-        for left in self.unseen.values_mut() {
-            *left = Some(left.unwrap_or(slots).saturating_sub(1));
-        }
-        self.unseen.retain(|_, left| *left != Some(0));
+    /// Whether its leader has seen all slots once: before, it knows neither the backlog nor what its predecessor has out.
+    pub(super) fn has_seen_all(&self, destination: DestinationIndex) -> bool {
+        !self.unseen.contains(&destination)
     }
 }
 
 impl Delivery {
     pub(super) fn sweep_some(&mut self, memory: &dyn SharedMemory, now: Now, effects: &mut Vec<Effect>) {
-        let slots = Ledger::read(memory, &self.keys.ledger()).map_or(0, |ledger| ledger.slots);
+        // Damaged books are the housekeeper's to mend; until then nobody knows how many slots there are.
+        let Ok(Ledger { slots, .. }) = Ledger::read(memory, &self.keys.ledger()) else { return };
         let step = if self.sweep.unseen.is_empty() { SLOW_STEP } else { FAST_STEP };
         for _ in 0..step.min(slots) {
             let slot = SlotIndex(self.sweep.next.checked_rem(slots).unwrap_or_default());
             self.sweep.next = slot.0.saturating_add(1);
-            self.sweep.pass(slots);
             self.sweep_slot(memory, slot, now, effects);
+            if self.sweep.next >= slots {
+                self.sweep.unseen.clear();
+            }
         }
         if slots == 0 {
             self.sweep.unseen.clear();

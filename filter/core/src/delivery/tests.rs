@@ -1,1 +1,872 @@
-//! Tests of the whole delivery on a memory that behaves like the host's.
+//! Tests of the whole delivery on a memory that behaves like the host's: many VMs, virtual time, scripted receivers.
+
+use super::*;
+use crate::effect::{Counter, Gauge};
+use crate::ledger::{self, Ledger};
+use crate::memory::double::VmMemory;
+use crate::slot::{DeadReason, Epoch, Generation, SlotIndex, SlotState};
+use crate::store::{ReadyHint, Settlement, Ticket};
+use crate::units::Wall;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+use world::{Answers, Asked, Life, REFUSED, World, config};
+
+mod world;
+
+const PLAIN: &str = r#"{"match": {"clusters": ["orders"]}, "redelivery": {"window": {"initial": 3, "max": 3}}}"#;
+
+/// A receiver that cannot be connected to before `comes_back`.
+fn away_until(comes_back: u64) -> impl FnMut(&Asked) -> (Answers, u64) {
+    move |asked| (if asked.at < comes_back { REFUSED } else { Answers::Status(200) }, 20)
+}
+
+#[test]
+fn an_outage_becomes_a_delay_and_costs_no_attempt() {
+    let patient = PLAIN.replace("{\"window\"", "{\"max_attempts\": 2, \"window\"");
+    let mut world = World::new(3, &config(&patient));
+    world.receiver(away_until(61_000));
+    world.store(1, "orders", 1..21);
+    world.store(2, "orders", 21..41);
+    world.pass(60_000);
+    assert_eq!(world.published("orders"), Some(PublishedState::Down), "{}", world.state());
+    assert_eq!(world.dead(), 0, "being down costs no attempt{}", world.state());
+    assert!(world.asked.len() < 20, "only probes while down: {}{}", world.asked.len(), world.state());
+    let took = world.pass_until(12_000, |world| world.queued() == 0);
+    world.pass(1_000);
+    assert!(took <= 11_000, "probe_max and a second, not {took} ms");
+    world.check_delivered_once(1..41);
+    world.check_books();
+    assert_eq!(world.published("orders"), Some(PublishedState::Up));
+}
+
+#[test]
+fn five_refusals_in_a_row_mean_down_and_each_vm_sees_it() {
+    let mut world = World::new(3, &config(PLAIN));
+    world.receiver(|_| (REFUSED, 5));
+    world.store(3, "orders", 1..11);
+    world.pass_until(5_000, |world| world.published("orders") == Some(PublishedState::Down));
+    assert!(world.asked.len() <= 8, "five, and what was out: {}", world.asked.len());
+    for vm in 0..4 {
+        assert!(world.is_down(vm, "orders"), "vm {vm}{}", world.state());
+        assert!(!world.is_down(vm, "never heard of"));
+    }
+    (0..4).for_each(|vm| world.kill(vm));
+    let late = world.start(&config(PLAIN), 1);
+    world.vms[late].life = Life::StandsStill(u64::MAX);
+    world.pass(4_000);
+    assert!(!world.is_down(late, "orders"), "a dead leader's word does not stand");
+}
+
+#[test]
+fn live_failures_of_any_vm_take_a_destination_down() {
+    let cases = [(Sign::NoHealthyHost, 1), (Sign::ConnectionFailure, 5)];
+    for (sign, times) in cases {
+        let mut world = World::new(2, &config(PLAIN));
+        world.pass(1_000);
+        for vm in [1, 2, 1, 2, 1].into_iter().take(times) {
+            assert_ne!(world.published("orders"), Some(PublishedState::Down));
+            world.witness(vm, "orders", sign);
+            world.pass(20);
+        }
+        world.pass(200);
+        assert_eq!(world.published("orders"), Some(PublishedState::Down), "{sign:?}{}", world.state());
+    }
+    let mut world = World::new(2, &config(PLAIN));
+    for sign in [Sign::ConnectionFailure, Sign::ConnectionFailure, Sign::Answered, Sign::Success].repeat(5) {
+        world.witness(1, "orders", sign);
+        world.pass(200);
+        assert_ne!(world.published("orders"), Some(PublishedState::Down), "a success starts the count again");
+    }
+}
+
+#[test]
+fn a_probe_is_one_message_and_the_next_probe_is_another() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.witness(1, "orders", Sign::NoHealthyHost);
+    world.receiver(|asked| (if asked.at < 40_000 { Answers::Status(503) } else { Answers::Status(200) }, 500));
+    world.store(1, "orders", 1..6);
+    world.pass(35_000);
+    let probes: Vec<u32> = world.asked.iter().map(|asked| asked.number).collect();
+    assert!(probes.len() >= 4, "{probes:?}{}", world.state());
+    for pair in probes.windows(2) {
+        assert_ne!(pair[0], pair[1], "{probes:?}{}", world.state());
+    }
+    for pair in world.asked.windows(2) {
+        assert!(pair[1].at >= pair[0].at + 500 + 1_000, "one at a time, a backoff apart{}", world.state());
+    }
+    world.pass_until(20_000, |world| world.queued() == 0);
+    world.check_delivered_once(1..6);
+    world.check_books();
+}
+
+#[test]
+fn any_answer_but_429_and_503_ends_probing() {
+    for (status, expected_down) in [(200, false), (400, false), (500, false), (404, false), (429, true), (503, true)] {
+        let mut world = World::new(1, &config(PLAIN));
+        world.witness(1, "orders", Sign::NoHealthyHost);
+        world.receiver(move |_| (Answers::Status(status), 5));
+        world.store(1, "orders", 1..4);
+        world.pass_until(5_000, |world| !world.asked.is_empty());
+        world.pass(300);
+        let is_down = world.published("orders") == Some(PublishedState::Down);
+        assert_eq!(is_down, expected_down, "{status}{}", world.state());
+    }
+}
+
+#[test]
+fn a_backlog_drains_as_answers_come_not_as_ticks_do() {
+    let mut world = World::new(3, &config(r#"{"match": {"clusters": ["orders"]}}"#));
+    world.witness(1, "orders", Sign::NoHealthyHost);
+    world.receiver(|_| (Answers::Status(200), 50));
+    world.store(1, "orders", 1..501);
+    world.pass_until(5_000, |world| !world.asked.is_empty());
+    let took = world.pass_until(5_000, |world| world.queued() == 0);
+    assert!(took <= 2_500, "{took} ms{}", world.state());
+    world.pass(1_000);
+    world.check_delivered_once(1..501);
+    world.check_books();
+    assert_eq!(world.published("orders"), Some(PublishedState::Up), "{}", world.state());
+}
+
+#[test]
+fn a_dead_leaders_messages_are_delivered_after_its_lease() {
+    let mut world = World::new(3, &config(PLAIN));
+    world.pass(2_000);
+    let leader = world.leaders("orders")[0];
+    world.store(1, "orders", 1..11);
+    world.pass_until(3_000, |world| world.asked.len() == 3);
+    world.kill(leader);
+    let took = world.pass_until(30_000, |world| world.queued() == 0);
+    assert!(took <= 17_000 + 3_500 + 2_000, "timeout, lease and a bit, not {took} ms");
+    let first: Vec<u32> = world.asked[..3].iter().map(|asked| asked.number).collect();
+    for number in 1..11 {
+        // What was out when its VM died may have arrived: it comes again.
+        let expected = if first.contains(&number) { 2 } else { 1 };
+        assert_eq!(world.delivered.get(&number), Some(&expected), "message {number}{}", world.state());
+    }
+    world.check_books();
+    let heirs = world.leaders("orders");
+    assert!(heirs.len() == 1 && !heirs.contains(&leader) && heirs != [0], "{heirs:?}");
+}
+
+#[test]
+fn a_new_leader_counts_what_its_predecessor_has_out() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.pass(2_000);
+    let leader = world.leaders("orders")[0];
+    let other = if leader == 1 { 2 } else { 1 };
+    world.receiver(|_| (Answers::Status(200), 12_000));
+    world.store(leader, "orders", 1..4);
+    world.pass_until(3_000, |world| world.asked.len() == 3);
+    world.kill(leader);
+    // These come as hints, which the new leader reads before it has swept a single slot.
+    world.store(other, "orders", 4..30);
+    world.pass(11_000);
+    assert_eq!(world.leaders("orders"), [other], "{}", world.state());
+    assert_eq!(world.asked.len(), 3, "the window is the predecessor's{}", world.state());
+}
+
+#[test]
+fn a_leader_that_stood_still_sends_nothing_under_its_old_lease() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.pass(2_000);
+    let leader = world.leaders("orders")[0];
+    world.receiver(|_| (Answers::Status(200), 1_000));
+    world.store(1, "orders", 1..40);
+    world.pass_until(3_000, |world| world.asked.len() == 3);
+    world.stand_still(leader, 5_000);
+    world.pass(4_900);
+    assert_eq!(world.leaders("orders").len(), 1, "another one leads now{}", world.state());
+    assert_ne!(world.leaders("orders"), [leader]);
+    let before = world.asked.iter().filter(|asked| asked.vm == leader).count();
+    world.pass(10_000);
+    let after = world.asked.iter().filter(|asked| asked.vm == leader).count();
+    assert_eq!(before, after, "sent without a lease{}", world.state());
+    world.pass_until(20_000, |world| world.queued() == 0);
+    world.check_delivered_once(1..40);
+    world.check_books();
+}
+
+#[test]
+fn a_hand_over_with_attempts_out_goes_on_as_soon_as_they_end() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.pass(2_000);
+    let leader = world.leaders("orders")[0];
+    world.receiver(|asked| (Answers::Status(if asked.number == 2 && asked.attempt == 1 { 500 } else { 200 }), 1_000));
+    world.store(1, "orders", 1..13);
+    world.pass_until(3_000, |world| world.asked.len() == 3);
+    assert!(world.stop(leader), "calls are out");
+    let took = world.pass_until(30_000, |world| world.queued() == 0);
+    assert!(took <= 6_500, "{took} ms{}", world.state());
+    assert!(!world.vms[leader].delivery.has_calls());
+    world.check_delivered_once(1..2);
+    world.check_delivered_once(3..13);
+    assert_eq!(world.delivered.get(&2), Some(&1), "{}", world.state());
+    world.check_books();
+}
+
+#[test]
+fn a_vm_that_was_stopped_takes_no_lease_again() {
+    let mut world = World::new(1, &config(PLAIN));
+    world.pass(2_000);
+    assert_eq!(world.leaders("orders"), [1]);
+    world.stop(1);
+    world.store(0, "orders", 1..3);
+    world.pass(10_000);
+    assert_eq!((world.leaders("orders"), world.house_keepers()), (vec![0], vec![0]), "{}", world.state());
+    world.check_delivered_once(1..3);
+    world.check_books();
+}
+
+#[test]
+fn the_main_thread_leads_nothing_while_a_worker_lives() {
+    let mut world = World::new(3, &config(PLAIN));
+    world.store(1, "orders", 1..10);
+    for _ in 0..20 {
+        world.pass(500);
+        assert!(!world.leaders("orders").contains(&0) && !world.house_keepers().contains(&0), "{}", world.state());
+    }
+    world.check_delivered_once(1..10);
+}
+
+#[test]
+fn the_main_thread_delivers_alone_and_yields_to_the_first_worker_even_under_load() {
+    let mut world = World::new(0, &config(PLAIN));
+    world.receiver(|_| (Answers::Status(200), 200));
+    world.store(0, "orders", 1..300);
+    world.pass(4_000);
+    assert_eq!(world.leaders("orders"), [0], "{}", world.state());
+    assert!(world.asked.len() > 10, "{}", world.state());
+    let worker = world.start(&config(PLAIN), 1);
+    world.vms[worker].delivery.saw_stream();
+    world.pass(2_000);
+    assert_eq!(world.leaders("orders"), [worker], "{}", world.state());
+    assert!(world.queued() > 0, "there is still load");
+    world.pass_until(60_000, |world| world.queued() == 0);
+    world.check_delivered_once(1..300);
+    world.check_books();
+}
+
+#[test]
+fn destinations_spread_over_the_workers() {
+    let names: Vec<String> = (0..12).map(|number| format!("\"c{number}\"")).collect();
+    let mut world = World::new(3, &config(&format!("{{\"match\": {{\"clusters\": [{}]}}}}", names.join(","))));
+    world.pass(3_000);
+    let leaders: Vec<usize> = (0..12).flat_map(|number| world.leaders(&format!("c{number}"))).collect();
+    assert_eq!(leaders.len(), 12, "{}", world.state());
+    for worker in 1..4 {
+        let share = leaders.iter().filter(|leader| **leader == worker).count();
+        assert!((1..=8).contains(&share), "worker {worker} leads {share}: {leaders:?}");
+    }
+}
+
+#[test]
+fn a_dead_destination_delays_no_other() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.receiver(|asked| {
+        if asked.cluster == "dead" {
+            (Answers::Envoy(504, "upstream request timeout"), 15_000)
+        } else {
+            (Answers::Status(200), 20)
+        }
+    });
+    world.store(1, "dead", 1..200);
+    world.store(1, "orders", 200..260);
+    world.pass(3_000);
+    world.check_delivered_once(200..260);
+    world.pass(60_000);
+    world.store(2, "orders", 260..270);
+    world.pass(1_500);
+    world.check_delivered_once(260..270);
+    world.check_books();
+    assert_eq!(world.queued(), 199);
+}
+
+#[test]
+fn each_kind_of_answer_ends_as_the_contract_says() {
+    let short = PLAIN.replace("{\"window\"", "{\"max_attempts\": 3, \"timeout\": \"1s\", \"window\"");
+    let cases = [
+        ("200", Answers::Status(200), 1, None),
+        ("204", Answers::Status(204), 1, None),
+        ("400", Answers::Status(400), 1, Some(DeadReason::Rejected)),
+        ("302", Answers::Status(302), 1, Some(DeadReason::Rejected)),
+        ("401", Answers::Status(401), 1, Some(DeadReason::Rejected)),
+        ("500", Answers::Status(500), 3, Some(DeadReason::Attempts)),
+        ("408", Answers::Status(408), 3, Some(DeadReason::Attempts)),
+        ("425", Answers::Status(425), 3, Some(DeadReason::Attempts)),
+        ("429", Answers::Status(429), 3, Some(DeadReason::Attempts)),
+        ("503", Answers::Status(503), 3, Some(DeadReason::Attempts)),
+        ("broken off", Answers::BreaksOff, 3, Some(DeadReason::Attempts)),
+        ("timeout", Answers::Envoy(504, "upstream request timeout"), 3, Some(DeadReason::Attempts)),
+        ("bad header", Answers::Envoy(503, "invalid header value for: x"), 1, Some(DeadReason::Unstorable)),
+        ("no answer", Answers::Never, 3, Some(DeadReason::Attempts)),
+    ];
+    for (story, answers, attempts, expected) in cases {
+        let mut world = World::new(2, &config(&short));
+        world.receiver(move |_| (answers, 5));
+        world.store(1, "orders", 1..2);
+        world.pass(60_000);
+        let seen: Vec<u16> = world.asked.iter().map(|asked| asked.attempt).collect();
+        assert_eq!(seen, (1..=attempts).collect::<Vec<u16>>(), "{story}{}", world.state());
+        let ends: Vec<SlotState> = world.heads().into_iter().flatten().map(|head| head.state).collect();
+        let end = expected.map_or(SlotState::Free, |reason| SlotState::Dead { reason });
+        assert_eq!(ends, [end], "{story}{}", world.state());
+        assert_eq!(world.counter(Counter::DeadLettered), u64::from(expected.is_some()), "{story}");
+        assert_eq!(world.counter(Counter::Attempts), u64::from(attempts), "{story}");
+        let failures = u64::from(attempts) - u64::from(expected.is_none());
+        assert_eq!(world.counter(Counter::AttemptFailures), failures, "{story}{}", world.state());
+        world.check_books();
+    }
+}
+
+#[test]
+fn a_destination_that_cannot_be_asked_costs_nobody_an_attempt_and_is_no_hot_loop() {
+    for answer in [crate::answer::Answer::RefusedLocally, crate::answer::Answer::UnknownCluster] {
+        let short = PLAIN.replace("{\"window\"", "{\"max_attempts\": 2, \"window\"");
+        let mut world = World::new(2, &config(&short));
+        world.receiver(move |asked| {
+            (if asked.at < 120_000 { Answers::Refused(answer) } else { Answers::Status(200) }, 20)
+        });
+        world.store(1, "orders", 1..20);
+        world.pass(115_000);
+        assert_eq!(world.dead(), 0, "{answer:?}{}", world.state());
+        assert!(world.asked.len() < 100, "{answer:?}: {} dispatches{}", world.asked.len(), world.state());
+        world.pass_until(30_000, |world| world.queued() == 0);
+        world.check_delivered_once(1..20);
+        world.check_books();
+    }
+}
+
+#[test]
+fn a_message_that_is_never_reached_while_others_are_is_given_up() {
+    let short = PLAIN.replace("{\"window\"", "{\"max_attempts\": 3, \"window\"");
+    let mut world = World::new(1, &config(&short));
+    world.receiver(|asked| if asked.number == 7 { (REFUSED, 300) } else { (Answers::Status(200), 20) });
+    world.store(1, "orders", 7..8);
+    for number in 100..500 {
+        world.store(1, "orders", number..number + 1);
+        world.pass(100);
+    }
+    assert_eq!((world.dead(), world.queued() < 30), (1, true), "{}", world.state());
+    world.check_books();
+}
+
+#[test]
+fn what_outlives_its_ttl_is_a_dead_letter_even_while_the_destination_is_down() {
+    let brief = r#"{"match": {"clusters": ["orders"]}, "store": {"ttl": "5s"}}"#;
+    let mut world = World::new(2, &config(brief));
+    world.receiver(|_| (REFUSED, 5));
+    world.store(1, "orders", 1..11);
+    world.pass(8_000);
+    assert_eq!((world.queued(), world.dead()), (0, 10), "{}", world.state());
+    assert_eq!((world.counter(Counter::Expired), world.counter(Counter::DeadLettered)), (10, 10));
+    world.check_books();
+}
+
+#[test]
+fn a_dead_letter_is_kept_for_its_ttl_and_then_removed_and_counted() {
+    let settings = Config { dead_letter_ttl: Millis(30_000), ..config(PLAIN) };
+    let mut world = World::new(2, &settings);
+    world.receiver(|_| (Answers::Status(400), 5));
+    world.store(1, "orders", 1..6);
+    world.pass(30_000);
+    assert_eq!(world.dead(), 5, "{}", world.state());
+    world.pass(4_000);
+    assert_eq!((world.dead(), world.counter(Counter::DeadExpired)), (0, 5), "{}", world.state());
+    world.check_books();
+}
+
+#[test]
+fn an_opening_message_whose_stream_never_ends_becomes_a_dead_letter() {
+    let mut world = World::new(2, &config(PLAIN));
+    let kept = world.try_open(1, "orders", 1).unwrap().unwrap();
+    let lost = world.try_open(1, "orders", 2).unwrap().unwrap();
+    world.pass(5_000);
+    assert_eq!(world.try_complete(1, kept, 1), Some(Ok(())));
+    world.pass(7_000);
+    world.check_delivered_once(1..2);
+    assert_eq!((world.dead(), world.queued()), (1, 0), "{}", world.state());
+    assert!(matches!(world.try_complete(1, lost, 2), Some(Err(_))), "too late");
+    world.check_books();
+}
+
+#[test]
+fn lost_hints_delay_and_lose_nothing() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.pass(2_000);
+    world.store(1, "orders", 1..50);
+    let queue = world.vms[0].delivery.keys().ready(DestinationIndex(0));
+    while world.memory.dequeue(&queue).is_some() {}
+    world.pass(8_000);
+    world.check_delivered_once(1..50);
+    world.check_books();
+}
+
+#[test]
+fn repeated_and_stale_hints_send_nothing_twice() {
+    let mut world = World::new(2, &config(PLAIN));
+    let mut tickets = Vec::new();
+    for round in 0..30 {
+        let ticket = world.try_store(1, "orders", round).unwrap().unwrap();
+        tickets.push(ticket);
+        for old in &tickets {
+            let now = world.moment();
+            let store = world.vms[1].delivery.store(&world.memory);
+            store.hint_ready(*old, DestinationIndex(0), now.monotonic, now.wall);
+        }
+        world.pass(400);
+    }
+    world.pass(3_000);
+    world.check_delivered_once(0..30);
+    world.check_books();
+}
+
+#[test]
+fn a_stale_hint_hides_no_message_that_is_known() {
+    let redelivery = config(PLAIN).redelivery;
+    let mut courier = Courier::new(Epoch(1), Monotonic(9_000), None, &redelivery, Monotonic(0));
+    let ticket = |generation| Ticket { slot: SlotIndex(5), generation: Generation(generation) };
+    let hint = |generation| ReadyHint { ticket: ticket(generation), due: Monotonic(10), stored_at: Wall(1) };
+    courier.add(hint(2));
+    courier.add(hint(1));
+    assert_eq!(courier.next(Monotonic(20)), Some(ticket(2)), "waiting");
+    courier.out(ticket(2), Wall(1), Epoch(1), Monotonic(99));
+    courier.add(hint(1));
+    courier.forget(ticket(1));
+    assert_eq!(courier.in_flight(), 1, "out");
+    courier.forget(ticket(2));
+    courier.add(hint(u32::MAX));
+    courier.add(hint(1));
+    assert_eq!(courier.next(Monotonic(20)), Some(ticket(1)), "the use after the last number");
+}
+
+const HEALTH_CHECKED: &str = r#"{"match": {"clusters": ["orders"]}, "redelivery": {"window": {"initial": 3, "max": 3}},
+    "health": {"source": "health_check_filter", "interval": "1s", "stable_for": "2s"}}"#;
+
+/// An internal listener: the main thread does not reach it (PLATFORM section 0).
+fn health_listener(healthy: impl Fn(u64) -> bool + 'static) -> impl FnMut(&Asked) -> (Answers, u64) {
+    move |asked| match (asked.vm, healthy(asked.at)) {
+        (0, _) => (Answers::Envoy(503, "upstream connect error"), 5),
+        (_, true) => (Answers::Status(200), 5),
+        (_, false) => (Answers::Status(503), 5),
+    }
+}
+
+#[test]
+fn envoys_health_checks_rule_and_delivery_begins_soon_after_they_say_healthy() {
+    let mut world = World::new(2, &config(HEALTH_CHECKED));
+    world.health(health_listener(|at| at < 5_000 || at >= 40_000));
+    world.receiver(away_until(40_000));
+    world.pass(6_500);
+    assert_eq!(world.published("orders"), Some(PublishedState::Down), "{}", world.state());
+    world.store(1, "orders", 1..30);
+    world.pass(40_000 - world.now);
+    assert!(world.asked.is_empty(), "no message is sent while unhealthy{}", world.state());
+    assert!((0..3).all(|vm| world.is_down(vm, "orders")));
+    let took = world.pass_until(5_000, |world| !world.asked.is_empty());
+    assert!((2_000..=3_500).contains(&took), "stable_for and an interval, not {took} ms");
+    world.pass_until(5_000, |world| world.queued() == 0);
+    world.check_delivered_once(1..30);
+    world.check_books();
+    assert!(world.questions.iter().all(|asked| asked.path == "/orders" && asked.cluster == "redeliver_health"));
+}
+
+#[test]
+fn an_envoy_that_is_leaving_goes_on_delivering() {
+    const LEAVING: &str = "x-envoy-immediate-health-check-fail";
+    for was_healthy in [true, false] {
+        let mut world = World::new(2, &config(HEALTH_CHECKED));
+        world.health(move |asked| match (asked.at < 10_000, was_healthy) {
+            (true, true) => (Answers::Status(200), 5),
+            (true, false) => (Answers::Status(503), 5),
+            (false, _) => (Answers::StatusWith(503, LEAVING), 5),
+        });
+        world.pass(9_000);
+        world.store(1, "orders", 1..20);
+        let took = world.pass_until(30_000, |world| world.queued() == 0);
+        assert!(took <= 8_000, "was healthy: {was_healthy}; {took} ms{}", world.state());
+        world.check_delivered_once(1..20);
+        world.check_books();
+    }
+}
+
+#[test]
+fn the_house_goes_to_a_vm_that_reaches_the_health_listener() {
+    // No worker has seen a stream yet, so the main thread may keep house first.
+    let mut world = World::new(0, &config(HEALTH_CHECKED));
+    world.health(health_listener(|_| false));
+    world.start(&config(HEALTH_CHECKED), 1);
+    world.start(&config(HEALTH_CHECKED), 1);
+    let took = world.pass_until(20_000, |world| world.published("orders") == Some(PublishedState::Down));
+    assert!(took <= 10_000, "{took} ms{}", world.state());
+    for _ in 0..100 {
+        world.pass(100);
+        assert!(world.house_keepers().len() <= 1, "{}", world.state());
+    }
+    assert!(world.is_down(1, "orders"), "the verdict is kept fresh{}", world.state());
+}
+
+#[test]
+fn an_unreachable_health_listener_holds_nothing_back() {
+    let mut world = World::new(3, &config(HEALTH_CHECKED));
+    world.health(|_| (Answers::Envoy(503, "no healthy upstream"), 5));
+    world.store(1, "orders", 1..30);
+    world.pass(5_000);
+    world.check_delivered_once(1..30);
+    let mut world = World::new(3, &config(HEALTH_CHECKED));
+    world.health(|_| (Answers::Refused(crate::answer::Answer::UnknownCluster), 5));
+    world.store(1, "orders", 1..30);
+    world.pass(5_000);
+    world.check_delivered_once(1..30);
+    world.check_books();
+}
+
+#[test]
+fn a_health_source_that_is_wrong_is_doubted_after_suspect_after() {
+    let doubting = HEALTH_CHECKED.replace("\"stable_for\"", "\"suspect_after\": \"30s\", \"stable_for\"");
+    let mut world = World::new(2, &config(&doubting));
+    world.health(health_listener(|_| false));
+    world.pass(3_000);
+    world.store(1, "orders", 1..4);
+    world.pass(25_000);
+    assert!(world.asked.is_empty(), "{}", world.state());
+    world.pass_until(100_000, |world| world.queued() == 0);
+    world.check_delivered_once(1..4);
+    world.check_books();
+}
+
+#[test]
+fn the_admin_port_is_asked_for_all_destinations_at_once() {
+    let settings = r#"{"match": {"clusters": ["orders", "stock"]},
+        "health": {"source": "admin", "cluster": "admin", "min_healthy_percent": 50, "stable_for": "1s"}}"#;
+    const BAD: &str = "cluster.orders.membership_healthy: 1\ncluster.orders.membership_total: 3\n\
+        cluster.stock.membership_healthy: 2\ncluster.stock.membership_total: 2\n";
+    const GOOD: &str = "cluster.orders.membership_healthy: 2\ncluster.orders.membership_total: 3\n\
+        cluster.stock.membership_healthy: 2\ncluster.stock.membership_total: 2\n";
+    let mut world = World::new(2, &config(settings));
+    world.health(|asked| (Answers::Text(if asked.at < 20_000 { BAD } else { GOOD }), 5));
+    world.pass(3_000);
+    world.store(1, "orders", 1..10);
+    world.store(1, "stock", 10..20);
+    world.pass(15_000);
+    world.check_delivered_once(10..20);
+    assert_eq!(world.queued(), 9, "{}", world.state());
+    world.pass(7_000);
+    world.check_delivered_once(1..20);
+    world.check_books();
+    let seconds = world.now / 1_000;
+    let asked = u64::try_from(world.questions.len()).unwrap();
+    assert!(asked <= seconds + 2, "{asked} questions in {seconds} s");
+}
+
+/// Messages to `orders` that VM `vm` has sent since number `since` of all.
+fn sent_by(world: &World, vm: usize, since: usize) -> usize {
+    world.asked[since..].iter().filter(|asked| asked.vm == vm).count()
+}
+
+#[test]
+fn the_newest_configuration_rules_and_the_old_one_comes_back_when_it_is_gone() {
+    let mut world = World::new(1, &config(PLAIN));
+    world.pass(2_000);
+    world.store(1, "orders", 1..4);
+    world.pass(2_000);
+    assert_eq!(sent_by(&world, 1, 0), 3, "{}", world.state());
+    let newer = world.start(&config(PLAIN), 2);
+    world.vms[newer].delivery.saw_stream();
+    world.pass(1_000);
+    assert_eq!((world.leaders("orders"), world.house_keepers()), (vec![newer], vec![newer]), "{}", world.state());
+    let since = world.asked.len();
+    world.store(1, "orders", 4..30);
+    world.pass(5_000);
+    assert_eq!((sent_by(&world, 1, since), sent_by(&world, newer, since)), (0, 26), "{}", world.state());
+    world.kill(newer);
+    world.store(1, "orders", 30..40);
+    world.pass(16_000);
+    assert_eq!(world.leaders("orders"), [1], "{}", world.state());
+    world.check_delivered_once(1..40);
+    world.check_books();
+}
+
+#[test]
+fn of_two_configurations_of_the_same_moment_one_rules_for_good() {
+    let mut world = World::without_vms();
+    for digest in [1, 2, 2, 1] {
+        let vm = world.start(&config(PLAIN), digest);
+        world.vms[vm].delivery.saw_stream();
+    }
+    world.store(0, "orders", 1..30);
+    world.pass(3_000);
+    let ruling =
+        |world: &World| -> Vec<bool> { world.vms.iter().map(|vm| vm.delivery.standing == Standing::Ruling).collect() };
+    let first = ruling(&world);
+    assert_eq!(first.iter().filter(|rules| **rules).count(), 2, "{}", world.state());
+    for _ in 0..50 {
+        world.pass(130);
+        assert_eq!(ruling(&world), first, "{}", world.state());
+    }
+    world.check_delivered_once(1..30);
+    world.check_books();
+}
+
+#[test]
+fn a_configuration_push_in_an_outage_loses_and_repeats_nothing() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.receiver(|asked| (if asked.at < 20_000 { REFUSED } else { Answers::Status(200) }, 300));
+    world.store(1, "orders", 1..40);
+    world.pass(15_000);
+    let newer: Vec<usize> = (0..3).map(|_| world.start(&config(PLAIN), 2)).collect();
+    world.vms[newer[1]].delivery.saw_stream();
+    (0..3).for_each(|vm| {
+        world.pass(70);
+        world.stop(vm);
+    });
+    world.pass(10_000);
+    (0..3).for_each(|vm| world.kill(vm));
+    world.pass_until(30_000, |world| world.queued() == 0);
+    world.check_delivered_once(1..40);
+    world.check_books();
+}
+
+#[test]
+fn gauges_say_what_there_is() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.receiver(|asked| match asked.number {
+        1 | 2 => (Answers::Status(400), 5),
+        3 => (Answers::Status(200), 9_000),
+        _ => (REFUSED, 5),
+    });
+    world.store(1, "orders", 1..4);
+    world.pass(2_500);
+    world.store(1, "stock", 4..10);
+    world.pass(6_000);
+    let gauge = |world: &World, gauge| world.gauges.get(&gauge).copied();
+    assert_eq!(gauge(&world, Gauge::Queued), Some(7), "{}", world.state());
+    assert_eq!(gauge(&world, Gauge::Dead), Some(2));
+    assert_eq!(gauge(&world, Gauge::InFlight), Some(1));
+    assert_eq!(gauge(&world, Gauge::DestinationsDown), Some(1));
+    assert!(gauge(&world, Gauge::OldestAgeMs).is_some_and(|age| (8_000..9_000).contains(&age)), "{:?}", world.gauges);
+    assert!(gauge(&world, Gauge::QueuedBytes).is_some_and(|bytes| bytes > 7 * 312));
+    world.receiver(|_| (Answers::Status(200), 5));
+    world.pass_until(30_000, |world| world.queued() == 0);
+    world.pass(2_000);
+    for zero in [Gauge::Queued, Gauge::QueuedBytes, Gauge::InFlight, Gauge::DestinationsDown, Gauge::OldestAgeMs] {
+        assert_eq!(gauge(&world, zero), Some(0), "{zero:?}{}", world.state());
+    }
+    world.check_books();
+}
+
+#[test]
+fn damaged_cells_are_written_anew_and_nothing_is_lost() {
+    let keys = Keys::of(b"world");
+    let place = DestinationIndex(0);
+    let cells = [
+        ("leadership", keys.leadership(place)),
+        ("evidence", keys.evidence(place)),
+        ("verdict", keys.verdict(place)),
+        ("house", keys.housekeeping()),
+        ("rule", keys.rule()),
+        ("books", keys.ledger()),
+        ("worker", keys.worker_alive()),
+    ];
+    for (cell, key) in cells {
+        let mut world = World::new(2, &config(PLAIN));
+        world.receiver(|_| (Answers::Status(200), 300));
+        world.store(1, "orders", 1..30);
+        world.pass(1_500);
+        world.memory.overwrite(&key, b"another plugin's bytes");
+        world.pass(30_000);
+        world.check_delivered_once(1..30);
+        world.check_books();
+        world.store(2, "orders", 30..33);
+        world.pass(3_000);
+        world.check_delivered_once(30..33);
+        assert_eq!(world.counter(Counter::Delivered), 32, "{cell}");
+    }
+}
+
+#[test]
+fn damaged_records_become_dead_letters_and_the_rest_arrives() {
+    let keys = Keys::of(b"world");
+    let slot = SlotIndex(4);
+    for key in [keys.head(slot), keys.large(slot)] {
+        let mut world = World::new(2, &config(PLAIN));
+        world.witness(1, "orders", Sign::NoHealthyHost);
+        world.store(1, "orders", 1..10);
+        world.memory.overwrite(&key, b"H garbage");
+        world.pass(30_000);
+        assert_eq!(world.delivered.get(&5), None);
+        world.check_delivered_once(1..5);
+        world.check_delivered_once(6..10);
+        assert_eq!(world.counter(Counter::Delivered), 8);
+        assert_eq!(world.counter(Counter::Corrupt), 1, "{key}{}", world.state());
+        let is_freed = world.dead() == 0;
+        assert!(!is_freed, "{key}{}", world.state());
+        world.check_books();
+    }
+}
+
+#[test]
+fn damaged_books_are_counted_anew_although_a_slot_was_never_written() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.receiver(|_| (REFUSED, 5));
+    world.store(1, "orders", 1..4);
+    // A VM takes a new slot's number and dies before it writes there.
+    ledger::new_slot(&world.memory, &Keys::of(b"world").ledger()).unwrap();
+    world.store(1, "orders", 4..9);
+    world.memory.overwrite(&Keys::of(b"world").ledger(), b"garbage");
+    world.pass(5_000);
+    (0..3).for_each(|vm| world.kill(vm));
+    world.receiver(|_| (Answers::Status(200), 5));
+    for _ in 0..2 {
+        let vm = world.start(&config(PLAIN), 1);
+        world.vms[vm].delivery.saw_stream();
+    }
+    world.pass(30_000);
+    world.check_delivered_once(1..9);
+    world.check_books();
+}
+
+/// What a message must have come to after a VM died: promised ones arrive, the others may.
+fn check_after_death(world: &World, promised: &[u32], doubtful: &[u32], story: &str) {
+    for number in promised {
+        let times = world.delivered.get(number).copied().unwrap_or_default();
+        assert!(times >= 1, "{story}: message {number} was promised and delivered {times} times{}", world.state());
+    }
+    for (number, times) in &world.delivered {
+        // Sent by the VM that died before it could write the receipt: the one repeat that nobody can avoid.
+        let most = 1 + u32::from(world.asked.iter().any(|asked| asked.number == *number && asked.vm == 1));
+        assert!(*times <= most, "{story}: message {number} was delivered {times} times{}", world.state());
+        assert!(promised.contains(number) || doubtful.contains(number), "{story}: message {number}?");
+    }
+    assert_eq!(world.queued() + world.dead(), 0, "{story}{}", world.state());
+    world.check_ledger();
+}
+
+/// What VM 1 does before `CUT_UNTIL` is cut short; the others stand still until then.
+const CUT_UNTIL: u64 = 6_000;
+const BRIEF: &str = r#"{"match": {"clusters": ["orders"]},
+    "redelivery": {"timeout": "1s", "backoff": {"initial": "500ms"}, "window": {"initial": 3, "max": 3}}}"#;
+
+/// A world in which VM 1 is alone until [`CUT_UNTIL`] and dies after `cut` changes. It leads, keeps house, sends.
+fn world_with_a_doomed_vm(cut: u32, settings: &Config) -> World {
+    let mut world = World::new(2, settings);
+    world.vms[0].life = Life::StandsStill(CUT_UNTIL);
+    world.vms[2].life = Life::StandsStill(CUT_UNTIL);
+    world.vms[1].changes_left = Some(cut);
+    world
+}
+
+/// Runs `scenario` with a VM that dies after 0, 1, 2, ... changes, until it survives: every change is cut once.
+fn at_every_change(scenario: impl Fn(u32) -> Life) {
+    let cuts = (0..500).take_while(|cut| scenario(*cut) == Life::Dead).count();
+    assert!((9..500).contains(&cuts), "{cuts} changes");
+}
+
+#[test]
+fn a_vm_may_die_at_any_change_that_it_makes_and_nothing_promised_is_lost() {
+    at_every_change(|cut| {
+        let mut world = world_with_a_doomed_vm(cut, &config(BRIEF));
+        let is_refused = |asked: &Asked| asked.attempt == 1 && asked.number == 2;
+        world.receiver(move |asked| (Answers::Status(if is_refused(asked) { 500 } else { 200 }), 30));
+        let (mut promised, mut doubtful) = (Vec::new(), Vec::new());
+        for number in 1..5 {
+            if world.vms[1].life == Life::Alive {
+                match world.try_store(1, "orders", number) {
+                    Some(put) => put.map(|_| promised.push(number)).unwrap(),
+                    None => doubtful.push(number),
+                }
+            }
+            world.pass(200);
+        }
+        world.pass(CUT_UNTIL - world.now);
+        world.vms[1].changes_left = None;
+        world.pass(32_000);
+        check_after_death(&world, &promised, &doubtful, &format!("death at change {cut}"));
+        world.vms[1].life
+    });
+}
+
+#[test]
+fn a_vm_may_die_at_any_change_of_a_two_step_store() {
+    at_every_change(|cut| {
+        let mut world = World::new(2, &config(BRIEF));
+        world.vms[1].changes_left = Some(cut);
+        let opened = world.try_open(1, "orders", 1);
+        let completed = match opened {
+            Some(Ok(ticket)) => world.try_complete(1, ticket, 1),
+            Some(Err(_)) | None => None,
+        };
+        let life = world.vms[1].life;
+        world.kill(1);
+        world.pass(32_000);
+        let times = u64::from(world.delivered.get(&1).copied().unwrap_or_default());
+        match (opened, completed) {
+            (Some(Ok(_)), Some(Ok(()))) => assert_eq!(times, 1, "cut {cut}{}", world.state()),
+            (Some(Ok(_)), _) => assert_eq!(times + world.dead(), 1, "cut {cut}{}", world.state()),
+            _ => assert!(times + world.dead() <= 1, "cut {cut}{}", world.state()),
+        }
+        assert_eq!(world.queued(), 0, "cut {cut}{}", world.state());
+        world.check_ledger();
+        life
+    });
+}
+
+#[test]
+fn a_vm_may_die_at_any_change_while_it_buries_and_removes() {
+    let settings = Config { dead_letter_ttl: Millis(2_000), ..config(BRIEF) };
+    at_every_change(|cut| {
+        let mut world = world_with_a_doomed_vm(cut, &settings);
+        world.receiver(|asked| (Answers::Status(if asked.number == 1 { 400 } else { 200 }), 30));
+        world.store(2, "orders", 1..3);
+        world.pass(CUT_UNTIL - world.now);
+        world.vms[1].changes_left = None;
+        world.pass(32_000);
+        assert_eq!(world.queued() + world.dead(), 0, "cut {cut}{}", world.state());
+        assert_eq!(world.delivered.keys().collect::<Vec<_>>(), [&2], "cut {cut}{}", world.state());
+        world.check_ledger();
+        world.vms[1].life
+    });
+}
+
+#[test]
+fn an_audit_in_the_middle_of_a_settle_leaves_no_room_that_is_not_there() {
+    let mut call = 0;
+    loop {
+        let mut world = World::new(2, &config(PLAIN));
+        world.witness(1, "orders", Sign::NoHealthyHost);
+        world.receiver(|_| (REFUSED, 5));
+        world.store(1, "orders", 1..4);
+        // Just before the books have been quiet for long enough.
+        world.pass(5_040);
+        let keys = Keys::of(b"world");
+        let claimed = {
+            let head = world.heads()[0].unwrap();
+            let ticket = Ticket { slot: SlotIndex(0), generation: head.generation };
+            let store = Store { memory: &world.memory, keys: &keys };
+            let until = Monotonic(world.now + 17_000);
+            store.claim(ticket, Epoch(99), until, Millis(u64::MAX), world.moment()).map(|claim| (ticket, claim))
+        };
+        let (ticket, claim) = claimed.unwrap();
+        let memory = std::mem::take(&mut world.memory);
+        let world = std::cell::RefCell::new(world);
+        let vm = VmMemory::pausing_at(&memory, call, || {
+            let mut others = world.borrow_mut();
+            let now = others.moment();
+            for tick in 0..3 {
+                let at = Now { monotonic: now.monotonic.after(Millis(tick * 100 + 100)), ..now };
+                (0..3).for_each(|other| drop(others.vms[other].delivery.tick(&memory, at)));
+            }
+        });
+        let settlement = Settlement::Delivered;
+        let store = Store { memory: &vm, keys: &keys };
+        store.settle(ticket, Epoch(99), claim.large, settlement, Wall(1)).unwrap();
+        let has_paused = vm.has_paused();
+        let books = Ledger::read(&memory, &keys.ledger()).unwrap();
+        assert!(books.messages >= 2, "two are held; paused at call {call}: {books:?}");
+        if !has_paused {
+            break;
+        }
+        call += 1;
+    }
+    assert!(call >= 5, "{call} calls");
+}
