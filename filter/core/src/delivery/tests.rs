@@ -740,6 +740,8 @@ fn check_after_death(world: &World, promised: &[u32], doubtful: &[u32], story: &
     }
     assert_eq!(world.queued() + world.dead(), 0, "{story}{}", world.state());
     world.check_ledger();
+    let hints = world.memory.queue_length(&Keys::of(b"world").free_slots());
+    assert_eq!(hints, world.heads().len(), "{story}: one hint per free slot{}", world.state());
 }
 
 /// What VM 1 does before `CUT_UNTIL` is cut short; the others stand still until then.
@@ -870,3 +872,155 @@ fn an_audit_in_the_middle_of_a_settle_leaves_no_room_that_is_not_there() {
     }
     assert!(call >= 5, "{call} calls");
 }
+
+/// One seed's worth of trouble for a process of four VMs and two destinations.
+struct Chaos {
+    world: World,
+    random: Random,
+    configs: [Config; 2],
+    next_number: u32,
+    opening: Vec<(u32, Ticket)>,
+    /// Messages whose sender has its 202.
+    promised: Vec<u32>,
+    /// VMs that died or stood still: what they had out may come twice.
+    unreliable: Vec<usize>,
+}
+
+impl Chaos {
+    fn new(seed: u64) -> Self {
+        let other =
+            BRIEF.replace("500ms", "700ms").replace("{\"clusters\": [\"orders\"]}", "{\"clusters\": [\"stock\"]}");
+        let configs = [config(BRIEF), config(&other)];
+        let mut world = World::new(3, &configs[0]);
+        let mut dice = Random::seeded(seed ^ 0xabcd);
+        world.receiver(move |asked| {
+            // Each destination is away for a part of the time, and answers in every way when it is there.
+            let is_away =
+                asked.at < 60_000 && (asked.at / 7_000 + u64::from(asked.cluster == "stock")).is_multiple_of(3);
+            let answers = match (is_away, asked.at < 60_000, dice.up_to(19)) {
+                (true, _, 0..=9) => REFUSED,
+                (true, _, _) => Answers::Refused(crate::answer::Answer::RefusedLocally),
+                (false, true, 0) => Answers::Status(500),
+                (false, true, 1) => Answers::Status(503),
+                (false, true, 2) => Answers::Status(429),
+                (false, true, 3) => Answers::BreaksOff,
+                (false, true, 4) => Answers::Envoy(504, "upstream request timeout"),
+                (false, true, 5) if asked.number % 7 == 0 => Answers::Status(400),
+                (false, _, _) => Answers::Status(200),
+            };
+            (answers, 5 + dice.up_to(600))
+        });
+        let (opening, promised) = (Vec::new(), Vec::new());
+        Self { world, random: Random::seeded(seed), configs, next_number: 1, opening, promised, unreliable: Vec::new() }
+    }
+
+    fn some_vm(&mut self) -> Option<usize> {
+        let alive: Vec<usize> =
+            (0..self.world.vms.len()).filter(|vm| self.world.vms[*vm].life == Life::Alive).collect();
+        let last = u64::try_from(alive.len().checked_sub(1)?).unwrap();
+        Some(alive[usize::try_from(self.random.up_to(last)).unwrap()])
+    }
+
+    fn start(&mut self, digest: u32) {
+        let settings = self.configs[usize::try_from(digest - 1).unwrap()].clone();
+        let vm = self.world.start(&settings, digest);
+        if self.random.up_to(3) > 0 {
+            self.world.vms[vm].delivery.saw_stream();
+        }
+    }
+
+    fn store_one(&mut self, vm: usize) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let to = if number % 2 == 0 { "orders" } else { "stock" };
+        if self.random.up_to(3) == 0 {
+            if let Some(Ok(ticket)) = self.world.try_open(vm, to, number) {
+                self.promised.push(number);
+                self.opening.push((number, ticket));
+            }
+        } else if let Some(Ok(_)) = self.world.try_store(vm, to, number) {
+            self.promised.push(number);
+        }
+    }
+
+    fn trouble(&mut self) {
+        let Some(vm) = self.some_vm() else { return self.start(1) };
+        match self.random.up_to(99) {
+            0..=39 => self.store_one(vm),
+            40..=59 => {
+                if let Some((number, ticket)) = self.opening.pop() {
+                    self.world.try_complete(vm, ticket, number);
+                }
+            }
+            60..=61 => {
+                self.unreliable.push(vm);
+                self.world.vms[vm].changes_left = Some(u32::try_from(self.random.up_to(30)).unwrap());
+                self.start(1);
+            }
+            62..=63 => {
+                self.unreliable.push(vm);
+                let span = self.random.up_to(6_000);
+                self.world.stand_still(vm, span);
+            }
+            64 => {
+                self.world.stop(vm);
+                let digest = 1 + u32::try_from(self.random.up_to(1)).unwrap();
+                self.start(digest);
+            }
+            65..=70 => {
+                let sign = [Sign::NoHealthyHost, Sign::ConnectionFailure, Sign::Success, Sign::Answered]
+                    [usize::try_from(self.random.up_to(3)).unwrap()];
+                self.world.witness(vm, "orders", sign);
+            }
+            71..=75 => {
+                let keys = Keys::of(b"world");
+                let queue = [keys.free_slots(), keys.ready(DestinationIndex(0)), keys.ready(DestinationIndex(1))];
+                self.world.memory.dequeue(&queue[usize::try_from(self.random.up_to(2)).unwrap()]);
+            }
+            _ => {}
+        }
+    }
+
+    fn run(mut self, seed: u64) {
+        while self.world.now < 60_000 {
+            self.trouble();
+            self.world.pass(50);
+        }
+        self.start(1);
+        for vm in &mut self.world.vms {
+            vm.changes_left = None;
+        }
+        self.world.pass(70_000);
+        self.check(seed);
+    }
+
+    fn check(&self, seed: u64) {
+        let world = &self.world;
+        assert!(self.promised.len() > 200, "seed {seed}: {} messages", self.promised.len());
+        assert_eq!(world.queued(), 0, "seed {seed}{}", world.state());
+        world.check_ledger();
+        let lost = self.promised.iter().filter(|number| !world.delivered.contains_key(number)).count();
+        assert!(u64::try_from(lost).unwrap() <= world.dead(), "seed {seed}: {lost} never arrived{}", world.state());
+        for (number, times) in &world.delivered {
+            let by: Vec<usize> =
+                world.asked.iter().filter(|asked| asked.number == *number).map(|asked| asked.vm).collect();
+            let excused = by.iter().filter(|vm| self.unreliable.contains(vm)).count();
+            let most = 1 + u32::try_from(excused).unwrap();
+            assert!(
+                *times <= most,
+                "seed {seed}: message {number}, sent by {by:?}, arrived {times} times{}",
+                world.state()
+            );
+        }
+    }
+}
+
+#[test]
+fn chaos_loses_nothing_and_repeats_only_what_a_dead_vm_had_out() {
+    for seed in 0..CHAOS_SEEDS {
+        Chaos::new(seed).run(seed);
+    }
+}
+
+/// More of them found nothing more; each is a second and a half of a debug build.
+const CHAOS_SEEDS: u64 = 40;
