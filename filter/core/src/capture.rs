@@ -32,6 +32,10 @@ impl Regime {
     }
 }
 
+/// Copies of bodies that one VM holds at a time, all its requests together. A VM has 1 GiB and never gives memory back
+/// (measured); what is above this share passes unprotected, with `full` if it fails.
+pub const COPIES_MAX: ByteCount = ByteCount(256 * 1024 * 1024);
+
 /// How far the body has got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Body {
@@ -45,6 +49,8 @@ enum Body {
     TooLarge,
     /// Its hold ended before its end came.
     Left,
+    /// This VM holds too many copies already; it passes.
+    NoRoom,
     /// Trailers came after it: they cannot be sent again.
     Trailers,
 }
@@ -110,7 +116,7 @@ impl Capture {
                 BodyStep::Continue
             }
             Body::Held(_) | Body::Passing(_) => BodyStep::Copy,
-            Body::Complete(_) | Body::TooLarge | Body::Left | Body::Trailers => BodyStep::Continue,
+            Body::Complete(_) | Body::TooLarge | Body::Left | Body::NoRoom | Body::Trailers => BodyStep::Continue,
         }
     }
 
@@ -128,7 +134,9 @@ impl Capture {
             }
             (Body::Held(seen), EndOfStream::No) => (Body::Held(append(seen)), Start::Hold),
             (Body::Passing(seen), EndOfStream::No) => (Body::Passing(append(seen)), Start::Continue),
-            (body @ (Body::Complete(_) | Body::TooLarge | Body::Left | Body::Trailers), _) => (body, Start::Continue),
+            (body @ (Body::Complete(_) | Body::TooLarge | Body::Left | Body::NoRoom | Body::Trailers), _) => {
+                (body, Start::Continue)
+            }
         };
         self.body = body;
         start
@@ -139,13 +147,18 @@ impl Capture {
     pub fn held_bytes(&self) -> Option<ByteCount> {
         match &self.body {
             Body::Held(seen) => Some(ByteCount::of(seen)),
-            Body::Passing(_) | Body::Complete(_) | Body::TooLarge | Body::Left | Body::Trailers => None,
+            Body::Passing(_) | Body::Complete(_) | Body::TooLarge | Body::Left | Body::NoRoom | Body::Trailers => None,
         }
     }
 
     /// Trailers came: the body is at its end, but not the request that could be sent again.
     pub fn trailers(&mut self) {
         self.body = Body::Trailers;
+    }
+
+    /// There is no room for a further piece: the request goes on and is not protected any more.
+    pub fn no_room(&mut self) {
+        self.body = Body::NoRoom;
     }
 
     /// The hold was ended from outside: the request goes on and is not protected any more.
@@ -164,6 +177,7 @@ impl Capture {
             Body::Complete(bytes) => Ok(bytes),
             Body::TooLarge => Err(NotStored::TooLarge),
             Body::Trailers => Err(NotStored::Unstorable),
+            Body::NoRoom => Err(NotStored::Full),
             Body::Held(_) | Body::Passing(_) | Body::Left => Err(NotStored::IncompleteBody),
         }
     }
@@ -247,7 +261,7 @@ impl Hold {
 /// More than this must have come before a stop is blamed on the listener's buffer: no sensible one is smaller.
 const BUFFER_MIN: ByteCount = ByteCount(16 * 1024);
 /// A sender that waited because Envoy did not read has the next bytes ready when it reads again.
-const AT_ONCE: Millis = Millis(50);
+const AT_ONCE: Millis = Millis(10);
 
 /// The limit to go by when a held request stopped coming and went on as soon as it was let go: then the listener's buffer
 /// was full. `received` is what had come (Envoy reads at most a buffer's length past its limit, so half of it fits), `wait`
@@ -347,7 +361,7 @@ mod tests {
     fn a_full_buffer_is_told_from_a_slow_sender() {
         let in_force = ByteCount(256 * 1024);
         assert_eq!(learned_limit(ByteCount(65_536), Millis(1), in_force), Some(ByteCount(32_768)));
-        assert_eq!(learned_limit(ByteCount(65_536), Millis(51), in_force), None);
+        assert_eq!(learned_limit(ByteCount(65_536), Millis(11), in_force), None);
         assert_eq!(learned_limit(ByteCount(100), Millis(0), in_force), None);
     }
 }

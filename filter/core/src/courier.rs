@@ -154,13 +154,18 @@ impl Courier {
     pub fn next(&self, now: Monotonic) -> Option<Ticket> {
         match self.destination.state() {
             State::Down { .. } | State::Probing { probe: Some(_) } => None,
-            State::Probing { probe: None } => self.schedule.probe(self.destination.last_probe()),
+            State::Probing { probe: None } if self.has_room() => self.schedule.probe(self.destination.last_probe()),
+            State::Probing { probe: None } => None,
             State::Up | State::Ramping if self.destination.is_held_off(now) => None,
-            State::Up | State::Ramping => {
-                let is_open = u32::try_from(self.in_flight.len()).is_ok_and(|out| out < self.window.size());
-                if is_open { self.schedule.due(now) } else { None }
-            }
+            State::Up | State::Ramping if self.has_room() => self.schedule.due(now),
+            State::Up | State::Ramping => None,
         }
+    }
+
+    /// Whether one more attempt may be out. A probe needs room too: attempts from before the destination went down may
+    /// hang until their timeout.
+    fn has_room(&self) -> bool {
+        u32::try_from(self.in_flight.len()).is_ok_and(|out| out < self.window.size())
     }
 
     /// The world at this tick.

@@ -73,6 +73,12 @@ impl Keys {
         self.name("house")
     }
 
+    /// Who asks the health source.
+    #[must_use]
+    pub fn polling(&self) -> String {
+        self.name("poll")
+    }
+
     /// Which configuration rules.
     #[must_use]
     pub fn rule(&self) -> String {

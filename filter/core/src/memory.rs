@@ -182,8 +182,11 @@ pub(crate) mod double {
         memory: &'a MemoryDouble,
         doom: Cell<Doom>,
         /// Run by the others before this VM's call number so-and-so, reads included.
-        pause: RefCell<Option<(u32, Box<dyn FnOnce() + 'a>)>>,
+        pause: RefCell<Option<Pause<'a>>>,
     }
+
+    /// Calls until then, and what happens meanwhile.
+    type Pause<'a> = (u32, Box<dyn FnOnce() + 'a>);
 
     impl<'a> VmMemory<'a> {
         pub(crate) fn immortal(memory: &'a MemoryDouble) -> Self {

@@ -272,8 +272,10 @@ fn a_store_that_runs_for_years_makes_no_new_key() {
     assert_eq!(shelf.booked_and_counted(), ([0; 4], [0; 4]));
 }
 
+type IsRefused = Box<dyn Fn(&Shelf) -> bool>;
+
 /// Every call that takes a ticket, as a story and whether it was refused.
-fn calls_with(ticket: Ticket, large: Cas) -> Vec<(&'static str, Box<dyn Fn(&Shelf) -> bool>)> {
+fn calls_with(ticket: Ticket, large: Cas) -> Vec<(&'static str, IsRefused)> {
     let is_out = |head: &Head| matches!(head.state, SlotState::Sending { .. });
     let is_in_use = |head: &Head| head.state != SlotState::Free;
     let settle = move |end| move |s: &Shelf| s.store().settle(ticket, TERM, large, end, Wall(1)).is_err();

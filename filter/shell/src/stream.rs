@@ -15,7 +15,7 @@ use crate::vm::{Held, Vm};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use redeliver_core::backoff;
-use redeliver_core::capture::{BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start, announced};
+use redeliver_core::capture::{BodySeen, BodyStep, COPIES_MAX, Capture, EndOfStream, HasBody, Hold, Start, announced};
 use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, repeatable, sign};
 use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Intake, Reply};
 use redeliver_core::effect::Counter;
@@ -37,6 +37,8 @@ pub struct Stream {
     vm: Rc<RefCell<Option<Vm>>>,
     context: u32,
     stage: Stage,
+    /// What this stream's copy of the body takes of [`Vm::copies`].
+    copied: ByteCount,
 }
 
 /// How far the stream has got.
@@ -54,7 +56,7 @@ enum Stage {
 impl Stream {
     /// The stream `context` of the root context that owns `vm`.
     pub const fn new(vm: Rc<RefCell<Option<Vm>>>, context: u32) -> Self {
-        Self { vm, context, stage: Stage::Pass }
+        Self { vm, context, stage: Stage::Pass, copied: ByteCount(0) }
     }
 
     fn with_vm<T>(&mut self, otherwise: T, run: impl FnOnce(&mut Self, &mut Vm) -> T) -> T {
@@ -152,7 +154,15 @@ impl Stream {
         }
         let size_bytes = host::byte_count(size);
         let start = match capture.body(size_bytes, vm.regime.body_bytes_max) {
-            BodyStep::Copy => capture.copied(&host::request_body(size), size_bytes, end),
+            BodyStep::Copy if vm.copies.plus(size_bytes) > COPIES_MAX => {
+                capture.no_room();
+                Start::Continue
+            }
+            BodyStep::Copy => {
+                vm.copies = vm.copies.plus(size_bytes);
+                self.copied = self.copied.plus(size_bytes);
+                capture.copied(&host::request_body(size), size_bytes, end)
+            }
             BodyStep::Continue => Start::Continue,
         };
         match start {
@@ -165,6 +175,12 @@ impl Stream {
                 Action::Pause
             }
         }
+    }
+
+    /// The copy of the body is not needed any more, or has gone into the store.
+    fn give_back(&mut self, vm: &mut Vm) {
+        let copied = std::mem::take(&mut self.copied);
+        vm.copies = ByteCount(vm.copies.0.saturating_sub(copied.0));
     }
 
     /// The body goes on: it is whole, passing by, or too long.
@@ -192,6 +208,7 @@ impl Stream {
             self.stage = stage;
             return Action::Continue;
         };
+        self.give_back(vm);
         vm.held.remove(&self.context);
         let headers = host::response_headers();
         forged(&headers).for_each(host::remove_response_header);
@@ -235,6 +252,7 @@ impl Stream {
     /// The end of the stream: the routed form of a request without a body shows only here.
     fn log(&mut self, vm: &mut Vm) {
         vm.held.remove(&self.context);
+        self.give_back(vm);
         let Stage::Opening(opening) = std::mem::replace(&mut self.stage, Stage::Pass) else { return };
         let (ticket, message) = *opening;
         // Without a routed form the slot stays as it is and becomes a dead letter, seen and counted.

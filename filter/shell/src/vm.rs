@@ -19,6 +19,9 @@ use std::rc::Rc;
 /// The longest time between two ticks: the watchdog must release held requests within a second (CONTRACT section 7).
 const TICK_MAX: Millis = Millis(500);
 
+/// A learned limit is tried anew after this long: it may have come from a sender that stopped and went on by chance.
+const LIMIT_STANDS: Millis = Millis(600_000);
+
 /// The state of one root context.
 pub struct Vm {
     /// The configuration in force here.
@@ -33,6 +36,8 @@ pub struct Vm {
     pub held: BTreeMap<u32, Held>,
     /// Whether the host is known to deliver bodies of held requests.
     pub body_seen: BodySeen,
+    /// Copies of bodies that the streams of this VM hold.
+    pub copies: ByteCount,
     /// Protected requests since the last tick: counted there, so that the success path saves a host call.
     pub protected: u64,
     root_context: u32,
@@ -77,6 +82,7 @@ impl Vm {
             memory: HostMemory::new(),
             held: BTreeMap::new(),
             body_seen: BodySeen::No,
+            copies: ByteCount(0),
             protected: 0,
             root_context,
             metrics: Metrics::define(),
@@ -272,9 +278,9 @@ impl Vm {
         if notice.degraded_at.0 > 0 {
             self.regime.mode = CaptureMode::Stream;
         }
-        if notice.limited_at.0 > 0 {
-            self.regime.body_bytes_max = self.regime.body_bytes_max.min(ByteCount(notice.body_bytes_max));
-        }
+        let configured = self.config.capture.body_bytes_max;
+        let stands = notice.limited_at.0 > 0 && host::now().monotonic.since(notice.limited_at) < LIMIT_STANDS;
+        self.regime.body_bytes_max = if stands { configured.min(ByteCount(notice.body_bytes_max)) } else { configured };
     }
 }
 

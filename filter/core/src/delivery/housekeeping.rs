@@ -1,30 +1,18 @@
-//! Housekeeping: what only one VM of the process does. Asks the active health source, sets the gauges, audits the books.
+//! Housekeeping: what only one VM of the process does for the store. Sets the gauges, audits the books, repairs heads.
 //!
-//! Held by a lease of its own, because its holder must reach the health listener, and the main thread cannot (measured):
-//! a holder whose polls do not get through hands over and stays away for a while. Nothing is lost when the house stands
-//! empty: gauges stand still, and verdicts grow old.
+//! Held by a lease. Nothing is lost when the house stands empty for a moment: gauges stand still.
 
-use super::{Delivery, Thread, note};
-use crate::cells::{Leadership, Lease, Observation, PublishedState};
-use crate::config::HealthSource;
-use crate::delivery::sending::Reply;
-use crate::effect::{Call, Dispatch, Effect, Gauge, Level};
-use crate::health::{self, Poll};
+use super::tenancy::Tenancy;
+use super::{Delivery, note};
+use crate::cells::{Leadership, PublishedState};
+use crate::effect::{Effect, Gauge, Level};
 use crate::ledger::{self, Ledger};
-use crate::memory::{Change, Expect, SharedMemory, update};
+use crate::memory::SharedMemory;
 use crate::slot::{DestinationIndex, Head, SlotIndex, SlotState};
 use crate::store::Now;
 use crate::units::{ByteCount, Millis, Monotonic};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// How long the house is held without a renewal.
-const LEASE: Millis = Millis(1_000);
-/// How long a VM stays away after its polls did not get through.
-const STAY_AWAY: Millis = Millis(10_000);
-/// Polls in a row that must fail before the house is handed over: one may be bad luck.
-const FAILED_POLLS_MAX: u32 = 2;
-/// How long a VM that never saw a stream leaves the house to the workers.
-const IDLE_WAIT: Millis = Millis(1_500);
 /// How often the gauges are set.
 const GAUGE_PERIOD: Millis = Millis(250);
 /// The books must have been quiet for so long before they are audited: no callback lasts longer.
@@ -40,13 +28,7 @@ const GAP_MAX: u32 = 64;
 /// What the housekeeper remembers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Housekeeping {
-    held_until: Option<Monotonic>,
-    vacant_since: Option<Monotonic>,
-    away_until: Monotonic,
-    polled_at: Option<Monotonic>,
-    asked: BTreeSet<DestinationIndex>,
-    asked_admin: bool,
-    failed_polls: u32,
+    tenancy: Tenancy,
     gauges_at: Option<Monotonic>,
     shown: BTreeMap<Gauge, u64>,
     audit: Audit,
@@ -67,7 +49,7 @@ struct Audit {
 
 impl Housekeeping {
     pub(super) const fn is_held(&self) -> bool {
-        self.held_until.is_some()
+        self.tenancy.is_held()
     }
 }
 
@@ -76,166 +58,24 @@ impl Delivery {
         if !self.hold_house(memory, now.monotonic) {
             return;
         }
-        self.poll(now.monotonic, effects);
         self.set_gauges(memory, now, effects);
         self.audit(memory, now.monotonic, effects);
     }
 
     /// Takes or renews the house's lease.
     fn hold_house(&mut self, memory: &dyn SharedMemory, now: Monotonic) -> bool {
-        let is_ours = self.housekeeping.held_until.is_some();
-        let must_yield = self.thread == Thread::Unknown && self.a_worker_lives(memory, now);
-        if now < self.housekeeping.away_until || must_yield {
-            self.leave_house(memory, now);
-            return false;
+        let applicant = self.applicant(memory, now);
+        let is_held = self.housekeeping.tenancy.hold(memory, &self.keys.housekeeping(), applicant, now);
+        if !is_held {
+            let tenancy = std::mem::take(&mut self.housekeeping.tenancy);
+            self.housekeeping = Housekeeping { tenancy, ..Housekeeping::default() };
         }
-        if self.housekeeping.held_until.is_some_and(|until| until > now.after(Millis(LEASE.0 / 2))) {
-            return true;
-        }
-        let wait = if is_ours || self.thread == Thread::Worker { Millis::ZERO } else { IDLE_WAIT };
-        let has_waited = self.housekeeping.vacant_since.is_some_and(|since| now.since(since) >= wait);
-        let (vm, until) = (self.vm, now.after(LEASE));
-        let outcome = update(memory, &self.keys.housekeeping(), |bytes| {
-            let found = bytes.and_then(|bytes| Lease::decode(bytes).ok()).filter(|lease| lease.until > now);
-            match found {
-                Some(lease) if lease.holder != vm => Change::Keep(Tenure::Others),
-                None if !is_ours && !has_waited => Change::Keep(Tenure::Vacant),
-                Some(_) | None => Change::Write(Lease { holder: vm, until }.encode(), Tenure::Mine),
-            }
-        });
-        self.housekeeping.held_until = (outcome == Ok(Tenure::Mine)).then_some(until);
-        self.housekeeping.vacant_since = match outcome {
-            Ok(Tenure::Vacant) => self.housekeeping.vacant_since.or(Some(now)),
-            Ok(Tenure::Mine | Tenure::Others) | Err(_) => None,
-        };
-        if self.housekeeping.held_until.is_none() {
-            self.forget_house_work();
-        }
-        self.housekeeping.held_until.is_some()
-    }
-
-    fn forget_house_work(&mut self) {
-        let away_until = self.housekeeping.away_until;
-        let vacant_since = self.housekeeping.vacant_since;
-        self.housekeeping = Housekeeping { away_until, vacant_since, ..Housekeeping::default() };
+        is_held
     }
 
     /// Gives the house back: its lease ends now.
     pub(super) fn leave_house(&mut self, memory: &dyn SharedMemory, now: Monotonic) {
-        if self.housekeeping.held_until.is_none() {
-            return;
-        }
-        self.forget_house_work();
-        let vm = self.vm;
-        let outcome = update(memory, &self.keys.housekeeping(), |bytes| {
-            match bytes.and_then(|bytes| Lease::decode(bytes).ok()) {
-                Some(lease) if lease.holder == vm => Change::Write(Lease { until: now, ..lease }.encode(), ()),
-                Some(_) | None => Change::Keep(()),
-            }
-        });
-        // If it cannot be given back, it runs out.
-        outcome.unwrap_or_default();
-    }
-
-    /// Asks the active source once per interval; a question that is still out is not asked again.
-    fn poll(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
-        let health = &self.config.health;
-        if self.housekeeping.polled_at.is_some_and(|at| now.since(at) < health.interval) {
-            return;
-        }
-        self.housekeeping.polled_at = Some(now);
-        match health.source {
-            HealthSource::Passive => {}
-            HealthSource::HealthCheckFilter => self.poll_health_checks(effects),
-            HealthSource::Admin => {
-                if !std::mem::replace(&mut self.housekeeping.asked_admin, true) {
-                    effects.push(self.question(Call::AdminStats, health::ADMIN_PATH.to_owned()));
-                }
-            }
-        }
-    }
-
-    fn poll_health_checks(&mut self, effects: &mut Vec<Effect>) {
-        for (place, cluster) in self.names.iter().enumerate() {
-            let Ok(place) = u16::try_from(place) else { return };
-            let destination = DestinationIndex(place);
-            if self.housekeeping.asked.insert(destination) {
-                let path = health::health_check_path(&self.config.health, cluster);
-                effects.push(self.question(Call::HealthCheck(destination), path));
-            }
-        }
-    }
-
-    fn question(&self, call: Call, path: String) -> Effect {
-        let health = &self.config.health;
-        Effect::Dispatch(Box::new(Dispatch {
-            call,
-            cluster: health.cluster.clone(),
-            headers: health::request(health, path),
-            body: Vec::new(),
-            timeout: health::timeout(health),
-        }))
-    }
-
-    /// A question could not even be sent.
-    pub(super) fn poll_failed(&mut self, memory: &dyn SharedMemory, call: Call, now: Monotonic) {
-        match call {
-            Call::HealthCheck(destination) => {
-                self.housekeeping.asked.remove(&destination);
-            }
-            Call::AdminStats => self.housekeeping.asked_admin = false,
-            Call::Attempt(_) => {}
-        }
-        self.unreachable(memory, now);
-    }
-
-    fn unreachable(&mut self, memory: &dyn SharedMemory, now: Monotonic) {
-        self.housekeeping.failed_polls = self.housekeeping.failed_polls.saturating_add(1);
-        if self.housekeeping.failed_polls >= FAILED_POLLS_MAX {
-            self.leave_house(memory, now);
-            self.housekeeping.away_until = now.after(STAY_AWAY);
-        }
-    }
-
-    pub(super) fn health_checked(
-        &mut self,
-        memory: &dyn SharedMemory,
-        destination: DestinationIndex,
-        reply: &Reply<'_>,
-        now: Monotonic,
-    ) {
-        self.housekeeping.asked.remove(&destination);
-        self.polled(memory, destination, health::read_health_check(&reply.headers), now);
-    }
-
-    pub(super) fn admin_answered(&mut self, memory: &dyn SharedMemory, reply: &Reply<'_>, now: Monotonic) {
-        self.housekeeping.asked_admin = false;
-        if reply.headers.first(":status") != Some(b"200") {
-            return self.unreachable(memory, now);
-        }
-        let text = (reply.body)();
-        let percent = self.config.health.healthy_percent_min;
-        let polls: Vec<Poll> =
-            self.names.iter().map(|cluster| health::read_admin_stats(&text, cluster, percent)).collect();
-        for (place, poll) in (0..).zip(polls) {
-            self.polled(memory, DestinationIndex(place), poll, now);
-        }
-    }
-
-    fn polled(&mut self, memory: &dyn SharedMemory, destination: DestinationIndex, poll: Poll, now: Monotonic) {
-        match poll {
-            Poll::Says(verdict) => {
-                self.housekeeping.failed_polls = 0;
-                let before = self.observation(memory, destination);
-                let observation = Observation::following(before, verdict, now);
-                // The housekeeper is the only writer; a second one for a moment says the same.
-                memory
-                    .set(&self.keys.verdict(destination), &observation.encode(), Expect::Anything)
-                    .unwrap_or_default();
-            }
-            Poll::Unknown => self.housekeeping.failed_polls = 0,
-            Poll::Unreachable => self.unreachable(memory, now),
-        }
+        self.housekeeping.tenancy.leave(memory, &self.keys.housekeeping(), self.vm, now);
     }
 
     fn set_gauges(&mut self, memory: &dyn SharedMemory, now: Now, effects: &mut Vec<Effect>) {
@@ -370,11 +210,4 @@ impl Audit {
             self.counted.dead_bytes = ByteCount(self.counted.dead_bytes.0.saturating_add(head.charge.0));
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tenure {
-    Mine,
-    Others,
-    Vacant,
 }

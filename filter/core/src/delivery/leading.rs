@@ -17,7 +17,7 @@ use crate::courier::Courier;
 use crate::destination::standing;
 use crate::effect::{Effect, Level};
 use crate::keys::Keys;
-use crate::memory::{Change, SharedMemory, update};
+use crate::memory::{Change, Expect, SharedMemory, update};
 use crate::slot::{DestinationIndex, Epoch, SlotState};
 use crate::store::Now;
 use crate::units::{ClusterName, Millis, Monotonic};
@@ -42,9 +42,17 @@ impl Delivery {
         if self.names_version == Some(value.cas) {
             return;
         }
-        if let Ok(names) = decode_destinations(&value.bytes) {
-            self.names = names;
-            self.names_version = Some(value.cas);
+        match decode_destinations(&value.bytes) {
+            Ok(names) => {
+                self.names = names;
+                self.names_version = Some(value.cas);
+            }
+            // Whoever still knows the table writes it anew; after a conflict another one did.
+            Err(_) if !self.names.is_empty() => {
+                let table = encode_destinations(&self.names);
+                memory.set(&self.keys.destinations(), &table, Expect::Version(value.cas)).unwrap_or_default();
+            }
+            Err(_) => {}
         }
     }
 
@@ -294,6 +302,7 @@ impl Delivery {
             self.resign(memory, destination, now);
         }
         self.leave_house(memory, now);
+        self.leave_polling(memory, now);
     }
 
     pub(super) fn leadership(&self, memory: &dyn SharedMemory, destination: DestinationIndex) -> Option<Leadership> {

@@ -5,6 +5,7 @@
 //!       ├─ look around: destinations, leases, trouble     (leading)
 //!       ├─ sweep: a few slots, round and round            (sweep)
 //!       ├─ each destination that I lead: hints, state     (leading)  ──> send what is due   (sending)
+//!       ├─ ask the health source, if I hold that lease    (polling)
 //!       └─ housekeeping, if I hold its lease              (housekeeping)
 //! answer ── settle, then send the next at once            (sending)
 //! ```
@@ -13,8 +14,10 @@
 
 mod housekeeping;
 mod leading;
+mod polling;
 pub mod sending;
 mod sweep;
+mod tenancy;
 
 use crate::cells::{Evidence, PublishedState, Rule, VmId};
 use crate::classify::Sign;
@@ -28,9 +31,11 @@ use crate::slot::DestinationIndex;
 use crate::store::{Now, Store};
 use crate::units::{ClusterName, Millis, Monotonic};
 use housekeeping::Housekeeping;
+use polling::Polling;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use sweep::Sweep;
+use tenancy::{Applicant, Workers};
 
 pub use leading::LEASE;
 
@@ -94,6 +99,7 @@ pub struct Delivery {
     no_host_told: BTreeMap<DestinationIndex, Monotonic>,
     sweep: Sweep,
     housekeeping: Housekeeping,
+    polling: Polling,
 }
 
 impl Delivery {
@@ -121,6 +127,7 @@ impl Delivery {
             no_host_told: BTreeMap::new(),
             sweep: Sweep::default(),
             housekeeping: Housekeeping::default(),
+            polling: Polling::default(),
         }
     }
 
@@ -173,6 +180,7 @@ impl Delivery {
                 self.look_around(memory, now.monotonic);
                 self.sweep_some(memory, now, &mut effects);
                 self.lead(memory, now, &mut effects);
+                self.poll(memory, now.monotonic, &mut effects);
                 self.keep_house(memory, now, &mut effects);
             }
             Standing::Retired | Standing::Stopped => self.resign_all(memory, now.monotonic),
@@ -248,6 +256,12 @@ impl Delivery {
             // Any worker's word will do, so there is nothing to conflict with.
             memory.set(&self.keys.worker_alive(), &now.0.to_le_bytes(), Expect::Anything).unwrap_or_default();
         }
+    }
+
+    /// This VM as it applies for a duty.
+    fn applicant(&self, memory: &dyn SharedMemory, now: Monotonic) -> Applicant {
+        let workers = if self.a_worker_lives(memory, now) { Workers::Live } else { Workers::Silent };
+        Applicant { vm: self.vm, thread: self.thread, workers }
     }
 
     /// Whether some worker was alive lately.

@@ -36,7 +36,9 @@ impl Delivery {
                 self.calls.insert(token, call);
             }
             (Err(answer), Call::Attempt(attempt)) => self.settle(memory, &attempt, answer, now, &mut effects),
-            (Err(_), Call::HealthCheck(_) | Call::AdminStats) => self.poll_failed(memory, call, now.monotonic),
+            (Err(_), Call::HealthCheck(_) | Call::AdminStats) => {
+                self.poll_failed(memory, call, now.monotonic, &mut effects)
+            }
         }
         effects
     }
@@ -53,8 +55,10 @@ impl Delivery {
         match self.calls.remove(&token) {
             None => {}
             Some(Call::Attempt(attempt)) => self.settle(memory, &attempt, read_reply(reply), now, &mut effects),
-            Some(Call::HealthCheck(destination)) => self.health_checked(memory, destination, reply, now.monotonic),
-            Some(Call::AdminStats) => self.admin_answered(memory, reply, now.monotonic),
+            Some(Call::HealthCheck(destination)) => {
+                self.health_checked(memory, destination, reply, now.monotonic, &mut effects)
+            }
+            Some(Call::AdminStats) => self.admin_answered(memory, reply, now.monotonic, &mut effects),
         }
         effects
     }

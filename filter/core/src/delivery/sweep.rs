@@ -108,7 +108,8 @@ impl Delivery {
     }
 
     fn give_up(&self, memory: &dyn SharedMemory, ticket: Ticket, head: &Head) {
-        match self.store(memory).discard(ticket, |found| found == head) {
+        // Without a receipt: its filler may be slow and not dead, and what it wrote may yet be promised.
+        match self.store(memory).free(ticket, |found| found == head) {
             // Gone: its filler was alive after all, or another VM gave it up.
             Ok(_) | Err(Gone) => {}
         }

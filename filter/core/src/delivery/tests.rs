@@ -99,6 +99,22 @@ fn a_probe_is_one_message_and_the_next_probe_is_another() {
     world.check_books();
 }
 
+/// Found by chaos: the probe went out beside a window that was full of hanging attempts.
+#[test]
+fn a_probe_needs_room_in_the_window_too() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.receiver(|asked| (Answers::Status(200), if asked.at < 4_000 { 9_000 } else { 20 }));
+    world.store(1, "orders", 1..6);
+    world.pass_until(3_000, |world| world.asked.len() == 3);
+    world.witness(1, "orders", Sign::NoHealthyHost);
+    world.pass(6_000);
+    assert_eq!(world.published("orders"), Some(PublishedState::Probing), "{}", world.state());
+    assert_eq!(world.asked.len(), 3, "{}", world.state());
+    world.pass_until(10_000, |world| world.queued() == 0);
+    world.check_delivered_once(1..6);
+    world.check_books();
+}
+
 #[test]
 fn any_answer_but_429_and_503_ends_probing() {
     for (status, expected_down) in [(200, false), (400, false), (500, false), (404, false), (429, true), (503, true)] {
@@ -455,7 +471,7 @@ fn health_listener(healthy: impl Fn(u64) -> bool + 'static) -> impl FnMut(&Asked
 #[test]
 fn envoys_health_checks_rule_and_delivery_begins_soon_after_they_say_healthy() {
     let mut world = World::new(2, &config(HEALTH_CHECKED));
-    world.health(health_listener(|at| at < 5_000 || at >= 40_000));
+    world.health(health_listener(|at| !(5_000..40_000).contains(&at)));
     world.receiver(away_until(40_000));
     world.pass(6_500);
     assert_eq!(world.published("orders"), Some(PublishedState::Down), "{}", world.state());
@@ -741,13 +757,14 @@ fn check_after_death(world: &World, promised: &[u32], doubtful: &[u32], story: &
     assert_eq!(world.queued() + world.dead(), 0, "{story}{}", world.state());
     world.check_ledger();
     let hints = world.memory.queue_length(&Keys::of(b"world").free_slots());
-    assert_eq!(hints, world.heads().len(), "{story}: one hint per free slot{}", world.state());
+    let slots = Ledger::read(&world.memory, &Keys::of(b"world").ledger()).unwrap().slots;
+    assert_eq!(u32::try_from(hints), Ok(slots), "{story}: one hint per free slot{}", world.state());
 }
 
 /// What VM 1 does before `CUT_UNTIL` is cut short; the others stand still until then.
 const CUT_UNTIL: u64 = 6_000;
 const BRIEF: &str = r#"{"match": {"clusters": ["orders"]},
-    "redelivery": {"timeout": "1s", "backoff": {"initial": "500ms"}, "window": {"initial": 3, "max": 3}}}"#;
+    "redelivery": {"tick": "250ms", "timeout": "1s", "backoff": {"initial": "500ms"}, "window": {"initial": 3, "max": 3}}}"#;
 
 /// A world in which VM 1 is alone until [`CUT_UNTIL`] and dies after `cut` changes. It leads, keeps house, sends.
 fn world_with_a_doomed_vm(cut: u32, settings: &Config) -> World {
@@ -932,7 +949,7 @@ impl Chaos {
     fn store_one(&mut self, vm: usize) {
         let number = self.next_number;
         self.next_number += 1;
-        let to = if number % 2 == 0 { "orders" } else { "stock" };
+        let to = if number.is_multiple_of(2) { "orders" } else { "stock" };
         if self.random.up_to(3) == 0 {
             if let Some(Ok(ticket)) = self.world.try_open(vm, to, number) {
                 self.promised.push(number);
@@ -1022,5 +1039,5 @@ fn chaos_loses_nothing_and_repeats_only_what_a_dead_vm_had_out() {
     }
 }
 
-/// More of them found nothing more; each is a second and a half of a debug build.
-const CHAOS_SEEDS: u64 = 40;
+/// 600 of them found one fault (see `a_probe_needs_room_in_the_window_too`); a run of all tests has no time for so many.
+const CHAOS_SEEDS: u64 = 3;
