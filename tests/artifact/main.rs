@@ -9,7 +9,7 @@ use wasmtime::{Engine, ExternType, Module};
 /// Every import as `module.name`, sorted: the host calls that a capability restriction must allow.
 const IMPORTS: &str = include_str!("imports.txt");
 
-/// What Envoy looks for. Callbacks that the filter does not need are absent on purpose: the host then does not call them.
+/// What Envoy looks for. Callbacks that the filter does not need are absent on purpose: the host does not call them.
 const EXPORTS: &[&str] = &[
     "memory",
     "proxy_abi_version_0_2_1",
@@ -75,7 +75,8 @@ fn it_names_no_place_of_the_machine_that_built_it() {
     let folders =
         [std::env::var("HOME").ok(), std::env::var("CARGO_HOME").ok(), workspace().to_str().map(str::to_owned)];
     let homes = ["/home/", "/Users/", ".cargo/registry"].map(str::to_owned);
-    for folder in folders.into_iter().flatten().chain(homes).filter(|folder| folder.len() > 1) {
+    let folders = folders.into_iter().flatten().filter(|folder| folder.len() > 1).map(|folder| format!("{folder}/"));
+    for folder in folders.chain(homes) {
         let found = bytes.windows(folder.len()).position(|window| window == folder.as_bytes());
         assert_eq!(found, None, "the module names {folder}");
     }

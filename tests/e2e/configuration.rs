@@ -74,7 +74,10 @@ fn not_in_this_build() -> Vec<Fault> {
         (json!({"trust": {"from_senders": true}}), &["trust"]),
         (json!({"trust": {"from_receivers": true}}), &["trust"]),
         (
-            json!({"capture": {"drop_headers": []}, "durable": {"etcd": {"cluster": "etcd", "prefix": "/r/", "timeout": "2s"}}}),
+            json!({
+                "capture": {"drop_headers": []},
+                "durable": {"etcd": {"cluster": "etcd", "prefix": "/r/", "timeout": "2s"}},
+            }),
             &["durable"],
         ),
         (json!({"metrics": {"labels": "envoy"}}), &["metrics"]),

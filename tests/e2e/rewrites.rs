@@ -1,7 +1,7 @@
 //! A redelivery looks as the router would have made it (CONTRACT, sections 3 `capture.as` and 4).
 //!
-//! The oracle is a live twin: the same request is sent once while the receiver is well and once while it is not, and the
-//! receiver must not be able to tell the two apart but for our own headers.
+//! The oracle is a live twin: the same request is sent once while the receiver is well and once while it is not, and
+//! the receiver must not be able to tell the two apart but for our own headers.
 
 use redeliver_tests::compare::{essence, same_request, same_rewritten_request};
 use redeliver_tests::{Bootstrap, Destination, Envoy, Filter, Receiver, Request, Route, SOON};

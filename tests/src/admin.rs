@@ -167,8 +167,8 @@ impl Metrics {
         self.values.keys().chain(self.histograms.keys()).map(String::as_str).collect()
     }
 
-    /// Whether nothing is on its way and every stored message is accounted for (CONTRACT section 9: stored = delivered +
-    /// dead + dead_expired + removed + queued). Gauges may lag behind counters by a tick, so neither alone is enough.
+    /// Whether nothing is on its way and every stored message is accounted for (CONTRACT section 9: stored =
+    /// delivered + dead + dead_expired + removed + queued). Gauges may lag behind counters by a tick, so neither alone is enough.
     pub fn at_rest(&self) -> bool {
         let settled = self.delivered() + self.dead() + self.dead_expired() + self.removed();
         self.queued() == 0 && self.in_flight() == 0 && self.stored() == settled

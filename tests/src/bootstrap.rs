@@ -8,8 +8,8 @@
 //!   admin port                                                            <── cluster admin_api
 //! ```
 //!
-//! Every Envoy has the plain listener: what the filter must leave alone is compared with what it does there. The builder
-//! makes values and files; it never starts a process (`envoy.rs`) and knows no default of the filter's configuration.
+//! Every Envoy has the plain listener: what the filter must leave alone is compared with what it does there. The
+//! builder makes values and files; it never starts a process (`envoy.rs`) and knows no default of the filter's configuration.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -74,7 +74,8 @@ impl Destination {
         });
         if self.check == HealthCheck::Active {
             cluster["health_checks"] = json!([{
-                "timeout": "1s", "interval": "0.2s", "no_traffic_interval": "0.2s", "no_traffic_healthy_interval": "0.2s",
+                "timeout": "1s", "interval": "0.2s",
+                "no_traffic_interval": "0.2s", "no_traffic_healthy_interval": "0.2s",
                 "unhealthy_threshold": 1, "healthy_threshold": 1, "http_health_check": {"path": "/healthz"},
             }]);
         }
@@ -191,7 +192,7 @@ impl Filter {
         Filter { config, module: Module::Shipped, wrapping: Wrapping::StringValue, hold_option: HoldOption::Given }
     }
 
-    /// Protects everything below `/`, redelivers at test speed, and then as `patch` says (objects merge, `null` removes).
+    /// Protects everything below `/`, redelivers at test speed, then as `patch` says (objects merge, `null` removes).
     pub fn quick(patch: Value) -> Filter {
         let mut config = json!({
             "match": {"path_prefixes": ["/"]},

@@ -6,7 +6,6 @@
 //! | x-envoy-*                                    | Envoy's notes to itself, rebuilt on each hop                     |
 //! | x-redeliver-*, idempotency-key               | ours; each test that is about them looks at them by name         |
 //! | x-request-id                                 | one per request, so it differs between twins; see `same_request` |
-//! | x-forwarded-for                              | Envoy's dispatch appends its own address to a redelivery         |
 //!
 //! Everything else, order and repetition included, must be byte-equal.
 
@@ -17,15 +16,8 @@ use crate::wire::Headers;
 /// The headers of a request that every copy of it must carry in the same order.
 pub fn lasting(headers: &Headers) -> Headers {
     headers.without(|name| {
-        matches!(
-            name,
-            "content-length"
-                | "transfer-encoding"
-                | "connection"
-                | "idempotency-key"
-                | "x-request-id"
-                | "x-forwarded-for"
-        ) || name.starts_with("x-envoy-")
+        matches!(name, "content-length" | "transfer-encoding" | "connection" | "idempotency-key" | "x-request-id")
+            || name.starts_with("x-envoy-")
             || name.starts_with("x-redeliver-")
     })
 }

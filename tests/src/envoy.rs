@@ -4,8 +4,8 @@
 //!   folder/  envoy.json  listeners.json (watched)  envoy.log  main.access  plain.access
 //! ```
 //!
-//! When a test fails, dropping the Envoy prints the tail of its log and the filter's metrics. It never touches a process
-//! that it did not start.
+//! When a test fails, dropping the Envoy prints the tail of its log and the filter's metrics. It never touches a
+//! process that it did not start.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -95,6 +95,16 @@ impl Bootstrap {
 
     /// Starts Envoy; how it ended if it did not come up.
     pub async fn try_start(self) -> Result<Envoy, Ending> {
+        loop {
+            match self.clone().start_once().await {
+                // Another test process took one of the ports in the moment before Envoy did.
+                Err(ending) if ending.log.contains("Address already in use") => {}
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn start_once(self) -> Result<Envoy, Ending> {
         let permit = ENVOYS.acquire().await.expect("the semaphore is never closed");
         let folder = tempfile::Builder::new().prefix("redeliver-e2e-").tempdir().expect("a temporary folder");
         let ports = Ports { main: free_port(), plain: free_port(), admin: free_port() };

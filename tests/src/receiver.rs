@@ -163,8 +163,9 @@ impl Receiver {
             script: Mutex::new(Box::new(|_| Reply::status(200))),
             health: Mutex::new(200),
         };
-        let receiver = Receiver { port: free_port(), shared: Arc::new(shared), presence: Mutex::new(Presence::Away) };
-        receiver.come_back().await;
+        let (port, listener) = listen_anywhere().await;
+        let receiver = Receiver { port, shared: Arc::new(shared), presence: Mutex::new(Presence::Away) };
+        receiver.serve(listener);
         receiver
     }
 
@@ -259,7 +260,10 @@ impl Receiver {
     /// The next instance: listens on the same port. What was recorded and scripted stays.
     pub async fn come_back(&self) {
         self.refuse().await;
-        let listener = TcpListener::bind(self.address()).await.expect("the port stayed ours");
+        self.serve(TcpListener::bind(self.address()).await.expect("the port stayed ours"));
+    }
+
+    fn serve(&self, listener: TcpListener) {
         let (mood, watcher) = watch::channel(Mood::Serving);
         let task = tokio::spawn(accept(listener, Arc::clone(&self.shared), mood.clone(), watcher));
         *locked(&self.presence) = Presence::Serving { task, mood };
@@ -278,6 +282,16 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         if let Presence::Serving { task, .. } = self.take_presence() {
             task.abort();
+        }
+    }
+}
+
+/// Another test process may take a free port in the moment before we do.
+async fn listen_anywhere() -> (u16, TcpListener) {
+    loop {
+        let port = free_port();
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            return (port, listener);
         }
     }
 }

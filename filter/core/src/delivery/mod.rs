@@ -192,7 +192,22 @@ impl Delivery {
     pub fn stop(&mut self, memory: &dyn SharedMemory, now: Monotonic) -> bool {
         self.standing = Standing::Stopped;
         self.resign_all(memory, now);
+        self.give_back_rule(memory);
         self.has_calls()
+    }
+
+    /// A configuration that goes makes room at once for one that was there before it: Envoy does not configure a root
+    /// context again when a listener returns to its earlier configuration.
+    fn give_back_rule(&self, memory: &dyn SharedMemory) {
+        let outcome =
+            update(memory, &self.keys.rule(), |bytes| match bytes.and_then(|bytes| Rule::decode(bytes).ok()) {
+                Some(rule) if rule.digest == self.digest => {
+                    Change::Write(Rule { seen_at: Monotonic(0), ..rule }.encode(), ())
+                }
+                Some(_) | None => Change::Keep(()),
+            });
+        // If it cannot be given back, it fades.
+        outcome.unwrap_or_default();
     }
 
     /// Whether redeliveries are still out from here.
