@@ -1,0 +1,79 @@
+//! The benchmarks. Each starts its own Envoys, measures in turns, and gives lines of the table; none judges.
+//!
+//! | row           | module    | candidates                                     | what is read                    |
+//! | ------------- | --------- | ---------------------------------------------- | ------------------------------- |
+//! | `post`, `get` | `success` | ours, a do-nothing filter, no filter           | processor time of each Envoy    |
+//! | `store`       | `outage`  | ours, Envoy's buffer filter                    | the same                        |
+//! | `drain`       | `drain`   | ours with 1 worker and with 3                  | the receiver's count, and both  |
+//! | `first`       | `first`   | ours                                           | Envoy's event log, the receiver |
+
+mod drain;
+mod first;
+mod outage;
+mod success;
+mod turns;
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::bootstrap::Candidate;
+use crate::failure::Failure;
+use crate::options::{Extent, Options, Row};
+use crate::report::Line;
+
+/// Measures one row.
+pub async fn measure(row: Row, options: &Options) -> Result<Vec<Line>, Failure> {
+    match row {
+        Row::Post => success::post(options).await,
+        Row::Get => success::get(options).await,
+        Row::Store => outage::measure(options).await,
+        Row::Drain => drain::measure(options).await,
+        Row::First => first::measure(options).await,
+    }
+}
+
+/// How often and how long a row measures.
+struct Size {
+    /// Turns: each candidate once.
+    pairs: usize,
+    /// Requests or messages of each candidate per turn.
+    requests: u64,
+}
+
+impl Size {
+    fn of(row: Row, extent: Extent) -> Size {
+        // Long enough that a pause of the machine (some 10 ms) is lost in a batch, short enough that the machine is much
+        // the same for all candidates of a turn.
+        let (pairs, requests) = match (row, extent) {
+            (Row::Post | Row::Get | Row::Store, Extent::Whole) => (9, 20_000),
+            (Row::Post | Row::Get | Row::Store, Extent::Quick) => (5, 10_000),
+            (Row::Drain, Extent::Whole) => (5, 20_000),
+            (Row::Drain, Extent::Quick) => (2, 10_000),
+            (Row::First, Extent::Whole) => (11, 10),
+            (Row::First, Extent::Quick) => (5, 10),
+        };
+        Size { pairs, requests }
+    }
+}
+
+/// Our filter: protects everything but what its defaults leave out, and as `more` says.
+fn ours<'a>(module: &'a Path, more: Value) -> Candidate<'a> {
+    let mut config = json!({"match": {"path_prefixes": ["/"]}});
+    redeliver_tests::bootstrap::merge(&mut config, more);
+    Candidate::Wasm { module, config }
+}
+
+/// Asks Envoy's health checks five times a second, and lets a backlog be as large as a row makes it.
+fn during_an_outage() -> Value {
+    json!({
+        "health": {"source": "health_check_filter", "interval": "200ms", "stable_for": "0s"},
+        "store": {"max_messages": 1_000_000, "max_bytes": "4GiB"},
+        "redelivery": {"window": {"max": 64}},
+    })
+}
+
+/// Progress, for whoever waits.
+fn say(line: &str) {
+    eprintln!("{line}");
+}

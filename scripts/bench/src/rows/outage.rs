@@ -1,0 +1,44 @@
+//! Storing under outage: no healthy host, and every POST is stored. The yardstick waits for the whole body too and then
+//! lets Envoy say 503: the least that any way of keeping the connection costs.
+
+use redeliver_tests::ports::free_port;
+
+use super::turns::{Contender, cpu_per_request, requests_in_all};
+use super::{Size, during_an_outage, ours};
+use crate::bootstrap::{CLUSTER, Candidate, Health, proxy};
+use crate::envoy::{Envoy, Workers};
+use crate::failure::Failure;
+use crate::load::Load;
+use crate::options::{Options, Row};
+use crate::report::{Bar, Line};
+
+/// One line.
+pub async fn measure(options: &Options) -> Result<Vec<Line>, Failure> {
+    let stored = ours(&options.wasm, during_an_outage());
+    let candidates = [("ours, 202", stored, 202), ("buffer filter, 503", Candidate::Buffer, 503)];
+    let mut contenders = Vec::new();
+    for (name, candidate, answer) in &candidates {
+        // Nobody ever listens there.
+        let (port, absent) = (free_port(), free_port());
+        let document = |folder: &std::path::Path| {
+            let events = folder.join("health.log");
+            proxy(port, candidate, absent, &Health::Checked { port: absent, events: &events })
+        };
+        let envoy = Envoy::start(name, &options.envoy, Workers(1), document).await?;
+        envoy.wait_stat(&format!("cluster.{CLUSTER}.membership_healthy"), 0).await?;
+        contenders.push(Contender { name, envoy, port, load: Load::post(*answer) });
+    }
+    let size = Size::of(Row::Store, options.extent);
+    let figures = cpu_per_request(Row::Store.name(), &contenders, &size).await?;
+    // What was answered 202 by anybody else would not be a stored message.
+    contenders[0].envoy.wait_stat("wasmcustom.redeliver_stored_total", requests_in_all(&size)).await?;
+    let [ours, yardstick] = [figures[0].clone(), figures[1].clone()];
+    Ok(vec![Line {
+        row: Row::Store.name(),
+        what: "1 KiB POST, no healthy host: ours 202 / buffer filter 503",
+        unit: "us",
+        ours,
+        yardstick: Some(yardstick),
+        bar: Bar::Ratio { bar: 2.3, aim: 1.8 },
+    }])
+}

@@ -1,0 +1,62 @@
+//! Measuring in turns: A B C, C B A, A B C ... so that whatever else the machine does meets all candidates alike.
+
+use super::{Size, say};
+use crate::envoy::Envoy;
+use crate::failure::Failure;
+use crate::figures::{Figures, Short};
+use crate::load::Load;
+
+/// V8 compiles hot functions anew after some thousand calls; before that a filter costs a multiple.
+const WARM_UP_REQUESTS: u64 = 10_000;
+
+/// One candidate: an Envoy that is up, where it listens, and what to send.
+pub struct Contender {
+    /// For progress lines.
+    pub name: &'static str,
+    /// The process whose time counts.
+    pub envoy: Envoy,
+    /// Where it listens.
+    pub port: u16,
+    /// What it gets.
+    pub load: Load,
+}
+
+/// What one contender gets in all.
+pub const fn requests_in_all(size: &Size) -> u64 {
+    WARM_UP_REQUESTS + size.requests * size.pairs as u64
+}
+
+/// Processor time per request in microseconds of each contender, one sample per turn.
+pub async fn cpu_per_request(row: &str, contenders: &[Contender], size: &Size) -> Result<Vec<Figures>, Failure> {
+    for contender in contenders {
+        say(&format!("{row}: warming up, {}", contender.name));
+        contender.load.run(contender.port, WARM_UP_REQUESTS).await?;
+    }
+    let mut samples = vec![Figures::default(); contenders.len()];
+    for turn in 0..size.pairs {
+        let mut order: Vec<_> = contenders.iter().zip(&mut samples).collect();
+        if turn % 2 == 1 {
+            order.reverse();
+        }
+        for (contender, figures) in order {
+            figures.0.push(one_batch(contender, size.requests).await?);
+        }
+        say(&format!("{row}: turn {} of {}: {}", turn + 1, size.pairs, last_turn(contenders, &samples)));
+    }
+    Ok(samples)
+}
+
+async fn one_batch(contender: &Contender, requests: u64) -> Result<f64, Failure> {
+    let before = contender.envoy.cpu()?;
+    contender.load.run(contender.port, requests).await?;
+    let after = contender.envoy.cpu()?;
+    Ok((after.0 - before.0) / requests as f64)
+}
+
+fn last_turn(contenders: &[Contender], samples: &[Figures]) -> String {
+    let figures = contenders.iter().zip(samples).map(|(contender, figures)| {
+        let last = figures.0.last().copied().unwrap_or(f64::NAN);
+        format!("{} {} us", contender.name, Short(last))
+    });
+    figures.collect::<Vec<_>>().join(", ")
+}
