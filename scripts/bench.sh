@@ -3,7 +3,8 @@
 #
 # What redeliver costs a real Envoy, as ratios to yardsticks measured in turns with it (scripts/bench/ is the program;
 # its --help names the rows). Builds the filter and the yardstick, gets the pinned Envoy. A table on stdout, progress on
-# stderr, JSON in cargo's target folder. A whole run takes some 10 minutes, --quick under 3. Reports, never judges.
+# stderr, JSON in cargo's target folder. Once built, a whole run takes some 5 minutes, --quick under 3. It reports, and
+# never judges.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

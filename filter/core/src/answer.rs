@@ -32,6 +32,8 @@ pub enum Answer {
 pub enum EnvoyReply {
     /// No connection came about.
     NotReached,
+    /// It would not ask: no host, no room in a circuit breaker, no route.
+    NotAsked,
     /// The headers cannot be put on the wire.
     InvalidHeader,
     /// Anything else: the request may have been processed. Carries the status.
@@ -42,19 +44,17 @@ impl EnvoyReply {
     /// Reads a reply of Envoy.
     #[must_use]
     pub fn read(status: u16, text: &[u8]) -> Self {
-        const NOT_REACHED: [&[u8]; 6] = [
-            b"connection failure",
-            b"connection timeout",
-            b"no healthy upstream",
-            b"overflow",
-            b"no cluster match",
-            b"no route",
-        ];
+        const NOT_REACHED: [&[u8]; 2] = [b"connection failure", b"connection timeout"];
+        const NOT_ASKED: [&[u8]; 4] = [b"no healthy upstream", b"overflow", b"no cluster match", b"no route"];
         let says = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
         if says(b"invalid header") {
             return Self::InvalidHeader;
         }
-        if status == 503 && NOT_REACHED.into_iter().any(says) { Self::NotReached } else { Self::InDoubt(status) }
+        match status {
+            503 if NOT_REACHED.into_iter().any(says) => Self::NotReached,
+            503 if NOT_ASKED.into_iter().any(says) => Self::NotAsked,
+            _ => Self::InDoubt(status),
+        }
     }
 }
 
@@ -109,6 +109,7 @@ pub const fn read(answer: Answer) -> Reading {
     let (fate, contact, status) = match answer {
         Answer::Received(status) => (fate_of(status), contact_of(status), status),
         Answer::Envoy(EnvoyReply::NotReached) => (Fate::NotReached, Contact::NotReached, 503),
+        Answer::Envoy(EnvoyReply::NotAsked) => (Fate::NotReached, Contact::NotAsked, 503),
         Answer::Envoy(EnvoyReply::InvalidHeader) => (Fate::Unsendable, Contact::Nothing, 503),
         Answer::Envoy(EnvoyReply::InDoubt(status)) => (Fate::Failed, Contact::Trouble, status),
         Answer::BrokenOff => (Fate::Failed, Contact::Trouble, 0),
@@ -159,7 +160,7 @@ mod tests {
         let cut = b"upstream connect error or disconnect/reset before headers. reset reason: connection termination";
         let cases: [(u16, &[u8], EnvoyReply); 6] = [
             (503, refused, EnvoyReply::NotReached),
-            (503, b"no healthy upstream", EnvoyReply::NotReached),
+            (503, b"no healthy upstream", EnvoyReply::NotAsked),
             (503, cut, EnvoyReply::InDoubt(503)),
             (504, b"upstream request timeout", EnvoyReply::InDoubt(504)),
             (502, b"protocol error", EnvoyReply::InDoubt(502)),

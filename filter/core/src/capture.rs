@@ -142,6 +142,15 @@ impl Capture {
         start
     }
 
+    /// Whether a copy of the body, or of a part of it, is kept here.
+    #[must_use]
+    pub fn has_copy(&self) -> bool {
+        match &self.body {
+            Body::Held(_) | Body::Passing(_) | Body::Complete(_) => true,
+            Body::TooLarge | Body::Left | Body::NoRoom | Body::Trailers => false,
+        }
+    }
+
     /// How much of the body has come while it is held.
     #[must_use]
     pub fn held_bytes(&self) -> Option<ByteCount> {

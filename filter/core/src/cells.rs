@@ -5,12 +5,12 @@
 //! | destinations | any VM that meets a new one | a number for each cluster name; never shrinks |
 //! | leadership | the leader of that destination | lease and epoch; state for `hold_while_down`; figures for the gauges |
 //! | evidence | any VM, on failures of live traffic | what the state machine is told about live requests |
-//! | verdict | the housekeeper | what the active health source said |
-//! | housekeeping | the housekeeper | its lease |
+//! | verdict | the poller | what the active health source said |
+//! | housekeeping, polling | who has the duty | its lease |
 //! | rule | any VM | which configuration is the newest |
 //!
-//! A damaged cell reads as if it had never been written; each is rewritten within a tick or two, except the table of
-//! destinations, whose loss is told as an error: without it no new message is taken.
+//! A damaged cell reads as if it had never been written; each is rewritten within a tick or two, the table of destinations
+//! by any VM that still knows it. A message carries its cluster's name too, so it never goes where the table errs.
 
 use crate::codec::{Damage, Reader, Writer};
 use crate::slot::Epoch;

@@ -164,7 +164,7 @@ pub enum Sign {
 #[must_use]
 pub const fn sign(facts: &AnswerFacts) -> Sign {
     match facts.answered_by {
-        AnsweredBy::Receiver if facts.status < 500 => Sign::Success,
+        AnsweredBy::Receiver if facts.status < 500 && facts.status != 429 => Sign::Success,
         AnsweredBy::Receiver => Sign::Answered,
         AnsweredBy::Envoy if facts.flags & flag::NO_HEALTHY_HOST != 0 => Sign::NoHealthyHost,
         AnsweredBy::Envoy if facts.flags & flag::CONNECTION_FAILURE != 0 => Sign::ConnectionFailure,

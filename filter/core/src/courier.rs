@@ -38,6 +38,7 @@ pub struct Courier {
     destination: Destination,
     schedule: Schedule,
     window: Window,
+    window_max: u32,
     /// Attempts that are out, a predecessor's too.
     in_flight: BTreeMap<SlotIndex, Out>,
     /// When the receiver last answered one of our attempts.
@@ -64,6 +65,7 @@ impl Courier {
             destination: Destination::taken_over(published, now),
             schedule: Schedule::default(),
             window: Window::initial(&redelivery.window),
+            window_max: redelivery.window.max,
             in_flight: BTreeMap::new(),
             answered_at: None,
             signs: Signs { verdict: None, evidence: Evidence::default(), backlog: Backlog::Empty },
@@ -154,7 +156,9 @@ impl Courier {
     pub fn next(&self, now: Monotonic) -> Option<Ticket> {
         match self.destination.state() {
             State::Down { .. } | State::Probing { probe: Some(_) } => None,
-            State::Probing { probe: None } if self.has_room() => self.schedule.probe(self.destination.last_probe()),
+            State::Probing { probe: None } if self.has_room_for_probe() => {
+                self.schedule.probe(self.destination.last_probe())
+            }
             State::Probing { probe: None } => None,
             State::Up | State::Ramping if self.destination.is_held_off(now) => None,
             State::Up | State::Ramping if self.has_room() => self.schedule.due(now),
@@ -162,8 +166,13 @@ impl Courier {
         }
     }
 
-    /// Whether one more attempt may be out. A probe needs room too: attempts from before the destination went down may
-    /// hang until their timeout.
+    /// Whether a probe may be out beside attempts from before the destination went down, which may hang until their
+    /// timeout: as many as ever, since the window has shrunk by their failures and a probe must not wait for them.
+    fn has_room_for_probe(&self) -> bool {
+        u32::try_from(self.in_flight.len()).is_ok_and(|out| out < self.window_max)
+    }
+
+    /// Whether one more attempt may be out.
     fn has_room(&self) -> bool {
         u32::try_from(self.in_flight.len()).is_ok_and(|out| out < self.window.size())
     }
@@ -257,7 +266,7 @@ pub fn judge(
         Fate::Rejected => return Settlement::Dead { reason: DeadReason::Rejected, status },
         Fate::Unsendable => return Settlement::Dead { reason: DeadReason::Unstorable, status },
         Fate::Failed => attempt.head.attempts.saturating_add(1),
-        Fate::NotReached if answered_at.is_some_and(|at| at >= attempt.sent_at) => {
+        Fate::NotReached if answered_at.is_some_and(|at| at > attempt.sent_at) => {
             attempt.head.attempts.saturating_add(1)
         }
         Fate::NotReached => attempt.head.attempts,

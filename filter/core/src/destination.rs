@@ -149,7 +149,8 @@ pub struct Destination {
     last_probe: Option<Ticket>,
     /// When a suspect probe may be made, once the source has said unhealthy for long.
     suspect_at: Monotonic,
-    /// Envoy would not ask the receiver: nothing is sent before this.
+    /// Envoy would not ask the receiver, at this moment: nothing is sent before the next.
+    held_off_at: Monotonic,
     held_off_until: Monotonic,
     /// How often in a row; the wait grows with it.
     times_held_off: u16,
@@ -173,6 +174,7 @@ impl Destination {
             failed_probes: 0,
             last_probe: None,
             suspect_at: Monotonic(0),
+            held_off_at: Monotonic(0),
             held_off_until: Monotonic(0),
             times_held_off: 0,
         }
@@ -221,7 +223,10 @@ impl Destination {
     pub fn observe(&mut self, signs: &Signs, health: &Health, backoff: &Backoff, now: Monotonic) -> Option<Transition> {
         match self.state {
             State::Down { since } => self.observe_down(since, signs, health, backoff, now),
-            State::Up => self.bad_sign(signs).and_then(|cause| self.go_down(cause, now)),
+            State::Up => {
+                self.end_hold_off(signs);
+                self.bad_sign(signs).and_then(|cause| self.go_down(cause, now))
+            }
             State::Probing { probe } => {
                 if probe.is_none() && signs.backlog == Backlog::Empty {
                     return self.enter(State::Up, Cause::BacklogEmpty, now);
@@ -264,8 +269,17 @@ impl Destination {
     /// asking again at once would be a hot loop: wait as between two probes.
     pub fn hold_off(&mut self, health: &Health, backoff: &Backoff, now: Monotonic) {
         if now >= self.held_off_until {
+            self.held_off_at = now;
             self.held_off_until = now.after(doubled_wait(self.times_held_off, health, backoff));
             self.times_held_off = self.times_held_off.saturating_add(1);
+        }
+    }
+
+    /// A source that says healthy since then knows better than the refusal.
+    fn end_hold_off(&mut self, signs: &Signs) {
+        let is_healthy = |seen: Observation| seen.verdict == Verdict::Healthy && seen.since > self.held_off_at;
+        if signs.verdict.is_some_and(is_healthy) {
+            self.held_off_until = Monotonic(0);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The large part of a slot: one message, written once, read once per attempt.
 //!
 //! ```text
-//! message = 'M' cell: slot | generation | id | flags | arrived envelope | routed envelope, if it differs | body
+//! message = 'M' cell: slot | generation | id | flags | cluster | arrived envelope | routed envelope, if it differs | body
 //! receipt = 'R' cell: generation
 //! ```
 //! A settled message is overwritten by its receipt before its head is freed: the bytes are given back at once, and a VM
@@ -11,6 +11,7 @@
 use crate::codec::{Damage, Reader, Writer};
 use crate::headers::{Envelope, HEADER_ATTEMPT, HEADER_HOPS, HEADER_ID, HeaderList};
 use crate::slot::{Generation, SlotIndex};
+use crate::units::ClusterName;
 use std::fmt;
 
 /// 128 random bits, the sender's secret; 32 hexadecimal digits on the wire.
@@ -28,6 +29,8 @@ impl fmt::Display for MessageId {
 pub struct Message {
     /// Who it is.
     pub id: MessageId,
+    /// Where it goes. A slot's head names the destination by its place in a table; this is what that place must say.
+    pub cluster: ClusterName,
     /// The request as the sender sent it, less the headers that are never kept.
     pub arrived: Envelope,
     /// What the router made of it; `None` if that is the same or is not wanted (`capture.as: arrived`).
@@ -63,6 +66,7 @@ impl Message {
         let mut writer = Writer::new(KIND_MESSAGE, headers.saturating_add(self.body.len()).saturating_add(128));
         writer.u32(slot.0).u32(generation.0).raw(&self.id.0);
         writer.u8(if self.routed.is_some() { FLAG_ROUTED } else { 0 });
+        writer.string(self.cluster.0.as_bytes());
         write_envelope(&mut writer, &self.arrived);
         if let Some(routed) = &self.routed {
             write_envelope(&mut writer, routed);
@@ -115,11 +119,12 @@ pub fn decode(bytes: &[u8], slot: SlotIndex, generation: Generation) -> Result<L
     }
     let id = MessageId(reader.raw()?);
     let flags = reader.u8()?;
+    let cluster = ClusterName(std::str::from_utf8(reader.string()?).map_err(|_| Damage::Field)?.to_owned());
     let arrived = read_envelope(&mut reader)?;
     let routed = if flags & FLAG_ROUTED == 0 { None } else { Some(read_envelope(&mut reader)?) };
     let body = reader.string()?.to_vec();
     reader.close()?;
-    let message = Message { id, arrived, routed, body };
+    let message = Message { id, cluster, arrived, routed, body };
     message.outgoing().check().map_err(|_| Damage::Field)?;
     Ok(LargePart::Message(Box::new(message)))
 }
@@ -172,6 +177,7 @@ pub(crate) mod tests {
         };
         Message {
             id: MessageId([7; 16]),
+            cluster: ClusterName("orders".to_owned()),
             arrived: envelope("/in"),
             routed: Some(envelope(path)),
             body: b"\0body".to_vec(),

@@ -1,4 +1,4 @@
-//! The head of a slot: 54 bytes that say what its message is waiting for. The truth about every message stands here.
+//! The head of a slot: 56 bytes that say what its message is waiting for. The truth about every message stands here.
 //!
 //! ```text
 //!            put                    routed form known          claim by the leader

@@ -24,6 +24,9 @@ use crate::units::{ByteCount, Millis, Monotonic, Wall};
 pub const SLOT_BYTES: ByteCount = ByteCount(312);
 /// A VM that fills a slot is done within one callback, microseconds; after this long it must be dead.
 pub const FILLING_MAX: Millis = Millis(10_000);
+/// The routed form of a request without a body comes with the end of its stream: at once after a 202, after the last byte
+/// of the failure with `reply: original`. No stream that still has an answer to send lasts longer.
+pub const OPENING_MAX: Millis = Millis(300_000);
 /// Stale hints that a put passes over before it makes a new slot.
 const STALE_HINTS_MAX: u32 = 8;
 

@@ -24,7 +24,13 @@ fn now() -> Now {
 /// A message that can be told from all others; number 0 to 255.
 fn message(number: u8) -> Message {
     let envelope = crate::message::tests::message("/out").arrived;
-    Message { id: message::MessageId([number; 16]), arrived: envelope, routed: None, body: vec![number; 40] }
+    Message {
+        id: message::MessageId([number; 16]),
+        cluster: crate::units::ClusterName("orders".to_owned()),
+        arrived: envelope,
+        routed: None,
+        body: vec![number; 40],
+    }
 }
 
 struct Shelf {
@@ -526,6 +532,28 @@ fn a_claim_that_is_overtaken_sends_nothing() {
             true
         });
     }
+}
+
+#[test]
+fn two_vms_that_find_the_same_receipt_give_its_room_back_once() {
+    at_every_call("claim of a settled message", |call| {
+        let shelf = shelf();
+        shelf.put(7);
+        let ticket = shelf.put(1);
+        let large = shelf.claim(ticket).large;
+        shelf.store().requeue(ticket, DUE, 1, 0, Wall(1), |_| true).unwrap();
+        assert_eq!(shelf.store().settle(ticket, TERM, large, Settlement::Delivered, Wall(1)), Err(Gone));
+        let claim_it =
+            |memory: &dyn SharedMemory| Store { memory, keys: &shelf.keys }.claim(ticket, Epoch(8), UNTIL, TTL, now());
+        let other = RefCell::new(None);
+        let vm = VmMemory::pausing_at(&shelf.memory, call, || *other.borrow_mut() = Some(claim_it(&shelf.memory)));
+        let one = claim_it(&vm);
+        let Some(other) = other.take() else { return false };
+        let told = [one, other].into_iter().filter(|claim| *claim == Err(ClaimError::Settled)).count();
+        assert_eq!(told, 1, "one of them counts the delivery; paused at call {call}");
+        shelf.check_books(&format!("call {call}"));
+        true
+    });
 }
 
 #[test]

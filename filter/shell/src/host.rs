@@ -1,4 +1,4 @@
-//! The fence around the SDK: the only module that names `proxy_wasm::hostcalls`, and the only `unsafe` code.
+//! The fence around the SDK: the only module that names `proxy_wasm::hostcalls`. The only `unsafe` code beside `abi`.
 //!
 //! The SDK panics on many statuses, and its string getters on any byte above 0x7f (PLATFORM 1.4); a panic is a trap. So:
 //! bytes getters only; each call only where the host is known to answer Ok or a status that the SDK returns; every

@@ -45,7 +45,8 @@ impl Context for Root {
 }
 
 impl RootContext for Root {
-    /// Also runs in a throw-away VM that only checks the configuration: nothing here outlives the VM.
+    /// Also runs in a throw-away VM that only checks the configuration: nothing here outlives the VM, but the word that
+    /// this configuration was announced.
     fn on_configure(&mut self, _size: usize) -> bool {
         let text = host::plugin_configuration();
         match config::parse(&text) {

@@ -3,7 +3,7 @@
 //! ```text
 //! request headers: protected? ── no ──> not touched again
 //!        | hold
-//! body: copied at its end ──> goes on ──> answer: failure? ── no ──> handed on
+//! body: copied piece by piece ──> goes on ──> answer: failure? ── no ──> handed on
 //!                                           | yes
 //!                                         stored ──> 202 (or the failure with our headers)
 //!                                           | routed form of a request without a body: only on_log sees it
@@ -23,7 +23,7 @@ use redeliver_core::headers::{Envelope, HeaderList, forged};
 use redeliver_core::message::{Message, MessageId};
 use redeliver_core::protect::{Protection, RouteFacts, RouteSwitch, prefers_async, protection};
 use redeliver_core::reply::{self, AskedAsync, NotStored};
-use redeliver_core::store::{FILLING_MAX, FirstState, Ticket};
+use redeliver_core::store::{FirstState, OPENING_MAX, Ticket};
 use redeliver_core::units::{ByteCount, ClusterName};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -165,6 +165,11 @@ impl Stream {
             }
             BodyStep::Continue => Start::Continue,
         };
+        let has_copy = capture.has_copy();
+        if !has_copy {
+            self.give_back(vm);
+        }
+        let (Stage::Captured(capture) | Stage::Diverted(capture)) = &self.stage else { return Action::Continue };
         match start {
             Start::Continue => self.body_done(vm),
             Start::Hold => {
@@ -320,9 +325,9 @@ fn store(vm: &mut Vm, capture: &mut Capture, trigger: Trigger) -> Result<Stored,
     let (routed, first) = match routed_form {
         RoutedForm::NotWanted => (None, FirstState::Queued(first_due(vm))),
         RoutedForm::Known(routed) => ((routed != arrived).then_some(routed), FirstState::Queued(first_due(vm))),
-        RoutedForm::StillToCome => (None, FirstState::Opening(host::now().monotonic.after(FILLING_MAX))),
+        RoutedForm::StillToCome => (None, FirstState::Opening(host::now().monotonic.after(OPENING_MAX))),
     };
-    let message = Message { id: MessageId(host::random_bytes()), arrived, routed, body };
+    let message = Message { id: MessageId(host::random_bytes()), cluster, arrived, routed, body };
     let limits = vm.config.store.clone();
     let ticket = vm
         .delivery

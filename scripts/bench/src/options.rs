@@ -16,7 +16,7 @@ writes it as JSON beside what cargo builds (bench.json). Rows; all of them if no
   drain   20,000 stored messages when the receiver comes: messages per second, processor time per message
   first   time from Envoy calling the receiver healthy to the first redelivery
 
-  --quick      fewer and smaller samples: under 3 minutes for all rows
+  --quick      fewer and smaller samples: under 3 minutes for all rows, once built
   --dry-run    name the rows that would run, and run nothing
   --help       this text
 

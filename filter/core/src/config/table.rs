@@ -117,8 +117,8 @@ const MESSAGES_MAX: u32 = 1_000_000;
 const STORE_BYTES_MAX: ByteCount = ByteCount(64 << 30);
 /// What one cluster admits at once by default (its circuit breaker), live requests included.
 const WINDOW_MAX: u32 = 1_024;
-/// At the default backoff a million attempts take nine years: more is a mistyped number.
-const ATTEMPTS_MAX: u32 = 1_000_000;
+/// What a slot's head can count. At the default backoff so many attempts take seven months.
+const ATTEMPTS_MAX: u32 = 65_535;
 /// Ten questions a second for each destination are more than any health check behind them answers anew.
 const INTERVAL_MIN: Millis = Millis(10);
 

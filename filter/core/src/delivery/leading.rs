@@ -122,15 +122,18 @@ impl Delivery {
             if before.is_some_and(|found| found.until > now) {
                 return Change::Keep(None);
             }
+            let is_first = bytes.is_none();
             let epoch = Epoch(before.map_or(0, |found| found.epoch.0).wrapping_add(1));
             let state = before.map_or(PublishedState::Up, |found| found.state);
             let mine = Leadership { leader: self.vm, epoch, until, state, in_flight: 0, oldest_stored_at: 0 };
-            Change::Write(mine.encode(), Some((epoch, before.map(|found| found.state))))
+            Change::Write(mine.encode(), Some((epoch, before.map(|found| found.state), is_first)))
         });
-        if let Ok(Some((epoch, published))) = outcome {
+        if let Ok(Some((epoch, published, is_first))) = outcome {
             let courier = Courier::new(epoch, until, published, &self.config.redelivery, now);
             self.couriers.insert(destination, courier);
-            self.sweep.start_over(destination);
+            if !is_first {
+                self.sweep.start_over(destination);
+            }
         }
     }
 

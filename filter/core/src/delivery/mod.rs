@@ -308,6 +308,9 @@ impl Delivery {
                 }
                 if sign == Sign::NoHealthyHost {
                     self.no_host_told.insert(destination, now);
+                } else if let Some(outlook) = self.outlook.get_mut(&destination) {
+                    // Seen at once, not at the next tick: a success in between ends the row.
+                    outlook.connect_failures = outlook.connect_failures.saturating_add(1);
                 }
             }
         }

@@ -5,7 +5,7 @@
 //! passive rules apply.
 
 use super::tenancy::Tenancy;
-use super::{Delivery, note};
+use super::{Delivery, Thread, note};
 use crate::cells::Observation;
 use crate::config::HealthSource;
 use crate::delivery::sending::Reply;
@@ -126,7 +126,8 @@ impl Delivery {
         }
         let until = now.after(STAY_AWAY);
         self.polling.tenancy.stay_away(memory, &self.keys.polling(), self.vm, now, until);
-        if !std::mem::replace(&mut self.polling.has_complained, true) {
+        // A VM that never saw a stream may be the main thread's, which cannot reach an internal listener: no news.
+        if self.thread == Thread::Worker && !std::mem::replace(&mut self.polling.has_complained, true) {
             let text = format!(
                 "health.cluster {} cannot be reached from this thread, another one tries; if none can, the passive rules \
                  apply: check that the cluster exists and that its listener answers",

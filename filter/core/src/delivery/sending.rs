@@ -1,7 +1,7 @@
 //! Sending and settling: claim, dispatch, answer, settle, and the next one at once.
 
 use super::{CallToken, Delivery, note};
-use crate::answer::{self, Answer, EnvoyReply};
+use crate::answer::{self, Answer, Contact, EnvoyReply};
 use crate::courier::judge;
 use crate::effect::{Attempt, Call, Counter, Dispatch, Effect, Level};
 use crate::headers::HeaderList;
@@ -100,6 +100,9 @@ impl Delivery {
         let until = now.monotonic.after(self.config.redelivery.timeout).after(LATE_MAX);
         let ttl = self.config.store.ttl;
         match self.store(memory).claim(ticket, epoch, until, ttl, now) {
+            Ok(claim) if self.name(destination) != Some(&claim.message.cluster) => {
+                self.bury_misplaced(memory, destination, ticket, &claim, now, effects);
+            }
             Ok(claim) => {
                 let courier = self.couriers.get_mut(&destination)?;
                 courier.out(ticket, claim.head.stored_at, epoch, until);
@@ -128,6 +131,23 @@ impl Delivery {
             }
         }
         Some(())
+    }
+
+    /// The table of destinations says another name than the message: it was damaged once. Better kept than sent there.
+    fn bury_misplaced(
+        &mut self,
+        memory: &dyn SharedMemory,
+        destination: DestinationIndex,
+        ticket: Ticket,
+        claim: &Claim,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let claimed = |head: &Head| *head == claim.head;
+        if let Ok(head) = self.store(memory).bury(ticket, DeadReason::Corrupt, 0, now.wall, claimed) {
+            self.tell_of_death(&head, DeadReason::Corrupt, effects);
+        }
+        self.forget(destination, ticket);
     }
 
     fn dispatch_of(&self, attempt: Attempt, claim: Claim) -> Option<Effect> {
@@ -217,7 +237,13 @@ impl Delivery {
         if let Some(change) = change {
             self.tell(memory, attempt.destination, change, now.monotonic, effects);
         }
-        self.send_due(memory, attempt.destination, now, effects);
+        match reading.contact {
+            // Refused on the spot: the next tick is soon enough, and bounds what one callback does.
+            Contact::NotAsked | Contact::Unknown => {}
+            Contact::Answered | Contact::Overloaded | Contact::Trouble | Contact::NotReached | Contact::Nothing => {
+                self.send_due(memory, attempt.destination, now, effects);
+            }
+        }
     }
 
     fn tell_of_end(&self, attempt: &Attempt, settlement: Settlement, now: Now, effects: &mut Vec<Effect>) {

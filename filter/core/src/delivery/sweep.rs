@@ -19,7 +19,7 @@ use crate::memory::SharedMemory;
 use crate::slot::{DeadReason, DestinationIndex, Epoch, Head, SlotIndex, SlotState};
 use crate::store::{Gone, Now, ReadyHint, Repair, Ticket};
 use crate::units::Monotonic;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// Heads per tick in the long run: 1,000,000 slots are seen each 17 minutes at ten ticks a second, for about a hundred
 /// microseconds a tick.
@@ -31,20 +31,57 @@ const FAST_STEP: u32 = 5_000;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sweep {
     next: u32,
-    /// Destinations taken over since this round began: not all of their slots have been seen.
-    unseen: BTreeSet<DestinationIndex>,
+    /// Destinations taken over whose slots have not all been seen yet.
+    unseen: BTreeMap<DestinationIndex, Round>,
+}
+
+/// One look at every slot, from wherever the sweep was. Its end is a place and no count: slots are made meanwhile.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    start: u32,
+    half: Half,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Half {
+    /// From the start to the last slot.
+    ToTheEnd,
+    /// From slot 0 to the start.
+    ToTheStart,
+}
+
+impl Round {
+    /// After one more slot, with `next` to come: the rest of the round, or `None` at its end.
+    fn after(self, next: u32) -> Option<Self> {
+        match (self.half, next) {
+            (Half::ToTheEnd, 0) if self.start > 0 => Some(Self { half: Half::ToTheStart, ..self }),
+            (Half::ToTheEnd, 0) => None,
+            (Half::ToTheEnd, _) => Some(self),
+            // The last slot again: the start is gone, since damaged books were counted anew.
+            (Half::ToTheStart, 0) => None,
+            (Half::ToTheStart, next) => (next < self.start).then_some(self),
+        }
+    }
 }
 
 impl Sweep {
-    /// A destination was taken over: a round over all slots begins, and goes fast.
+    /// A destination was taken over from another leader: all slots must be seen once, fast, from wherever the sweep is.
     pub(super) fn start_over(&mut self, destination: DestinationIndex) {
-        self.next = 0;
-        self.unseen.insert(destination);
+        self.unseen.insert(destination, Round { start: self.next, half: Half::ToTheEnd });
+    }
+
+    /// The slot to look at now, of `slots`.
+    fn step(&mut self, slots: u32) -> SlotIndex {
+        let slot = self.next.checked_rem(slots).unwrap_or_default();
+        let next = slot.saturating_add(1).checked_rem(slots).unwrap_or_default();
+        self.next = next;
+        self.unseen = self.unseen.iter().filter_map(|(place, round)| Some((*place, round.after(next)?))).collect();
+        SlotIndex(slot)
     }
 
     /// Whether its leader has seen all slots once: before, it knows neither the backlog nor what its predecessor has out.
     pub(super) fn has_seen_all(&self, destination: DestinationIndex) -> bool {
-        !self.unseen.contains(&destination)
+        !self.unseen.contains_key(&destination)
     }
 }
 
@@ -54,12 +91,8 @@ impl Delivery {
         let Ok(Ledger { slots, .. }) = Ledger::read(memory, &self.keys.ledger()) else { return };
         let step = if self.sweep.unseen.is_empty() { SLOW_STEP } else { FAST_STEP };
         for _ in 0..step.min(slots) {
-            let slot = SlotIndex(self.sweep.next.checked_rem(slots).unwrap_or_default());
-            self.sweep.next = slot.0.saturating_add(1);
+            let slot = self.sweep.step(slots);
             self.sweep_slot(memory, slot, now, effects);
-            if self.sweep.next >= slots {
-                self.sweep.unseen.clear();
-            }
         }
         if slots == 0 {
             self.sweep.unseen.clear();
@@ -193,6 +226,48 @@ impl Delivery {
                 effects.push(note(Level::Error, format!("slot {}: damaged head; the slot was empty", slot.0)));
             }
             Err(Gone) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const PLACE: DestinationIndex = DestinationIndex(3);
+
+    /// Steps until the round that begins at `start` is over, with `slots(step)` slots at each step.
+    fn round(start: u32, slots: impl Fn(u32) -> u32) -> BTreeSet<u32> {
+        let mut sweep = Sweep { next: start, ..Sweep::default() };
+        sweep.start_over(PLACE);
+        let mut seen = BTreeSet::new();
+        for step in 0..1_000 {
+            if sweep.has_seen_all(PLACE) {
+                return seen;
+            }
+            seen.insert(sweep.step(slots(step)).0);
+        }
+        panic!("no end: {sweep:?}");
+    }
+
+    #[test]
+    fn a_round_sees_every_slot_from_wherever_it_begins_while_slots_are_made() {
+        for start in 0..12 {
+            for every in [1, 2, 3, 100] {
+                let seen = round(start, |step| 10 + (step / every).min(40));
+                assert!((0..10).all(|slot| seen.contains(&slot)), "from {start}, one more per {every}: {seen:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_round_is_no_longer_than_it_must_be_and_ends_if_slots_go_away() {
+        for start in 0..10 {
+            assert_eq!(round(start, |_| 10).len(), 10);
+            round(start, |step| if step < 3 { 10 } else { 2 });
         }
     }
 }

@@ -22,7 +22,7 @@ fn away_until(comes_back: u64) -> impl FnMut(&Asked) -> (Answers, u64) {
 
 #[test]
 fn an_outage_becomes_a_delay_and_costs_no_attempt() {
-    let patient = PLAIN.replace("{\"window\"", "{\"max_attempts\": 2, \"window\"");
+    let patient = PLAIN.replace("{\"window\"", "{\"max_attempts\": 1, \"window\"");
     let mut world = World::new(3, &config(&patient));
     world.receiver(away_until(61_000));
     world.store(1, "orders", 1..21);
@@ -180,6 +180,28 @@ fn a_new_leader_counts_what_its_predecessor_has_out() {
     world.pass(11_000);
     assert_eq!(world.leaders("orders"), [other], "{}", world.state());
     assert_eq!(world.asked.len(), 3, "the window is the predecessor's{}", world.state());
+}
+
+#[test]
+fn an_heir_of_a_store_too_large_for_one_tick_sends_nothing_before_it_has_seen_all() {
+    let large = PLAIN
+        .replace("[\"orders\"]", "[\"orders\", \"stock\"]")
+        .replace("{\"match\"", "{\"store\": {\"max_messages\": 20000}, \"match\"");
+    let mut world = World::new(2, &config(&large));
+    world.receiver(|asked| if asked.cluster == "stock" { (REFUSED, 5) } else { (Answers::Status(200), 14_000) });
+    world.pass(2_000);
+    let leader = world.leaders("orders")[0];
+    let heir = if leader == 1 { 2 } else { 1 };
+    world.store(heir, "stock", 10..10_310);
+    world.store(heir, "orders", 1..4);
+    let sent = |world: &World| world.asked.iter().filter(|asked| asked.cluster == "orders").count();
+    world.pass_until(3_000, |world| sent(world) == 3);
+    world.kill(leader);
+    world.store(heir, "orders", 4..9);
+    world.pass_until(4_000, |world| world.leaders("orders") == [heir]);
+    assert_eq!(sent(&world), 3, "{}", world.state());
+    world.pass(3_000);
+    assert_eq!(sent(&world), 3, "{}", world.state());
 }
 
 #[test]
@@ -403,6 +425,27 @@ fn an_opening_message_whose_stream_never_ends_becomes_a_dead_letter() {
     world.check_delivered_once(1..2);
     assert_eq!((world.dead(), world.queued()), (1, 0), "{}", world.state());
     assert!(matches!(world.try_complete(1, lost, 2), Some(Err(_))), "too late");
+    world.check_books();
+}
+
+#[test]
+fn a_delivery_whose_vm_died_with_the_receipt_written_is_no_dead_letter() {
+    let strict = PLAIN.replace("{\"window\"", "{\"max_attempts\": 1, \"window\"");
+    let mut world = World::new(2, &config(&strict));
+    let ticket = world.try_store(1, "orders", 1).unwrap().unwrap();
+    let keys = Keys::of(b"world");
+    let until = Monotonic(world.now + 5_000);
+    let claim = Store { memory: &world.memory, keys: &keys }
+        .claim(ticket, Epoch(9), until, Millis(u64::MAX), world.moment())
+        .unwrap();
+    let dying = VmMemory::dying_after(&world.memory, 1);
+    let settled =
+        Store { memory: &dying, keys: &keys }.settle(ticket, Epoch(9), claim.large, Settlement::Delivered, Wall(1));
+    assert!(settled.is_ok() && dying.is_dead());
+    drop(dying);
+    world.pass(8_000);
+    assert_eq!((world.dead(), world.counter(Counter::Delivered)), (0, 1), "{}", world.state());
+    assert!(world.asked.is_empty(), "it had arrived{}", world.state());
     world.check_books();
 }
 
@@ -689,8 +732,11 @@ fn damaged_cells_are_written_anew_and_nothing_is_lost() {
         world.receiver(|_| (Answers::Status(200), 300));
         world.store(1, "orders", 1..30);
         world.pass(1_500);
+        let leader = world.leaders("orders");
         world.memory.overwrite(&key, b"another plugin's bytes");
-        world.pass(30_000);
+        world.pass(2_500);
+        assert_eq!(world.leaders("orders"), leader, "{cell}: a lease that stands is not lost{}", world.state());
+        world.pass(27_500);
         world.check_delivered_once(1..30);
         world.check_books();
         world.store(2, "orders", 30..33);

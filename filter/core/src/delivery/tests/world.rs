@@ -113,11 +113,17 @@ pub(super) fn cluster(name: &str) -> ClusterName {
     ClusterName(name.to_owned())
 }
 
-fn message(number: u32) -> Message {
+fn message(number: u32, cluster: &str) -> Message {
     let envelope = crate::message::tests::message("/out").arrived;
     let mut id = [0; 16];
     id[..4].copy_from_slice(&number.to_le_bytes());
-    Message { id: MessageId(id), arrived: envelope, routed: None, body: number.to_string().into_bytes() }
+    Message {
+        id: MessageId(id),
+        cluster: self::cluster(cluster),
+        arrived: envelope,
+        routed: None,
+        body: number.to_string().into_bytes(),
+    }
 }
 
 impl World {
@@ -200,7 +206,7 @@ impl World {
             let destination = delivery.find_or_register(memory, &cluster(to)).ok_or(PutError::Full)?;
             let limits = delivery.config().store.clone();
             let first = FirstState::Queued(now.monotonic.after(delivery.config().redelivery.backoff.initial));
-            delivery.store(memory).put(&message(number), destination, first, &limits, now)
+            delivery.store(memory).put(&message(number, to), destination, first, &limits, now)
         })?;
         if put.is_ok() {
             self.count(Counter::Stored, 1);
@@ -215,7 +221,7 @@ impl World {
             let destination = delivery.find_or_register(memory, &cluster(to)).ok_or(PutError::Full)?;
             let limits = delivery.config().store.clone();
             let first = FirstState::Opening(now.monotonic.after(FILLING_MAX));
-            delivery.store(memory).put(&message(number), destination, first, &limits, now)
+            delivery.store(memory).put(&message(number, to), destination, first, &limits, now)
         })?;
         if put.is_ok() {
             self.count(Counter::Stored, 1);
@@ -226,7 +232,11 @@ impl World {
     /// The routed form of message `number` is there.
     pub fn try_complete(&mut self, vm: usize, ticket: Ticket, number: u32) -> Option<Result<(), crate::store::Gone>> {
         let due = Monotonic(self.now);
-        self.enter(vm, |delivery, memory| delivery.store(memory).complete(ticket, &message(number), due))
+        self.enter(vm, |delivery, memory| {
+            let head = delivery.store(memory).head(ticket.slot).ok().flatten().ok_or(crate::store::Gone)?.0;
+            let to = delivery.name(head.destination).map_or("", |name| name.0.as_str());
+            delivery.store(memory).complete(ticket, &message(number, to), due)
+        })
     }
 
     pub fn store(&mut self, vm: usize, to: &str, numbers: std::ops::Range<u32>) {
