@@ -24,6 +24,8 @@ const OUTAGE: Duration = Duration::from_secs(6);
 const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 /// The sending goes on this long after the backlog is gone: the state goes up, and late duplicates would show.
 const AFTERMATH: Duration = Duration::from_secs(1);
+/// A message that was stored at the very end waits for its first backoff (1 s and its jitter) and for its turn.
+const STRAGGLERS: Duration = Duration::from_secs(8);
 /// The limit on everything but the start, which has its own: the phases above, and ten seconds for stragglers.
 const STORY_LIMIT: Duration = Duration::from_secs(3 + 6 + 15 + 2 + 10);
 
@@ -100,7 +102,8 @@ async fn outage(orders: Receiver, sender: Sender, books: &Arc<Books>, view: &Vie
     }
 
     sender.stop().await;
-    let drained = timeout(AFTERMATH, until(|| books.totals().lost == 0)).await;
+    // Workers learn of the health up to a second apart, so the last messages may have been stored just now.
+    let drained = timeout(STRAGGLERS, until(|| books.totals().lost == 0)).await;
     sleep(if drained.is_ok() { AFTERMATH } else { Duration::ZERO }).await;
     let _gone = orders.leave().await?;
     Ok(())
