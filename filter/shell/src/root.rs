@@ -7,8 +7,13 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 use redeliver_core::config;
 use redeliver_core::effect::Level;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+
+thread_local! {
+    /// Whether a stream was ever created in this VM: then it is a worker's, and a new configuration need not find out.
+    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
+}
 
 /// One plugin configuration in one VM.
 pub struct Root {
@@ -51,7 +56,11 @@ impl RootContext for Root {
         let text = host::plugin_configuration();
         match config::parse(&text) {
             Ok(config) => {
-                *self.vm.borrow_mut() = Some(Vm::new(config, &text, self.context));
+                let mut vm = Vm::new(config, &text, self.context);
+                if IS_WORKER.get() {
+                    vm.delivery.saw_stream();
+                }
+                *self.vm.borrow_mut() = Some(vm);
                 true
             }
             Err(faults) => {
@@ -68,6 +77,7 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
+        IS_WORKER.set(true);
         self.with_vm(|vm| vm.delivery.saw_stream());
         Some(Box::new(Stream::new(self.vm.clone(), context)))
     }

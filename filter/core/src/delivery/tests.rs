@@ -768,6 +768,25 @@ fn damaged_records_become_dead_letters_and_the_rest_arrives() {
 }
 
 #[test]
+fn a_table_of_destinations_in_another_order_sends_nothing_to_the_wrong_receiver() {
+    let both = PLAIN.replace("[\"orders\"]", "[\"orders\", \"stock\"]");
+    let mut world = World::new(2, &config(&both));
+    world.pass(2_000);
+    world.store(1, "orders", 1..4);
+    world.store(1, "stock", 4..7);
+    let names = ["stock", "orders"].map(|name| ClusterName(name.to_owned()));
+    world.memory.overwrite(&Keys::of(b"world").destinations(), &crate::cells::encode_destinations(&names));
+    world.pass(10_000);
+    assert!(world.asked.is_empty(), "{}", world.state());
+    assert_eq!((world.dead(), world.counter(Counter::Corrupt)), (6, 6), "{}", world.state());
+    world.check_books();
+    world.store(1, "orders", 7..9);
+    world.pass(3_000);
+    world.check_delivered_once(7..9);
+    assert!(world.asked.iter().all(|asked| asked.cluster == "orders"));
+}
+
+#[test]
 fn damaged_books_are_counted_anew_although_a_slot_was_never_written() {
     let mut world = World::new(2, &config(PLAIN));
     world.receiver(|_| (REFUSED, 5));
