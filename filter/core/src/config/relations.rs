@@ -17,6 +17,12 @@ pub(super) fn check(draft: &Draft, faults: &mut Faults) {
         let rule = "contain {cluster} with health.source: health_check_filter";
         faults.note(path::health_path, Problem::Breaks { found: asked.clone(), rule });
     }
+    if let (Some(dropped), Some(key)) = (&draft.drop_headers, &draft.idempotency_header)
+        && let Some(needed) = dropped.iter().find(|name| *name == "host" || *name == key)
+    {
+        let rule = "be neither host nor the idempotency key: a redelivery needs them";
+        faults.note(path::drop_headers, Problem::Breaks { found: needed.clone(), rule });
+    }
     if let (Some(initial), Some(max)) = (draft.backoff_initial, draft.backoff_max)
         && max < initial
     {

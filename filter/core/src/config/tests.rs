@@ -354,6 +354,15 @@ fn keys_that_contradict_each_other_are_refused() {
         (r#"{"redelivery": {"window": {"initial": 10, "max": 2}}}"#, &["redelivery.window.initial: 10 is above max 2"]),
         (r#"{"hold_while_down": true}"#, &["hold_while_down: true needs capture.as: arrived"]),
         (
+            r#"{"capture": {"drop_headers": ["cookie", "Host"]}}"#,
+            &["capture.drop_headers: \"host\" must be neither host nor the idempotency key: a redelivery needs them"],
+        ),
+        (
+            r#"{"capture": {"drop_headers": ["idempotency-key"]}}"#,
+            &["capture.drop_headers: \"idempotency-key\" must be neither host nor the idempotency key: a redelivery \
+                 needs them"],
+        ),
+        (
             r#"{"health": {"source": "health_check_filter", "path": "/healthy"}}"#,
             &["health.path: \"/healthy\" must contain {cluster} with health.source: health_check_filter"],
         ),
