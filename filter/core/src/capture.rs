@@ -108,11 +108,15 @@ impl Capture {
         (Self { arrived, has_body, body }, start)
     }
 
-    /// A piece of the body came, `size` bytes long.
-    pub fn body(&mut self, size: ByteCount, body_bytes_max: ByteCount) -> BodyStep {
+    /// A piece of the body came, `size` bytes long. `copies` is what all requests of this VM hold already.
+    pub fn body(&mut self, size: ByteCount, body_bytes_max: ByteCount, copies: ByteCount) -> BodyStep {
         match &self.body {
             Body::Held(seen) | Body::Passing(seen) if ByteCount::of(seen).plus(size) > body_bytes_max => {
                 self.body = Body::TooLarge;
+                BodyStep::Continue
+            }
+            Body::Held(_) | Body::Passing(_) if copies.plus(size) > COPIES_MAX => {
+                self.body = Body::NoRoom;
                 BodyStep::Continue
             }
             Body::Held(_) | Body::Passing(_) => BodyStep::Copy,
@@ -163,11 +167,6 @@ impl Capture {
     /// Trailers came: the body is at its end, but not the request that could be sent again.
     pub fn trailers(&mut self) {
         self.body = Body::Trailers;
-    }
-
-    /// There is no room for a further piece: the request goes on and is not protected any more.
-    pub fn no_room(&mut self) {
-        self.body = Body::NoRoom;
     }
 
     /// The hold was ended from outside: the request goes on and is not protected any more.
@@ -299,7 +298,7 @@ mod tests {
         let (mut capture, start) = begin(mode, None);
         let mut starts = vec![start];
         for (piece, end) in pieces {
-            let step = capture.body(ByteCount::of(piece), LIMIT);
+            let step = capture.body(ByteCount::of(piece), LIMIT, ByteCount(0));
             starts.push(match step {
                 BodyStep::Copy => capture.copied(piece, ByteCount::of(piece), *end),
                 BodyStep::Continue => Start::Continue,
@@ -345,11 +344,21 @@ mod tests {
         assert_eq!(trailers.take_body(), Err(NotStored::Unstorable));
         let (mut left, _) = begin(CaptureMode::Hold, None);
         left.let_go();
-        assert_eq!(left.body(ByteCount(1), LIMIT), BodyStep::Continue);
+        assert_eq!(left.body(ByteCount(1), LIMIT, ByteCount(0)), BodyStep::Continue);
         assert_eq!(left.take_body(), Err(NotStored::IncompleteBody));
         let (mut short, _) = begin(CaptureMode::Hold, None);
         assert_eq!(short.copied(&[1; 4], ByteCount(5), EndOfStream::Yes), Start::Continue);
         assert_eq!(short.take_body(), Err(NotStored::IncompleteBody));
+    }
+
+    #[test]
+    fn a_body_for_which_the_vm_has_no_room_passes_and_is_full_if_it_fails() {
+        for mode in [CaptureMode::Hold, CaptureMode::Stream] {
+            let (mut capture, _) = begin(mode, None);
+            assert_eq!(capture.body(ByteCount(1), LIMIT, COPIES_MAX), BodyStep::Continue);
+            assert!(!capture.has_copy());
+            assert_eq!(capture.take_body(), Err(NotStored::Full));
+        }
     }
 
     #[test]

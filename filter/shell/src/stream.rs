@@ -15,7 +15,7 @@ use crate::vm::{Held, Vm};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use redeliver_core::backoff;
-use redeliver_core::capture::{BodySeen, BodyStep, COPIES_MAX, Capture, EndOfStream, HasBody, Hold, Start, announced};
+use redeliver_core::capture::{BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start, announced};
 use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, repeatable, sign};
 use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Intake, Reply};
 use redeliver_core::effect::Counter;
@@ -153,11 +153,7 @@ impl Stream {
             }
         }
         let size_bytes = host::byte_count(size);
-        let start = match capture.body(size_bytes, vm.regime.body_bytes_max) {
-            BodyStep::Copy if vm.copies.plus(size_bytes) > COPIES_MAX => {
-                capture.no_room();
-                Start::Continue
-            }
+        let start = match capture.body(size_bytes, vm.regime.body_bytes_max, vm.copies) {
             BodyStep::Copy => {
                 vm.copies = vm.copies.plus(size_bytes);
                 self.copied = self.copied.plus(size_bytes);
@@ -165,15 +161,13 @@ impl Stream {
             }
             BodyStep::Continue => Start::Continue,
         };
-        let has_copy = capture.has_copy();
+        let (has_copy, received) = (capture.has_copy(), capture.held_bytes().unwrap_or_default());
         if !has_copy {
             self.give_back(vm);
         }
-        let (Stage::Captured(capture) | Stage::Diverted(capture)) = &self.stage else { return Action::Continue };
         match start {
             Start::Continue => self.body_done(vm),
             Start::Hold => {
-                let received = capture.held_bytes().unwrap_or_default();
                 if let Some(Held::Waiting(hold)) = vm.held.get_mut(&self.context) {
                     hold.progress(received, host::now().monotonic);
                 }
