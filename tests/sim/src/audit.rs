@@ -1,0 +1,180 @@
+//! What must hold for all messages at once: looked at each thousand events, and at the end.
+
+use crate::message::{Message, Number};
+use crate::oracle::{Oracle, Record};
+use crate::slots::{Large, Table};
+use crate::violation::{Invariant, Violation};
+use redeliver_core::slot::SlotState;
+use std::collections::BTreeSet;
+
+/// Facts of the history that bear on what may be missing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Circumstances {
+    /// The wall clock, in milliseconds.
+    pub wall_millis: u64,
+    /// It has once jumped so far that dead letters may have been removed.
+    pub letters_may_be_gone: bool,
+    /// Books or tables were damaged on purpose, so counts may be off until they are mended.
+    pub cells_were_damaged: bool,
+    /// Hints that were lost and VMs that died: each may have cost a slot.
+    pub slots_lost: u64,
+    /// The most slots that were ever in use.
+    pub used_max: usize,
+    /// VMs that trapped: each may have died before it counted what it had done.
+    pub traps: u64,
+}
+
+/// Everything that is wrong with what is stored.
+pub fn look(oracle: &mut Oracle, table: &Table, circumstances: &Circumstances) {
+    note_deaths(oracle, table, circumstances.wall_millis);
+    if let Some(lost) = lost(oracle, table, circumstances) {
+        oracle.violated(lost);
+    }
+    if let Some(broken) = beyond_budget(oracle, table, circumstances) {
+        oracle.violated(broken);
+    }
+}
+
+/// Dead letters that are new, each with its reason.
+fn note_deaths(oracle: &mut Oracle, table: &Table, _wall_millis: u64) {
+    for (slot, head) in table.used() {
+        let SlotState::Dead { reason } = head.state else { continue };
+        let Large::Message(_, path) = &slot.large else { continue };
+        let age = head.changed_at.0.saturating_sub(head.stored_at.0);
+        if let Some(number) = Message::number_of(path) {
+            oracle.died(number, reason, age);
+        }
+    }
+}
+
+/// I1: an acknowledged message that is neither settled nor in a slot.
+fn lost(oracle: &Oracle, table: &Table, circumstances: &Circumstances) -> Option<Violation> {
+    let held: BTreeSet<String> = table
+        .slots
+        .iter()
+        .filter_map(|slot| match &slot.large {
+            Large::Message(id, _) => Some(id.to_string()),
+            Large::Settled | Large::Unreadable => None,
+        })
+        .collect();
+    oracle.records.iter().find_map(|(number, record)| {
+        let (id, _) = record.acknowledged.as_ref()?;
+        let is_gone = !held.contains(id) && !may_be_gone(record, circumstances);
+        is_gone.then(|| Violation::of(Invariant::NothingLost, *number, lost_text(record, id)))
+    })
+}
+
+/// Why a message may have left: it arrived, it was damaged, or it was a dead letter for too long.
+fn may_be_gone(record: &Record, circumstances: &Circumstances) -> bool {
+    let has_arrived = record.attempts.iter().any(|attempt| attempt.said.is_some_and(|said| (200..300).contains(&said)));
+    record.is_settled || has_arrived || record.is_damaged || circumstances.letters_may_be_gone
+}
+
+fn lost_text(record: &Record, id: &str) -> String {
+    let attempts: Vec<String> = record
+        .attempts
+        .iter()
+        .map(|attempt| format!("{} {:?} said {:?}", attempt.sent, attempt.contact, attempt.said))
+        .collect();
+    format!("acknowledged as {id}, in no slot, and never delivered; attempts: {attempts:?}")
+}
+
+/// I7: limits of the store, and slots that are made again and again.
+fn beyond_budget(oracle: &Oracle, table: &Table, circumstances: &Circumstances) -> Option<Violation> {
+    let rules = &oracle.rules;
+    let (mut messages, mut bytes) = (0_u64, 0_u64);
+    for (_, head) in table.used() {
+        messages += 1;
+        bytes += head.charge.0;
+    }
+    let bounded = |text: String| Some(Violation::whole(Invariant::Bounded, text));
+    if !circumstances.cells_were_damaged && messages > u64::from(rules.messages_max) {
+        return bounded(format!("{messages} slots in use; store.max_messages is {}", rules.messages_max));
+    }
+    if !circumstances.cells_were_damaged && bytes > rules.bytes_max {
+        return bounded(format!("{bytes} bytes charged; store.max_bytes is {}", rules.bytes_max));
+    }
+    let slots_max = circumstances.used_max as u64 + circumstances.slots_lost + SLOTS_SPARE;
+    if !circumstances.cells_were_damaged && table.slots.len() as u64 > slots_max {
+        let used = circumstances.used_max;
+        return bounded(format!("{} slots exist; never more than {used} were in use", table.slots.len()));
+    }
+    None
+}
+
+/// Slots that writers on several threads may have taken between two looks.
+const SLOTS_SPARE: u64 = 64;
+
+/// I10 and I12 at rest, after everything was made well: nothing waits, and the books say so.
+pub fn at_rest(oracle: &mut Oracle, table: &Table, circumstances: &Circumstances, metric: impl Fn(&str) -> u64) {
+    let waiting: Vec<Number> = waiting(table);
+    if !waiting.is_empty() {
+        let text = format!("{} messages still wait: {:?}", waiting.len(), &waiting[..waiting.len().min(5)]);
+        return oracle.violated(Violation::whole(Invariant::Drains, text));
+    }
+    let books = wrong_books(table, &metric).or_else(|| wrong_counters(oracle, circumstances, &metric));
+    if let Some(wrong) = books {
+        oracle.violated(wrong);
+    }
+    let unknown = oracle
+        .records
+        .values()
+        .filter(|record| record.acknowledged.is_some())
+        .find(|record| !record.is_settled && !record.is_dead && !may_be_gone(record, circumstances));
+    if let Some(record) = unknown {
+        let text = "acknowledged, and neither delivered nor a dead letter";
+        oracle.violated(Violation::of(Invariant::NothingLost, record.message.number, text));
+    }
+}
+
+fn waiting(table: &Table) -> Vec<Number> {
+    let waits = |state| !matches!(state, SlotState::Free | SlotState::Dead { .. });
+    let slots = table.used().filter(|(_, head)| waits(head.state));
+    slots
+        .map(|(slot, _)| match &slot.large {
+            Large::Message(_, path) => Message::number_of(path).unwrap_or(Number(u32::MAX)),
+            Large::Settled | Large::Unreadable => Number(u32::MAX),
+        })
+        .collect()
+}
+
+/// The counters against each other and against the oracle, if no VM died between doing and counting.
+fn wrong_counters(oracle: &Oracle, circumstances: &Circumstances, metric: &impl Fn(&str) -> u64) -> Option<Violation> {
+    if circumstances.traps > 0 || circumstances.cells_were_damaged {
+        return None;
+    }
+    let total = |name: &str| metric(&format!("redeliver_{name}"));
+    let ended = total("delivered_total") + total("dead") + total("dead_expired_total") + total("removed_total");
+    let (stored, queued) = (total("stored_total"), total("queued"));
+    if stored != ended + queued {
+        let text = format!(
+            "stored_total is {stored}; delivered, dead, dead_expired, removed and queued are {}",
+            ended + queued
+        );
+        return Some(Violation::whole(Invariant::BooksBalance, text));
+    }
+    let (delivered, seen) = (total("delivered_total"), oracle.counts.delivered);
+    let text = format!("delivered_total is {delivered}; the oracle saw {seen} redeliveries end well");
+    (delivered != seen).then(|| Violation::whole(Invariant::BooksBalance, text))
+}
+
+/// The ledger and the gauges against the slots.
+fn wrong_books(table: &Table, metric: &impl Fn(&str) -> u64) -> Option<Violation> {
+    let dead = table.used().count() as u64;
+    let bytes: u64 = table.used().map(|(_, head)| head.charge.0).sum();
+    let wrong = |text: String| Some(Violation::whole(Invariant::BooksBalance, text));
+    match table.ledger {
+        None => return wrong("the ledger is damaged, and nobody has mended it".to_owned()),
+        Some(ledger) => {
+            let found = (u64::from(ledger.messages), u64::from(ledger.dead), ledger.bytes.0, ledger.dead_bytes.0);
+            if found != (dead, dead, bytes, bytes) {
+                return wrong(format!("{ledger:?}, and {dead} dead letters of {bytes} bytes are there"));
+            }
+        }
+    }
+    let gauges = ["redeliver_queued", "redeliver_queued_bytes", "redeliver_dead", "redeliver_in_flight"].map(metric);
+    if gauges != [0, 0, dead, 0] {
+        return wrong(format!("queued, queued_bytes, dead, in_flight are {gauges:?}; {dead} dead letters are there"));
+    }
+    None
+}

@@ -1,0 +1,305 @@
+//! Faults inside the process: what the hook does at host calls, and how often each fault met each state of a record.
+
+use crate::message::Destination;
+use crate::slots::{self, RecordState};
+use simvoy::{Chaos, Moment, Point, Process, ThreadId, Verdict, VmId};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What can go wrong. The first ones strike at a host call, the others from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// A VM traps in place of a host call.
+    Trap,
+    /// A VM traps right after a host call.
+    TrapAfter,
+    /// A thread stands still for a moment.
+    Stall,
+    /// A thread stands still for longer than leases last.
+    LongStall,
+    /// A compare-and-set meets another writer.
+    Conflict,
+    /// A hint is lost.
+    LostHint,
+    /// A bit of a value flips.
+    FlippedBit,
+    /// A value is cut short.
+    CutValue,
+    /// A value gets under another key.
+    SwappedValue,
+    /// A configuration is pushed.
+    Push,
+    /// The wall clock jumps.
+    ClockJump,
+    /// Envoy's view of a destination's health changes.
+    Health,
+    /// A receiver changes its mood for the worse.
+    Outage,
+    /// A cluster is removed, and comes back.
+    ClusterGone,
+    /// A circuit breaker is nearly closed.
+    Breaker,
+    /// Envoy fails its own health checks.
+    Leaving,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::Trap,
+        Self::TrapAfter,
+        Self::Stall,
+        Self::LongStall,
+        Self::Conflict,
+        Self::LostHint,
+        Self::FlippedBit,
+        Self::CutValue,
+        Self::SwappedValue,
+        Self::Push,
+        Self::ClockJump,
+        Self::Health,
+        Self::Outage,
+        Self::ClusterGone,
+        Self::Breaker,
+        Self::Leaving,
+    ];
+}
+
+/// How often each fault strikes, per million host calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// A turn for other threads: no fault, but the ground for most.
+    pub turn: u32,
+    /// See [`Fault`].
+    pub trap: u32,
+    /// See [`Fault`].
+    pub trap_after: u32,
+    /// See [`Fault`].
+    pub stall: u32,
+    /// See [`Fault`].
+    pub long_stall: u32,
+    /// See [`Fault`]; of sets with a cas only.
+    pub conflict: u32,
+    /// See [`Fault`]; of queue calls only.
+    pub lost_hint: u32,
+}
+
+/// How often each fault has struck, and what it met.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// By fault.
+    pub struck: BTreeMap<Fault, u64>,
+    /// By fault and the state of a record that it met.
+    pub met: BTreeMap<(Fault, RecordState), u64>,
+}
+
+impl Coverage {
+    /// A fault struck.
+    pub fn struck(&mut self, fault: Fault) {
+        *self.struck.entry(fault).or_default() += 1;
+    }
+
+    /// It met a record in this state.
+    pub fn met(&mut self, fault: Fault, state: RecordState) {
+        *self.met.entry((fault, state)).or_default() += 1;
+    }
+
+    /// Together with another history's.
+    pub fn add(&mut self, other: &Self) {
+        for (fault, count) in &other.struck {
+            *self.struck.entry(*fault).or_default() += count;
+        }
+        for (pair, count) in &other.met {
+            *self.met.entry(*pair).or_default() += count;
+        }
+    }
+}
+
+/// A fault at a host call, and the head key that its VM had last named in that callback.
+#[derive(Clone, Debug)]
+struct Strike {
+    fault: Fault,
+    head: Option<Vec<u8>>,
+}
+
+/// What the hook and the world share.
+#[derive(Debug, Default)]
+pub struct Board {
+    /// Rates at this time.
+    pub rates: Rates,
+    /// The next host call on this thread traps.
+    pub doomed: Option<ThreadId>,
+    /// The next host call on this thread stands still for so long.
+    pub frozen: Option<(ThreadId, Duration)>,
+    /// Exactly this call of all calls that it counts traps; for cut points.
+    pub cut: Option<Cut>,
+    /// Traps that were injected.
+    pub traps: u64,
+    /// Until when some thread stands still.
+    pub stalled_until: Moment,
+    /// Dispatches per cluster, lately.
+    pub dispatches: BTreeMap<Destination, VecDeque<Moment>>,
+    strikes: Vec<Strike>,
+    last_heads: BTreeMap<VmId, Vec<u8>>,
+}
+
+/// A cut point: the trap strikes at host call number `at` of the callbacks that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Counted from 0; counts down.
+    pub at: u32,
+    /// In which callback.
+    pub callback: simvoy::abi::Callback,
+    /// Only from this moment on.
+    pub from: Moment,
+}
+
+/// The shared board.
+#[derive(Clone, Debug, Default)]
+pub struct Boards(Arc<Mutex<Board>>);
+
+impl Boards {
+    /// The board.
+    pub fn lock(&self) -> MutexGuard<'_, Board> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What faults at host calls have met since the last time, looked up in the process.
+    pub fn settle(&self, process: &Process, coverage: &mut Coverage) {
+        let strikes = std::mem::take(&mut self.lock().strikes);
+        for strike in strikes {
+            coverage.struck(strike.fault);
+            let head = strike.head.and_then(|key| Some((process.value(slots::VM_ID, &key)?, key)));
+            if let Some(state) = head.and_then(|(value, key)| slots::state_of(&key, &value.bytes)) {
+                coverage.met(strike.fault, state);
+            }
+        }
+    }
+}
+
+/// The fault hook.
+pub struct Hook {
+    board: Boards,
+    random: fastrand::Rng,
+}
+
+const MILLION: u32 = 1_000_000;
+
+impl Hook {
+    /// A hook that reads `board`.
+    #[must_use]
+    pub fn new(board: Boards, seed: u64) -> Self {
+        Self { board, random: fastrand::Rng::with_seed(seed ^ 0x6861_6f73) }
+    }
+
+    fn decide(&mut self, point: &Point<'_>) -> (Verdict, Option<Fault>) {
+        let mut board = self.board.lock();
+        if let Some(verdict) = board.ordered(point) {
+            return verdict;
+        }
+        let rates = board.rates;
+        drop(board);
+        let dice = self.random.u32(..MILLION);
+        let mut line = rates.turn;
+        if dice < line {
+            return (Verdict::Yield, None);
+        }
+        let mut within = |rate: u32| {
+            line += rate;
+            dice < line
+        };
+        if within(rates.trap) {
+            return (Verdict::Trap, Some(Fault::Trap));
+        }
+        if within(rates.trap_after) {
+            return (Verdict::TrapAfter, Some(Fault::TrapAfter));
+        }
+        if within(rates.stall) {
+            return (Verdict::Stall(Duration::from_millis(self.random.u64(1..400))), Some(Fault::Stall));
+        }
+        if within(rates.long_stall) {
+            return (Verdict::Stall(Duration::from_millis(self.random.u64(3_000..30_000))), Some(Fault::LongStall));
+        }
+        self.decide_about_memory(point, rates)
+    }
+
+    fn decide_about_memory(&mut self, point: &Point<'_>, rates: Rates) -> (Verdict, Option<Fault>) {
+        use simvoy::abi::HostCall;
+        let dice = self.random.u32(..MILLION);
+        match point.call {
+            HostCall::SetSharedData if dice < rates.conflict => (Verdict::Conflict, Some(Fault::Conflict)),
+            HostCall::EnqueueQueue | HostCall::DequeueQueue if dice < rates.lost_hint => {
+                (Verdict::Lose, Some(Fault::LostHint))
+            }
+            _ => (Verdict::Proceed, None),
+        }
+    }
+}
+
+impl Board {
+    /// What was ordered for just this call.
+    fn ordered(&mut self, point: &Point<'_>) -> Option<(Verdict, Option<Fault>)> {
+        if self.doomed == Some(point.thread) {
+            self.doomed = None;
+            return Some((Verdict::Trap, Some(Fault::Trap)));
+        }
+        if let Some((thread, span)) = self.frozen
+            && thread == point.thread
+        {
+            self.frozen = None;
+            return Some((Verdict::Stall(span), Some(Fault::LongStall)));
+        }
+        let cut = self.cut.as_mut()?;
+        if cut.callback != point.callback || point.now < cut.from {
+            return None;
+        }
+        if cut.at > 0 {
+            cut.at -= 1;
+            return None;
+        }
+        self.cut = None;
+        Some((Verdict::Trap, Some(Fault::Trap)))
+    }
+
+    fn note(&mut self, point: &Point<'_>) {
+        if point.nth == 0 {
+            self.last_heads.remove(&point.vm);
+        }
+        if is_head(point.name) {
+            self.last_heads.insert(point.vm, point.name.to_vec());
+        }
+        if point.call == simvoy::abi::HostCall::HttpCall
+            && let Some(destination) = std::str::from_utf8(point.name).ok().and_then(Destination::of)
+        {
+            let lately = self.dispatches.entry(destination).or_default();
+            lately.push_back(point.now);
+            while lately.front().is_some_and(|at| point.now - *at > Duration::from_secs(1)) {
+                lately.pop_front();
+            }
+        }
+    }
+}
+
+/// `rd<version><six digits>.h<eight digits>`: the head of a slot.
+fn is_head(name: &[u8]) -> bool {
+    name.len() == 19 && name.starts_with(b"rd") && name.get(9..11) == Some(b".h")
+}
+
+impl Chaos for Hook {
+    fn at(&mut self, point: &Point<'_>) -> Verdict {
+        self.board.lock().note(point);
+        let (verdict, fault) = self.decide(point);
+        if let Some(fault) = fault {
+            let mut board = self.board.lock();
+            let head = board.last_heads.get(&point.vm).cloned();
+            board.strikes.push(Strike { fault, head });
+            match verdict {
+                Verdict::Trap | Verdict::TrapAfter => board.traps += 1,
+                Verdict::Stall(span) => board.stalled_until = board.stalled_until.max(point.now + span),
+                Verdict::Proceed | Verdict::Yield | Verdict::Conflict | Verdict::Lose => {}
+            }
+        }
+        verdict
+    }
+}

@@ -1,0 +1,23 @@
+//! The proving ground: the shipped module in seeded histories with faults, judged by an oracle.
+//!
+//! ```text
+//!   seed ──> history ──> world ──┬── Process (simvoy): threads, VMs, the filter
+//!            (generate)          ├── Hook: faults at host calls                     (faults)
+//!                                ├── Town: receivers and their moods                (town)
+//!                                └── Oracle, audit: what must hold                  (oracle, audit)
+//! ```
+//! It knows the filter by its contract; only `slots` reads shared memory, with the product's decoders. The same seed gives
+//! the same run, so a failure is a number.
+
+pub mod audit;
+pub mod content;
+pub mod faults;
+pub mod generate;
+pub mod history;
+pub mod message;
+pub mod oracle;
+pub mod rules;
+pub mod slots;
+pub mod town;
+pub mod violation;
+pub mod world;

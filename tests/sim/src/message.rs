@@ -1,0 +1,171 @@
+//! What senders send: message number `n` of a seed is always the same request, so nothing of it need be stored.
+//!
+//! The number stands at the end of its path, which no route rewrites; so a receiver knows what it has got, and can tell
+//! whether it is whole.
+
+use simvoy::Headers;
+use std::time::Duration;
+
+/// A destination of the history: cluster `d<n>`, paths `/d<n>/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Destination(pub u8);
+
+impl Destination {
+    /// Its cluster.
+    #[must_use]
+    pub fn cluster(self) -> String {
+        format!("d{}", self.0)
+    }
+
+    /// The destination of a cluster.
+    #[must_use]
+    pub fn of(cluster: &str) -> Option<Self> {
+        cluster.strip_prefix('d')?.parse().ok().map(Self)
+    }
+}
+
+/// The number of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Number(pub u32);
+
+/// How a sender goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// All at once.
+    Whole,
+    /// In so many pieces, with a pause between two.
+    Pieces(u32, Duration),
+    /// As `Pieces`, and then trailers.
+    Trailers(u32, Duration),
+    /// As `Pieces`, and closes before the last one.
+    HangsUp(u32, Duration),
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Which.
+    pub number: Number,
+    /// Where to.
+    pub destination: Destination,
+    /// As sent.
+    pub headers: Headers,
+    /// The whole body.
+    pub body: Vec<u8>,
+    /// How it comes.
+    pub manner: Manner,
+    /// A receiver that meets it breaks, every time.
+    pub is_poison: bool,
+}
+
+/// The header that makes a message repeatable.
+pub const KEY: &str = "idempotency-key";
+
+const METHODS: [&str; 8] = ["POST", "POST", "POST", "POST", "PUT", "PATCH", "DELETE", "GET"];
+
+impl Message {
+    /// Message `number` of `seed`, to `destination`, with bodies of at most about `body_max` bytes.
+    #[must_use]
+    pub fn new(seed: u64, number: Number, destination: Destination, body_max: usize) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed ^ (u64::from(number.0) << 32) ^ 0x6d65_7373_6167_6500);
+        let method = METHODS[random.usize(..METHODS.len())];
+        let body = body(&mut random, method, body_max);
+        let manner = manner(&mut random, &body);
+        let headers = headers(&mut random, number, destination, method, &body, manner);
+        let is_poison = random.u32(..60) == 0;
+        Self { number, destination, headers, body, manner, is_poison }
+    }
+
+    /// The number at the end of a path.
+    #[must_use]
+    pub fn number_of(path: &str) -> Option<Number> {
+        path.rsplit_once('m')?.1.parse().ok().map(Number)
+    }
+
+    /// `:method`.
+    #[must_use]
+    pub fn method(&self) -> &str {
+        self.headers.text(":method").unwrap_or_default()
+    }
+
+    /// Whether sending it twice does no harm by the rules of the contract, section 5.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        matches!(self.method(), "PUT" | "DELETE") || self.headers.first(KEY).is_some_and(|key| !key.is_empty())
+    }
+
+    /// Whether the default `match.methods` choose it.
+    #[must_use]
+    pub fn is_protected(&self) -> bool {
+        self.method() != "GET"
+    }
+}
+
+fn body(random: &mut fastrand::Rng, method: &str, body_max: usize) -> Vec<u8> {
+    let length = match random.u32(..20) {
+        _ if matches!(method, "DELETE" | "GET") => 0,
+        0 => 0,
+        1 => body_max,
+        2 => body_max + 1 + random.usize(..100),
+        3..5 => random.usize(..body_max),
+        _ => random.usize(1..400),
+    };
+    let mut body = vec![0; length];
+    random.fill(&mut body);
+    body
+}
+
+fn manner(random: &mut fastrand::Rng, body: &[u8]) -> Manner {
+    if body.len() < 2 {
+        return Manner::Whole;
+    }
+    let pieces = random.u32(2..5);
+    let pause = Duration::from_millis(random.u64(..400));
+    match random.u32(..40) {
+        0..6 => Manner::Pieces(pieces, pause),
+        6 => Manner::Trailers(pieces, pause),
+        7 => Manner::HangsUp(pieces, pause),
+        _ => Manner::Whole,
+    }
+}
+
+fn headers(
+    random: &mut fastrand::Rng,
+    number: Number,
+    destination: Destination,
+    method: &str,
+    body: &[u8],
+    manner: Manner,
+) -> Headers {
+    let path = format!("/d{}/m{}", destination.0, number.0);
+    let mut headers =
+        Headers::of(&[(":authority", "shop.example"), (":path", &path), (":method", method), (":scheme", "http")]);
+    // A body of known length announces it; one with trailers cannot (HTTP/1).
+    if !body.is_empty() && !matches!(manner, Manner::Trailers(..)) && random.bool() {
+        headers.add("content-length", body.len().to_string());
+    }
+    headers.add("content-type", "application/json");
+    if random.u32(..3) == 0 {
+        headers.add(KEY, format!("key-{}", number.0));
+    }
+    match random.u32(..12) {
+        0 => headers.add("x-raw", vec![b'a', 0xff, 0xe9, b'b']),
+        1 => {
+            headers.add("x-repeat", "one");
+            headers.add("x-repeat", "two");
+        }
+        2 => {
+            headers.add("x-redeliver-id", "forged");
+            headers.add("x-redeliver-attempt", "7");
+        }
+        3 => {
+            headers.add("connection", "close, x-secret");
+            headers.add("x-secret", "for the next hop only");
+            headers.add("te", "trailers");
+        }
+        4 => headers.add("x-envoy-upstream-rq-timeout-ms", "1"),
+        5 => headers.add("x-request-id", format!("request-{}", number.0)),
+        _ => {}
+    }
+    headers
+}

@@ -1,0 +1,455 @@
+//! The oracle: what each sender was told, what each receiver saw, and what follows from it.
+//!
+//! It knows the contract and nothing of how the filter works. Every sight is checked when it comes, so the work for one
+//! event does not grow with the history; what must hold for all messages at once is looked at by [`crate::audit`].
+
+use crate::message::{Destination, KEY, Message, Number};
+use crate::rules::Rules;
+use crate::violation::{Invariant, Violation};
+use simvoy::{CallToken, Exchange, Headers, Moment, Request, Response, VmId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What became of a request at its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contact {
+    /// It never saw it.
+    None,
+    /// It read it, and did not do what it asks for.
+    Read,
+    /// It did.
+    Processed,
+}
+
+/// A redelivery as its receiver sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sighting {
+    /// Who sent it.
+    pub vm: VmId,
+    /// As what.
+    pub token: CallToken,
+    /// Where.
+    pub destination: Destination,
+    /// When.
+    pub now: Moment,
+    /// When, on the wall clock.
+    pub wall_millis: u64,
+}
+
+/// One redelivery.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// `x-redeliver-attempt`.
+    pub number: u32,
+    /// Who sent it, as what.
+    pub call: (VmId, CallToken),
+    /// When.
+    pub sent: Moment,
+    /// At its receiver.
+    pub contact: Contact,
+    /// What came back, if the filter heard it: when, and the status.
+    pub heard: Option<(Moment, Option<u16>)>,
+    /// The status that the receiver gave, heard or not.
+    pub said: Option<u16>,
+    /// How many answers the receiver had given by then: to tell whether it answered others meanwhile.
+    pub answers_before: u64,
+}
+
+/// What is known of one message.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// As sent.
+    pub message: Message,
+    /// Every byte of it has been sent.
+    pub is_sent_whole: bool,
+    /// What its sender got.
+    pub answer: Option<u16>,
+    /// The id in a 202, and when by the wall clock (milliseconds).
+    pub acknowledged: Option<(String, u64)>,
+    /// Contacts of the live request.
+    pub live: Vec<Contact>,
+    /// Redeliveries.
+    pub attempts: Vec<Attempt>,
+    /// The id and key that redeliveries carry.
+    pub identity: Option<(String, String)>,
+    /// Its life has ended for the filter: delivered, and heard so.
+    pub is_settled: bool,
+    /// It was seen as a dead letter.
+    pub is_dead: bool,
+    /// A fault was aimed at its bytes: it may end as corrupt, and must still not arrive wrong.
+    pub is_damaged: bool,
+}
+
+/// Everything that is known.
+pub struct Oracle {
+    /// The rules of this history.
+    pub rules: Rules,
+    /// All messages.
+    pub records: BTreeMap<Number, Record>,
+    /// The first thing that went wrong.
+    pub violation: Option<Violation>,
+    calls: BTreeMap<(VmId, CallToken), Number>,
+    answers: BTreeMap<Destination, u64>,
+    trouble: BTreeMap<Destination, Moment>,
+    /// A thread stood still for longer than a lease, or the process lost its order otherwise, at this moment: what it
+    /// does just then is excused, since no fence reaches a receiver.
+    stalled_until: Moment,
+    /// Counts for the report.
+    pub counts: Counts,
+}
+
+/// What happened, for the report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests sent.
+    pub sent: u64,
+    /// 202s with an id.
+    pub acknowledged: u64,
+    /// Messages that arrived by redelivery.
+    pub delivered: u64,
+    /// Messages that were processed twice after a cut, a timeout or a lost answer.
+    pub duplicated_unknown: u64,
+    /// Messages that were processed twice because a VM died or stood still.
+    pub duplicated_lost: u64,
+    /// Messages that arrived though nobody was told that they were stored.
+    pub recovered: u64,
+    /// Redeliveries.
+    pub attempts: u64,
+    /// Dead letters seen.
+    pub dead: u64,
+}
+
+impl Oracle {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            records: BTreeMap::new(),
+            violation: None,
+            calls: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            trouble: BTreeMap::new(),
+            stalled_until: Moment(0),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Something went wrong; the first is kept.
+    pub fn violated(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
+    }
+
+    /// A sender begins.
+    pub fn sends(&mut self, message: Message) {
+        self.counts.sent += 1;
+        let record = Record {
+            is_sent_whole: false,
+            answer: None,
+            acknowledged: None,
+            live: Vec::new(),
+            attempts: Vec::new(),
+            identity: None,
+            is_settled: false,
+            is_dead: false,
+            is_damaged: false,
+            message,
+        };
+        self.records.insert(record.message.number, record);
+    }
+
+    /// A sender has sent all of it.
+    pub fn sent_whole(&mut self, number: Number) {
+        if let Some(record) = self.records.get_mut(&number) {
+            record.is_sent_whole = true;
+        }
+    }
+
+    /// Whether a receiver that meets this message breaks.
+    #[must_use]
+    pub fn is_poison(&self, number: Number) -> bool {
+        self.records.get(&number).is_some_and(|record| record.message.is_poison)
+    }
+
+    /// A thread stood still until then.
+    pub fn stalled(&mut self, until: Moment) {
+        self.stalled_until = self.stalled_until.max(until);
+    }
+
+    /// Whether what happens now may be the late act of a thread that stood still.
+    #[must_use]
+    pub fn is_excused(&self, now: Moment) -> bool {
+        now <= self.stalled_until
+    }
+
+    /// A sender has its answer.
+    pub fn answered(&mut self, number: Number, response: &Response, wall_millis: u64) {
+        let Some(record) = self.records.get_mut(&number) else { return };
+        record.answer = Some(response.code());
+        let status = response.headers.text("x-redeliver-status");
+        if status != Some("stored") {
+            return;
+        }
+        let Some(id) = response.headers.text("x-redeliver-id").map(str::to_owned) else {
+            return self.violated(Violation::of(Invariant::Acknowledged, number, "stored, and no x-redeliver-id"));
+        };
+        record.acknowledged = Some((id, wall_millis));
+        self.counts.acknowledged += 1;
+        let is_whole = record.is_sent_whole || record.message.body.is_empty();
+        let is_protected = record.message.is_protected();
+        if !is_whole || !is_protected {
+            let text = format!("acknowledged: whole {is_whole}, protected {is_protected}");
+            self.violated(Violation::of(Invariant::Acknowledged, number, text));
+        }
+    }
+
+    /// A live request reached its receiver.
+    pub fn reached_live(&mut self, number: Option<Number>, contact: Contact, now: Moment) {
+        let Some(record) = number.and_then(|number| self.records.get_mut(&number)) else { return };
+        record.live.push(contact);
+        let (destination, is_settled) = (record.message.destination, record.acknowledged.is_some());
+        *self.answers.entry(destination).or_default() += u64::from(contact != Contact::None);
+        if is_settled {
+            let number = record.message.number;
+            self.violated(Violation::of(
+                Invariant::NothingUnexpected,
+                number,
+                format!("sent on at {now} after its 202"),
+            ));
+        }
+    }
+
+    /// A redelivery reached its receiver, or would have.
+    pub fn reached_again(
+        &mut self,
+        number: Option<Number>,
+        sighting: &Sighting,
+        request: &Request,
+        contact: Contact,
+        exchange: &Exchange,
+    ) {
+        self.counts.attempts += 1;
+        let Some(number) = number.filter(|number| self.records.contains_key(number)) else {
+            let text = format!("a redelivery of what nobody sent: {:?}", request.headers);
+            return self.violated(Violation::whole(Invariant::NothingUnexpected, text));
+        };
+        let faults = self.faults_of(number, sighting, request);
+        faults.into_iter().for_each(|fault| self.violated(fault));
+        let answers = self.answers.entry(sighting.destination).or_default();
+        let answers_before = *answers;
+        *answers += u64::from(contact != Contact::None && !matches!(exchange, Exchange::CutBeforeHeaders { .. }));
+        self.calls.insert((sighting.vm, sighting.token), number);
+        let Some(record) = self.records.get_mut(&number) else { return };
+        let said = match exchange {
+            Exchange::Answer { response, .. } => Some(response.code()),
+            _ => None,
+        };
+        if contact == Contact::Processed && record.times_processed() > 0 {
+            match record.attempts.iter().any(|attempt| attempt.heard.is_none()) {
+                true => self.counts.duplicated_lost += 1,
+                false => self.counts.duplicated_unknown += 1,
+            }
+        }
+        record.attempts.push(Attempt {
+            number: header_number(&request.headers, "x-redeliver-attempt").unwrap_or(0),
+            call: (sighting.vm, sighting.token),
+            sent: sighting.now,
+            contact,
+            heard: None,
+            said,
+            answers_before,
+        });
+    }
+
+    /// Everything that is wrong with a redelivery.
+    fn faults_of(&self, number: Number, sighting: &Sighting, request: &Request) -> Vec<Violation> {
+        let Some(record) = self.records.get(&number) else { return Vec::new() };
+        let is_excused = self.is_excused(sighting.now);
+        let mut faults = Vec::new();
+        let mut check = |invariant, wrong: Option<String>| {
+            faults.extend(wrong.map(|text| Violation::of(invariant, number, text)));
+        };
+        check(Invariant::ContentEqual, crate::content::difference(&record.message, request, &self.rules));
+        check(Invariant::NothingUnexpected, record.wrong_place(sighting));
+        check(Invariant::NoCauselessRepeat, record.wrong_identity(request));
+        check(Invariant::NoCauselessRepeat, record.unsafe_repeat(&self.rules));
+        if !is_excused {
+            check(Invariant::NothingUnexpected, record.after_the_end(sighting, &self.rules));
+            check(Invariant::NoCauselessRepeat, record.causeless_repeat(sighting, &self.rules));
+            check(Invariant::OneLease, record.second_lease(sighting, &self.rules));
+            check(Invariant::Paced, self.too_soon(record, sighting));
+        }
+        faults
+    }
+
+    /// A message that failed in earnest waits at least its shortest backoff. (A probe does not wait, so the state of the
+    /// destination must be such that this is none: the attempt before was answered.)
+    fn too_soon(&self, record: &Record, sighting: &Sighting) -> Option<String> {
+        let last = record.attempts.last()?;
+        let (heard, status) = last.heard?;
+        // After an overload or a cut the destination may be down, and the next attempt a probe.
+        let is_plain = status.is_some_and(|status| matches!(status, 500 | 408 | 425)) && last.said == status;
+        let gap = sighting.now - heard;
+        (is_plain && gap < self.rules.backoff_min && !self.may_probe(sighting))
+            .then(|| format!("sent again {gap:?} after {status:?}; the shortest wait is {:?}", self.rules.backoff_min))
+    }
+
+    /// A destination was seen to be down, or probed, at this moment.
+    pub fn troubled(&mut self, destination: Destination, now: Moment) {
+        self.trouble.insert(destination, now);
+    }
+
+    fn may_probe(&self, sighting: &Sighting) -> bool {
+        self.trouble.get(&sighting.destination).is_some_and(|at| sighting.now - *at < PROBE_SEEN)
+    }
+
+    /// The filter heard the end of a call.
+    pub fn heard(&mut self, call: (VmId, CallToken), status: Option<u16>, now: Moment) {
+        let Some(number) = self.calls.get(&call) else { return };
+        let Some(record) = self.records.get_mut(number) else { return };
+        let is_known = record.acknowledged.is_some();
+        let Some(attempt) = record.attempts.iter_mut().find(|attempt| attempt.call == call) else { return };
+        attempt.heard = Some((now, status));
+        if status.is_some_and(|status| (200..300).contains(&status)) && !record.is_settled {
+            record.is_settled = true;
+            self.counts.delivered += 1;
+            self.counts.recovered += u64::from(!is_known);
+        }
+    }
+
+    /// A message is a dead letter with this reason, after so many failed attempts.
+    pub fn died(&mut self, number: Number, reason: redeliver_core::slot::DeadReason, age_millis: u64) {
+        let Some(record) = self.records.get_mut(&number) else { return };
+        if std::mem::replace(&mut record.is_dead, true) {
+            return;
+        }
+        self.counts.dead += 1;
+        let record = &self.records[&number];
+        if record.is_damaged {
+            return;
+        }
+        if let Some(wrong) = record.wrong_death(
+            reason,
+            age_millis,
+            &self.rules,
+            self.answers.get(&record.message.destination).copied().unwrap_or(0),
+        ) {
+            self.violated(Violation::of(Invariant::NothingLost, number, wrong));
+        }
+    }
+}
+
+/// The world looks at the states of destinations a few times a second; a probe is over well within this.
+const PROBE_SEEN: Duration = Duration::from_secs(2);
+
+/// An attempt's lease ends so long after its timeout (the filter's own slack).
+const LEASE_SLACK: Duration = Duration::from_secs(2);
+
+impl Record {
+    fn times_processed(&self) -> usize {
+        let live = self.live.iter().filter(|contact| **contact == Contact::Processed).count();
+        live + self.attempts.iter().filter(|attempt| attempt.contact == Contact::Processed).count()
+    }
+
+    fn wrong_place(&self, sighting: &Sighting) -> Option<String> {
+        let is_wrong = sighting.destination != self.message.destination;
+        is_wrong.then(|| format!("arrived at {}", sighting.destination.cluster()))
+    }
+
+    /// The id and the key are the same on every attempt, the number rises, and the id is the one that the sender has.
+    fn wrong_identity(&self, request: &Request) -> Option<String> {
+        let id = request.headers.text("x-redeliver-id").unwrap_or_default();
+        let key = request.headers.first(KEY).map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default();
+        if let Some((acknowledged, _)) = &self.acknowledged
+            && acknowledged != id
+        {
+            return Some(format!("id {id}, and the sender was told {acknowledged}"));
+        }
+        let sent = self.message.headers.first(KEY).map(|key| String::from_utf8_lossy(key).into_owned());
+        if key.is_empty() || sent.is_some_and(|sent| sent != key) {
+            return Some(format!("idempotency key {key:?}"));
+        }
+        let before = self.attempts.iter().map(|attempt| attempt.number).max().unwrap_or(0);
+        let number = header_number(&request.headers, "x-redeliver-attempt").unwrap_or(0);
+        if number <= before && !self.is_damaged {
+            return Some(format!("attempt {number} after attempt {before}"));
+        }
+        None
+    }
+
+    /// A live request that was processed is stored only if a repeat does no harm (contract, section 5).
+    fn unsafe_repeat(&self, rules: &Rules) -> Option<String> {
+        let was_processed = self.live.contains(&Contact::Processed);
+        let is_allowed = match rules.unknown_outcome {
+            crate::rules::UnknownOutcome::Always => true,
+            crate::rules::UnknownOutcome::IfIdempotent => self.message.is_repeatable(),
+            crate::rules::UnknownOutcome::Never => false,
+        };
+        (was_processed && !is_allowed).then(|| "the live request was processed, and a repeat does harm".to_owned())
+    }
+
+    /// Nothing is sent after it had expired or was a dead letter.
+    fn after_the_end(&self, sighting: &Sighting, rules: &Rules) -> Option<String> {
+        if self.is_dead && !self.is_damaged {
+            return Some("sent again after it was a dead letter".to_owned());
+        }
+        let (_, since) = self.acknowledged.as_ref()?;
+        let age = Duration::from_millis(sighting.wall_millis.saturating_sub(*since));
+        (age > rules.ttl + Duration::from_secs(1))
+            .then(|| format!("sent {age:?} after its 202; its ttl is {:?}", rules.ttl))
+    }
+
+    /// Another attempt after the filter had heard a 2xx in time.
+    fn causeless_repeat(&self, sighting: &Sighting, rules: &Rules) -> Option<String> {
+        let settled = self.attempts.iter().find(|attempt| {
+            let was_taken = attempt.heard.filter(|(_, status)| status.is_some_and(|s| (200..300).contains(&s)));
+            was_taken
+                .is_some_and(|(heard, _)| heard <= attempt.sent + rules.timeout + LEASE_SLACK && heard < sighting.now)
+        })?;
+        (!self.is_damaged).then(|| format!("sent again though attempt {} was answered 2xx in time", settled.number))
+    }
+
+    /// Another attempt while the one before has neither ended nor run out.
+    fn second_lease(&self, sighting: &Sighting, rules: &Rules) -> Option<String> {
+        let out = self
+            .attempts
+            .iter()
+            .find(|attempt| attempt.heard.is_none() && sighting.now < attempt.sent + rules.timeout + LEASE_SLACK)?;
+        (!self.is_damaged).then(|| format!("sent while attempt {} of {} is out", out.number, out.sent))
+    }
+
+    /// Why this record should not have died of that.
+    fn wrong_death(
+        &self,
+        reason: redeliver_core::slot::DeadReason,
+        age_millis: u64,
+        rules: &Rules,
+        answers_now: u64,
+    ) -> Option<String> {
+        use redeliver_core::slot::DeadReason;
+        let said = |wanted: fn(u16) -> bool| self.attempts.iter().filter_map(|attempt| attempt.said).any(wanted);
+        let is_right = match reason {
+            DeadReason::Rejected => said(|s| (300..500).contains(&s) && !matches!(s, 408 | 425 | 429)),
+            DeadReason::Expired => Duration::from_millis(age_millis) >= rules.ttl,
+            DeadReason::Attempts => self.genuine_failures(answers_now) >= rules.attempts_max as usize,
+            DeadReason::Corrupt => false,
+            // A request without a body, whose VM died before its log; or headers that Envoy refuses.
+            DeadReason::Unstorable => self.attempts.is_empty() && self.message.body.is_empty(),
+        };
+        (!is_right)
+            .then(|| format!("a dead letter ({reason}) after {} attempts, aged {age_millis} ms", self.attempts.len()))
+    }
+
+    /// Attempts that may count: all but those which nobody answered while nobody was answered.
+    fn genuine_failures(&self, answers_now: u64) -> usize {
+        let next = self.attempts.iter().skip(1).map(|attempt| attempt.answers_before).chain([answers_now]);
+        let counted = self.attempts.iter().zip(next).filter(|(attempt, answers_after)| {
+            attempt.contact != Contact::None || attempt.heard.is_none() || *answers_after > attempt.answers_before
+        });
+        counted.count()
+    }
+}
+
+fn header_number(headers: &Headers, name: &str) -> Option<u32> {
+    headers.text(name)?.parse().ok()
+}

@@ -1,0 +1,253 @@
+//! The configuration of a history: what the filter reads, and the same as numbers for the oracle.
+
+use crate::message::Destination;
+use serde_json::{Value, json};
+use simvoy::Route;
+use std::time::Duration;
+
+/// `capture.as`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As the router made it.
+    Routed,
+    /// As the sender sent it.
+    Arrived,
+}
+
+/// `failure.unknown_outcome`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownOutcome {
+    /// Only if a repeat does no harm.
+    IfIdempotent,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// `health.source`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The internal listener.
+    HealthCheckFilter,
+    /// The admin port.
+    Admin,
+    /// None.
+    Passive,
+}
+
+/// `capture.mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Bodies wait.
+    Hold,
+    /// Nothing waits.
+    Stream,
+}
+
+/// The authority that a rewriting route sends.
+pub const REWRITTEN_HOST: &str = "inside.example";
+
+/// The rules of one history.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// Clusters `d0`, `d1`, ...
+    pub destinations: u8,
+    /// `capture.as`.
+    pub form: Form,
+    /// `capture.mode`.
+    pub mode: Mode,
+    /// `capture.max_body`, in bytes.
+    pub body_max: usize,
+    /// `failure.unknown_outcome`.
+    pub unknown_outcome: UnknownOutcome,
+    /// Whether the sender of a stored request gets a 202 or the failure.
+    pub answers_202: bool,
+    /// `hold_while_down`.
+    pub holds_while_down: bool,
+    /// `store.max_messages`.
+    pub messages_max: u32,
+    /// `store.max_bytes`.
+    pub bytes_max: u64,
+    /// `store.ttl`.
+    pub ttl: Duration,
+    /// `health.source`.
+    pub source: Source,
+    /// `health.stable_for`.
+    pub stable_for: Duration,
+    /// `health.suspect_after`.
+    pub suspect_after: Duration,
+    /// `redelivery.tick`.
+    pub tick: Duration,
+    /// `redelivery.timeout`.
+    pub timeout: Duration,
+    /// `redelivery.backoff.initial`.
+    pub backoff_initial: Duration,
+    /// `redelivery.backoff.max`.
+    pub backoff_max: Duration,
+    /// The shortest wait after a failed attempt: the initial one less its jitter.
+    pub backoff_min: Duration,
+    /// `redelivery.max_attempts`.
+    pub attempts_max: u32,
+    /// `redelivery.window`.
+    pub window: (u32, u32),
+    /// The first destination's route rewrites path and host.
+    pub rewrites: bool,
+    /// Retries of the routes.
+    pub retries: u32,
+}
+
+const JITTER: f64 = 0.2;
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            destinations: 1,
+            form: Form::Routed,
+            mode: Mode::Hold,
+            body_max: 8 << 10,
+            unknown_outcome: UnknownOutcome::IfIdempotent,
+            answers_202: true,
+            holds_while_down: false,
+            messages_max: 10_000,
+            bytes_max: 64 << 20,
+            ttl: Duration::from_secs(24 * 3_600),
+            source: Source::HealthCheckFilter,
+            stable_for: Duration::from_millis(500),
+            suspect_after: Duration::from_secs(300),
+            tick: Duration::from_millis(100),
+            timeout: Duration::from_secs(3),
+            backoff_initial: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(10),
+            backoff_min: Duration::ZERO,
+            attempts_max: 20,
+            window: (5, 64),
+            rewrites: false,
+            retries: 0,
+        }
+        .settled()
+    }
+}
+
+impl Rules {
+    /// With what follows from the rest.
+    #[must_use]
+    pub fn settled(mut self) -> Self {
+        self.backoff_min = self.backoff_initial.mul_f64(1.0 - JITTER) - Duration::from_millis(1);
+        if self.holds_while_down {
+            self.form = Form::Arrived;
+        }
+        self
+    }
+
+    /// Chosen by a seed: small limits are as likely as large ones, so that edges are met.
+    #[must_use]
+    pub fn random(random: &mut fastrand::Rng) -> Self {
+        let millis = Duration::from_millis;
+        let pick = |random: &mut fastrand::Rng, values: &[u64]| values[random.usize(..values.len())];
+        let rules = Self {
+            destinations: random.u8(1..5),
+            form: if random.bool() { Form::Routed } else { Form::Arrived },
+            mode: if random.u32(..12) == 0 { Mode::Stream } else { Mode::Hold },
+            body_max: pick(random, &[1_000, 8_192, 40_000]) as usize,
+            unknown_outcome: match random.u32(..6) {
+                0 => UnknownOutcome::Always,
+                1 => UnknownOutcome::Never,
+                _ => UnknownOutcome::IfIdempotent,
+            },
+            answers_202: random.u32(..5) > 0,
+            holds_while_down: random.u32(..4) == 0,
+            messages_max: pick(random, &[5, 20, 10_000, 10_000, 10_000]) as u32,
+            bytes_max: pick(random, &[20_000, 64 << 20, 64 << 20, 64 << 20]),
+            ttl: millis(pick(random, &[20_000, 86_400_000, 86_400_000, 86_400_000])),
+            source: match random.u32(..5) {
+                0..2 => Source::HealthCheckFilter,
+                2 => Source::Admin,
+                _ => Source::Passive,
+            },
+            stable_for: millis(pick(random, &[0, 500, 2_000])),
+            suspect_after: millis(pick(random, &[20_000, 300_000])),
+            tick: millis(pick(random, &[50, 100, 100, 250])),
+            timeout: millis(pick(random, &[1_000, 3_000, 6_000])),
+            backoff_initial: millis(pick(random, &[200, 500, 1_000])),
+            backoff_max: millis(pick(random, &[2_000, 10_000, 30_000])),
+            attempts_max: pick(random, &[2, 5, 20, 20]) as u32,
+            window: [(1, 1), (1, 4), (5, 64), (5, 64)][random.usize(..4)],
+            rewrites: random.bool(),
+            retries: pick(random, &[0, 0, 1]) as u32,
+            ..Self::default()
+        };
+        rules.settled()
+    }
+
+    /// The plugin configuration.
+    #[must_use]
+    pub fn configuration(&self) -> String {
+        self.configuration_value().to_string()
+    }
+
+    fn configuration_value(&self) -> Value {
+        let text = |span: Duration| format!("{}ms", span.as_millis());
+        json!({
+            "match": {"path_prefixes": ["/d"]},
+            "capture": {
+                "mode": match self.mode { Mode::Hold => "hold", Mode::Stream => "stream" },
+                "as": match self.form { Form::Routed => "routed", Form::Arrived => "arrived" },
+                "max_body": self.body_max,
+            },
+            "failure": {"unknown_outcome": match self.unknown_outcome {
+                UnknownOutcome::IfIdempotent => "if_idempotent",
+                UnknownOutcome::Always => "always",
+                UnknownOutcome::Never => "never",
+            }},
+            "reply": if self.answers_202 { "accepted" } else { "original" },
+            "hold_while_down": self.holds_while_down,
+            "store": {"max_messages": self.messages_max, "max_bytes": self.bytes_max, "ttl": text(self.ttl)},
+            "health": {
+                "source": match self.source {
+                    Source::HealthCheckFilter => "health_check_filter",
+                    Source::Admin => "admin",
+                    Source::Passive => "passive",
+                },
+                "cluster": match self.source { Source::Admin => "admin_api", _ => "redeliver_health" },
+                "interval": "1s", "stable_for": text(self.stable_for), "probe_max": "5s",
+                "suspect_after": text(self.suspect_after),
+            },
+            "redelivery": {
+                "tick": text(self.tick), "timeout": text(self.timeout), "max_attempts": self.attempts_max,
+                "backoff": {"initial": text(self.backoff_initial), "max": text(self.backoff_max), "jitter": JITTER},
+                "window": {"initial": self.window.0, "max": self.window.1},
+            },
+        })
+    }
+
+    /// The routes.
+    #[must_use]
+    pub fn routes(&self) -> Vec<Route> {
+        let route = |n: u8| {
+            let destination = Destination(n);
+            let mut route = Route::new(&format!("/d{n}/"), &destination.cluster());
+            route.retries = self.retries;
+            route.timeout = Duration::from_secs(5);
+            if self.is_rewritten(destination) {
+                route.prefix_rewrite = Some("/inside/".to_owned());
+                route.host_rewrite = Some(REWRITTEN_HOST.to_owned());
+                route.request_headers = vec![("x-routed-by".to_owned(), "envoy".to_owned())];
+            }
+            route
+        };
+        (0..self.destinations).map(route).collect()
+    }
+
+    /// Whether the router changes requests to this destination.
+    #[must_use]
+    pub const fn is_rewritten(&self, destination: Destination) -> bool {
+        self.rewrites && destination.0 == 0
+    }
+
+    /// What the rewriting route makes of a path.
+    #[must_use]
+    pub fn rewrite(&self, path: &str) -> String {
+        path.strip_prefix("/d0/").map_or_else(|| path.to_owned(), |rest| format!("/inside/{rest}"))
+    }
+}

@@ -1,0 +1,97 @@
+//! What must never happen: the invariants of the scorecard, by their numbers.
+
+use crate::message::Number;
+use std::fmt;
+
+/// An invariant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Invariant {
+    /// I1: what was acknowledged is delivered, kept, or was removed by rule.
+    NothingLost,
+    /// I2: nothing arrives that was not sent, or that had ended.
+    NothingUnexpected,
+    /// I3: what arrives is what was sent.
+    ContentEqual,
+    /// I4: no repeat without a cause.
+    NoCauselessRepeat,
+    /// I5: no two attempts of one message are out at once.
+    OneLease,
+    /// I6: attempts, gaps and window keep their limits; nobody is stormed.
+    Paced,
+    /// I7: budgets and keys are bounded.
+    Bounded,
+    /// I8: guests do not grow.
+    GuestMemory,
+    /// I9: no trap that was not injected.
+    NoTrap,
+    /// I10: the books balance.
+    BooksBalance,
+    /// I11: no 202 without a whole record, and no failure passed over in silence.
+    Acknowledged,
+    /// I12: when all is well, the backlog ends.
+    Drains,
+    /// I13: nobody waits for another destination.
+    Fair,
+    /// I14: the same seed, the same run.
+    Deterministic,
+}
+
+impl Invariant {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::NothingLost,
+        Self::NothingUnexpected,
+        Self::ContentEqual,
+        Self::NoCauselessRepeat,
+        Self::OneLease,
+        Self::Paced,
+        Self::Bounded,
+        Self::GuestMemory,
+        Self::NoTrap,
+        Self::BooksBalance,
+        Self::Acknowledged,
+        Self::Drains,
+        Self::Fair,
+        Self::Deterministic,
+    ];
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "I{}", *self as u8 + 1)
+    }
+}
+
+/// One broken invariant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub invariant: Invariant,
+    /// The message that it is about, if it is about one.
+    pub number: Option<Number>,
+    /// How.
+    pub text: String,
+}
+
+impl Violation {
+    /// A violation about one message.
+    #[must_use]
+    pub fn of(invariant: Invariant, number: Number, text: impl Into<String>) -> Self {
+        Self { invariant, number: Some(number), text: text.into() }
+    }
+
+    /// A violation about the whole.
+    #[must_use]
+    pub fn whole(invariant: Invariant, text: impl Into<String>) -> Self {
+        Self { invariant, number: None, text: text.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            Some(number) => write!(f, "{}: message {}: {}", self.invariant, number.0, self.text),
+            None => write!(f, "{}: {}", self.invariant, self.text),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Buffers: bodies, configurations, answers of calls.
+
+use super::gate::NOTHING;
+use super::host_call;
+use super::memory::{give, read};
+use crate::abi::{BufferType, Status};
+use crate::vm::Guest;
+use wasmtime::{Caller, Linker, Result};
+
+pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
+    host_call!(
+        linker,
+        "proxy_get_buffer_bytes",
+        GetBuffer,
+        NOTHING,
+        |caller, _passed, buffer: u32, start: u32, length: u32, bytes_at: u32, size_at: u32| {
+            get(caller, buffer, (start, length), bytes_at, size_at).await
+        }
+    );
+    host_call!(
+        linker,
+        "proxy_set_buffer_bytes",
+        SetBuffer,
+        NOTHING,
+        |caller, _passed, buffer: u32, start: u32, length: u32, bytes: u32, size: u32| {
+            Ok(set(caller, buffer, (start, length), (bytes, size)))
+        }
+    );
+    Ok(())
+}
+
+/// A length beyond the end is cut; a start beyond it reads nothing (get_buffer_bytes in exports.cc).
+async fn get(
+    caller: &mut Caller<'_, Guest>,
+    buffer: u32,
+    (start, length): (u32, u32),
+    bytes_at: u32,
+    size_at: u32,
+) -> Result<Status> {
+    let Some(buffer) = BufferType::of(buffer) else { return Ok(Status::BadArgument) };
+    if start.checked_add(length).is_none() {
+        return Ok(Status::BadArgument);
+    }
+    let Some(bytes) = contents(caller.data(), buffer, start as usize, length as usize) else {
+        return Ok(Status::NotFound);
+    };
+    give(caller, &bytes, bytes_at, size_at).await
+}
+
+fn contents(guest: &Guest, buffer: BufferType, start: usize, length: usize) -> Option<Vec<u8>> {
+    let cut = |bytes: &[u8]| {
+        let end = start.saturating_add(length).min(bytes.len());
+        bytes.get(start..end).unwrap_or_default().to_vec()
+    };
+    let shared = guest.shared.lock();
+    let vm = shared.vm(guest.vm)?;
+    let root = vm.root(vm.root_of(guest.speaker()));
+    let stream = vm.stream_of(guest.speaker()).and_then(|stream| shared.streams.get(&stream));
+    match buffer {
+        BufferType::RequestBody => {
+            Some(stream.map(|stream| cut(if stream.is_buffering { &stream.buffered } else { &stream.piece })))
+                .map(Option::unwrap_or_default)
+        }
+        BufferType::ResponseBody => Some(stream.map(|stream| cut(&stream.response.body)).unwrap_or_default()),
+        BufferType::CallBody => root?.answer.as_ref().map(|answer| cut(&answer.body)),
+        BufferType::GrpcMessage => root.map(|root| cut(&root.grpc_message)),
+        BufferType::VmConfiguration => Some(cut(&vm.vm_configuration)),
+        BufferType::PluginConfiguration => guest.configuring.as_ref().map(|plugin| cut(&plugin.configuration)),
+        BufferType::CallData => Some(Vec::new()),
+        BufferType::Network => None,
+    }
+}
+
+/// Only the request's body can be changed here, and only as a whole, in front or behind (Buffer::copyFrom).
+fn set(caller: &mut Caller<'_, Guest>, buffer: u32, (start, length): (u32, u32), bytes: (u32, u32)) -> Status {
+    let Some(buffer) = BufferType::of(buffer) else { return Status::BadArgument };
+    let Some(bytes) = read(caller, bytes) else { return Status::InvalidMemoryAccess };
+    let guest = caller.data();
+    let mut shared = guest.shared.lock();
+    let stream = shared.vm(guest.vm).and_then(|vm| vm.stream_of(guest.speaker()));
+    let Some(stream) = stream.and_then(|stream| shared.streams.get_mut(&stream)) else { return Status::NotFound };
+    let target = match buffer {
+        BufferType::RequestBody if stream.is_buffering => &mut stream.buffered,
+        BufferType::RequestBody => &mut stream.piece,
+        BufferType::ResponseBody => &mut stream.response.body,
+        BufferType::Network
+        | BufferType::CallBody
+        | BufferType::GrpcMessage
+        | BufferType::VmConfiguration
+        | BufferType::PluginConfiguration
+        | BufferType::CallData => return Status::BadArgument,
+    };
+    let (start, length) = (start as usize, length as usize);
+    if start >= target.len() && start > 0 {
+        target.extend_from_slice(&bytes);
+    } else if start > 0 {
+        return Status::BadArgument;
+    } else if length == 0 {
+        target.splice(0..0, bytes);
+    } else if length >= target.len() {
+        *target = bytes;
+    } else {
+        return Status::BadArgument;
+    }
+    Status::Ok
+}

@@ -1,0 +1,156 @@
+//! Shared data and shared queues (PLATFORM 1.1 and 1.2).
+
+use super::gate::{NOTHING, Passed};
+use super::host_call;
+use super::memory::{give, read, write_word};
+use crate::abi::Status;
+use crate::memory::Registrant;
+use crate::shared::Job;
+use crate::trace;
+use crate::vm::Guest;
+use wasmtime::{Caller, Linker, Result};
+
+pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
+    host_call!(
+        linker,
+        "proxy_get_shared_data",
+        GetSharedData,
+        (key, size),
+        |caller, _passed, key: u32, size: u32, value_at: u32, size_at: u32, cas_at: u32| {
+            get(caller, (key, size), (value_at, size_at, cas_at)).await
+        }
+    );
+    host_call!(
+        linker,
+        "proxy_set_shared_data",
+        SetSharedData,
+        (key, size),
+        |caller, passed, key: u32, size: u32, value: u32, value_size: u32, cas: u32| {
+            Ok(set(caller, passed, (key, size), (value, value_size), cas))
+        }
+    );
+    host_call!(
+        linker,
+        "proxy_register_shared_queue",
+        RegisterQueue,
+        (name, size),
+        |caller, _passed, name: u32, size: u32, token_at: u32| { Ok(register(caller, (name, size), token_at)) }
+    );
+    host_call!(
+        linker,
+        "proxy_resolve_shared_queue",
+        ResolveQueue,
+        (name, size),
+        |caller, _passed, vm_id: u32, vm_id_size: u32, name: u32, size: u32, token_at: u32| {
+            Ok(resolve(caller, (vm_id, vm_id_size), (name, size), token_at))
+        }
+    );
+    host_call!(
+        linker,
+        "proxy_enqueue_shared_queue",
+        EnqueueQueue,
+        NOTHING,
+        |caller, passed, token: u32, item: u32, size: u32| { Ok(enqueue(caller, passed, token, (item, size))) }
+    );
+    host_call!(
+        linker,
+        "proxy_dequeue_shared_queue",
+        DequeueQueue,
+        NOTHING,
+        |caller, passed, token: u32, item_at: u32, size_at: u32| {
+            dequeue(caller, passed, token, item_at, size_at).await
+        }
+    );
+    Ok(())
+}
+
+async fn get(caller: &mut Caller<'_, Guest>, key: (u32, u32), results: (u32, u32, u32)) -> Result<Status> {
+    let Some(key) = read(caller, key) else { return Ok(Status::InvalidMemoryAccess) };
+    let found = {
+        let guest = caller.data();
+        let shared = guest.shared.lock();
+        shared.vm(guest.vm).and_then(|vm| shared.data.get(&vm.vm_id, &key)).cloned()
+    };
+    let Some(value) = found else { return Ok(Status::NotFound) };
+    let (value_at, size_at, cas_at) = results;
+    let given = give(caller, &value.bytes, value_at, size_at).await?;
+    Ok(if given == Status::Ok { write_word(caller, cas_at, value.cas) } else { given })
+}
+
+fn set(caller: &mut Caller<'_, Guest>, passed: Passed, key: (u32, u32), value: (u32, u32), cas: u32) -> Status {
+    let (Some(key), Some(value)) = (read(caller, key), read(caller, value)) else {
+        return Status::InvalidMemoryAccess;
+    };
+    let guest = caller.data();
+    let shared = &mut *guest.shared.lock();
+    let Some(vm_id) = shared.vms.get(&guest.vm).map(|vm| vm.vm_id.as_str()) else { return Status::InternalFailure };
+    let now = shared.clock.now;
+    shared.trace.feed(trace::KIND_OUTSIDE, now, [u64::from(cas), 0, 0], &value);
+    if passed == Passed::IntoConflict && cas != 0 {
+        // As if another VM had just written what was there: only a key that exists can be rewritten.
+        if let Some(found) = shared.data.get(vm_id, &key).cloned() {
+            shared.data.set(vm_id, &key, &found.bytes, 0);
+        }
+    }
+    shared.data.set(vm_id, &key, &value, cas)
+}
+
+fn register(caller: &mut Caller<'_, Guest>, name: (u32, u32), token_at: u32) -> Status {
+    let Some(name) = read(caller, name) else { return Status::InvalidMemoryAccess };
+    let token = {
+        let guest = caller.data();
+        let shared = &mut *guest.shared.lock();
+        let Some(vm) = shared.vms.get(&guest.vm) else { return Status::InternalFailure };
+        // A stream registers for its root context: that is where the notification goes.
+        let registrant = Registrant { vm: guest.vm, root: vm.root_of(guest.speaker()) };
+        shared.queues.register(&vm.vm_id, &name, registrant)
+    };
+    write_word(caller, token_at, token)
+}
+
+fn resolve(caller: &mut Caller<'_, Guest>, vm_id: (u32, u32), name: (u32, u32), token_at: u32) -> Status {
+    let (Some(vm_id), Some(name)) = (read(caller, vm_id), read(caller, name)) else {
+        return Status::InvalidMemoryAccess;
+    };
+    let token = {
+        let guest = caller.data();
+        let shared = guest.shared.lock();
+        let own = shared.vm(guest.vm).map(|vm| vm.vm_id.clone()).unwrap_or_default();
+        let vm_id = if vm_id.is_empty() { own } else { String::from_utf8_lossy(&vm_id).into_owned() };
+        shared.queues.resolve(&vm_id, &name)
+    };
+    match token {
+        Some(token) => write_word(caller, token_at, token),
+        None => Status::NotFound,
+    }
+}
+
+fn enqueue(caller: &mut Caller<'_, Guest>, passed: Passed, token: u32, item: (u32, u32)) -> Status {
+    let Some(item) = read(caller, item) else { return Status::InvalidMemoryAccess };
+    let guest = caller.data();
+    let mut shared = guest.shared.lock();
+    if passed == Passed::IntoLoss {
+        return if shared.queues.knows(token) { Status::Ok } else { Status::NotFound };
+    }
+    let Some(registrant) = shared.queues.enqueue(token, &item) else { return Status::NotFound };
+    // A VM that is gone is not told (PLATFORM 1.2).
+    if let Some(thread) = shared.vm(registrant.vm).filter(|vm| !vm.has_failed).map(|vm| vm.thread) {
+        shared.post(thread, Job::QueueReady(registrant.vm, registrant.root, token));
+    }
+    Status::Ok
+}
+
+async fn dequeue(
+    caller: &mut Caller<'_, Guest>,
+    passed: Passed,
+    token: u32,
+    item_at: u32,
+    size_at: u32,
+) -> Result<Status> {
+    let taken = caller.data().shared.lock().queues.dequeue(token);
+    match taken {
+        Ok(_) if passed == Passed::IntoLoss => Ok(Status::Empty),
+        Ok(item) => give(caller, &item, item_at, size_at).await,
+        Err(status) => Ok(status),
+    }
+}

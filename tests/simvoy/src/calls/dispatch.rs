@@ -1,0 +1,344 @@
+//! Calls of a guest to clusters: HTTP and gRPC (PLATFORM 1.6 and 1.7). What they meet at once is decided here; what
+//! comes back is a job for later.
+
+use super::gate::NOTHING;
+use super::host_call;
+use super::memory::{read, write_word};
+use crate::abi::{Status, read_pairs};
+use crate::cluster::Admission;
+use crate::http::{Headers, Request};
+use crate::network::{Failure, Origin, Outcome};
+use crate::shared::{Arrival, Call, CallKind, Happening, Job, Shared, Timer};
+use crate::trace;
+use crate::vm::Guest;
+use std::time::Duration;
+use wasmtime::{Caller, Linker, Result, bail};
+
+pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
+    host_call!(
+        linker,
+        "proxy_http_call",
+        HttpCall,
+        (cluster, cluster_size),
+        |caller,
+         _passed,
+         cluster: u32,
+         cluster_size: u32,
+         headers: u32,
+         headers_size: u32,
+         body: u32,
+         body_size: u32,
+         trailers: u32,
+         trailers_size: u32,
+         timeout: u32,
+         token_at: u32| {
+            Ok(http_call(
+                caller,
+                [(cluster, cluster_size), (headers, headers_size), (body, body_size), (trailers, trailers_size)],
+                timeout,
+                token_at,
+            ))
+        }
+    );
+    host_call!(
+        linker,
+        "proxy_grpc_call",
+        GrpcCall,
+        (service, service_size),
+        |caller,
+         _passed,
+         service: u32,
+         service_size: u32,
+         name: u32,
+         name_size: u32,
+         method: u32,
+         method_size: u32,
+         metadata: u32,
+         metadata_size: u32,
+         message: u32,
+         message_size: u32,
+         timeout: u32,
+         token_at: u32| {
+            grpc_call(
+                caller,
+                [
+                    (service, service_size),
+                    (name, name_size),
+                    (method, method_size),
+                    (metadata, metadata_size),
+                    (message, message_size),
+                ],
+                timeout,
+                token_at,
+            )
+        }
+    );
+    // Streams of gRPC are not modelled: no guest here opens one.
+    host_call!(
+        linker,
+        "proxy_grpc_stream",
+        Other,
+        NOTHING,
+        |_caller,
+         _passed,
+         _service: u32,
+         _service_size: u32,
+         _name: u32,
+         _name_size: u32,
+         _method: u32,
+         _method_size: u32,
+         _metadata: u32,
+         _metadata_size: u32,
+         _token_at: u32| Ok(Status::Unimplemented)
+    );
+    host_call!(
+        linker,
+        "proxy_grpc_send",
+        Other,
+        NOTHING,
+        |_caller, _passed, _token: u32, _message: u32, _size: u32, _end: u32| Ok(Status::NotFound)
+    );
+    host_call!(linker, "proxy_grpc_cancel", Other, NOTHING, |caller, _passed, token: u32| Ok(cancel(caller, token)));
+    host_call!(linker, "proxy_grpc_close", Other, NOTHING, |caller, _passed, token: u32| Ok(cancel(caller, token)));
+    Ok(())
+}
+
+fn http_call(caller: &mut Caller<'_, Guest>, spans: [(u32, u32); 4], timeout: u32, token_at: u32) -> Status {
+    let [Some(cluster), Some(headers), Some(body), Some(trailers)] = spans.map(|span| read(caller, span)) else {
+        return Status::InvalidMemoryAccess;
+    };
+    if write_word(caller, token_at, 0) != Status::Ok {
+        return Status::InvalidMemoryAccess;
+    }
+    // A timeout above 2^31 - 1 is negative to the host (PLATFORM 1.5).
+    if i32::try_from(timeout).is_err() {
+        return Status::BadArgument;
+    }
+    let cluster = String::from_utf8_lossy(&cluster).into_owned();
+    let (headers, trailers) = (read_pairs(&headers), read_pairs(&trailers));
+    let dispatched = {
+        let guest = caller.data();
+        let mut shared = guest.shared.lock();
+        let now = shared.clock.now;
+        shared.trace.feed(trace::KIND_OUTSIDE, now, [0; 3], &body);
+        dispatch(&mut shared, guest, cluster, Request { headers, body, trailers }, CallKind::Http, timeout)
+    };
+    match dispatched {
+        Ok(token) => write_word(caller, token_at, token),
+        Err(status) => status,
+    }
+}
+
+fn dispatch(
+    shared: &mut Shared,
+    guest: &Guest,
+    cluster: String,
+    mut request: Request,
+    kind: CallKind,
+    timeout: u32,
+) -> Result<u32, Status> {
+    if !shared.clusters.by_name.contains_key(&cluster) {
+        return Err(Status::BadArgument);
+    }
+    let is_whole = [":method", ":path", ":authority"].iter().all(|name| request.headers.first(name).is_some());
+    if !is_whole {
+        return Err(Status::BadArgument);
+    }
+    if request.headers.0.iter().any(|(name, _)| name.contains(' ')) {
+        return Err(Status::InternalFailure);
+    }
+    match shared.clusters.admit(&cluster) {
+        Admission::Unknown => return Err(Status::BadArgument),
+        Admission::NoHealthyHost | Admission::Overflow => return Err(Status::InternalFailure),
+        Admission::Out => {}
+    }
+    if !request.body.is_empty() {
+        request.headers.set("content-length", request.body.len().to_string());
+    }
+    add_what_envoy_adds(&mut request.headers, timeout);
+    let vm = shared.vms.get_mut(&guest.vm).ok_or(Status::InternalFailure)?;
+    let root = vm.root_of(guest.speaker());
+    let token = vm.next_token(kind);
+    let call = Call { cluster: cluster.clone(), kind };
+    vm.root_mut(root).ok_or(Status::InternalFailure)?.calls.insert(token, call);
+    let called = |outcome| Timer::Job(guest.thread, Job::Called(guest.vm, token, outcome));
+    if is_unsendable(&request.headers) {
+        shared.later(Duration::ZERO, called(Outcome::Failed(Failure::InvalidHeader)));
+        return Ok(token.0);
+    }
+    let origin = Origin::Dispatch(guest.vm, token);
+    let arrival = Arrival::Whole;
+    shared.later(Duration::ZERO, Timer::Exchange { origin, attempt: 1, cluster, request: Box::new(request), arrival });
+    // Zero means that nobody ever gives up (PLATFORM 1.5).
+    if timeout > 0 {
+        shared.later(Duration::from_millis(u64::from(timeout)), called(Outcome::Failed(Failure::Timeout)));
+    }
+    Ok(token.0)
+}
+
+fn add_what_envoy_adds(headers: &mut Headers, timeout: u32) {
+    headers.add("x-envoy-internal", "true");
+    if timeout > 0 {
+        headers.add("x-envoy-expected-rq-timeout-ms", timeout.to_string());
+    }
+}
+
+/// What no codec puts on a wire (PLATFORM 1.6).
+fn is_unsendable(headers: &Headers) -> bool {
+    let is_bad = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
+    headers.0.iter().any(|(name, value)| name.as_bytes().iter().any(is_bad) || value.iter().any(is_bad))
+}
+
+fn grpc_call(caller: &mut Caller<'_, Guest>, spans: [(u32, u32); 5], timeout: u32, token_at: u32) -> Result<Status> {
+    let [Some(service), Some(name), Some(method), Some(metadata), Some(message)] = spans.map(|span| read(caller, span))
+    else {
+        return Ok(Status::InvalidMemoryAccess);
+    };
+    let cluster = match target(&service) {
+        Target::Cluster(name) => name,
+        Target::Unparsable => {
+            let name = String::from_utf8_lossy(&service).into_owned();
+            if !caller.data().shared.lock().clusters.by_name.contains_key(&name) {
+                return Ok(Status::ParseFailure);
+            }
+            name
+        }
+        // H1: a bare name that happens to parse leaves the message without a target, and Envoy aborts.
+        Target::Unset => {
+            let why = "async_client_manager_impl.cc: panic: unset oneof".to_owned();
+            caller.data().shared.lock().happened(Happening::Aborted(why));
+            bail!("Envoy aborts: the gRPC service has no target");
+        }
+    };
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let request = grpc_request(&cluster, &text(name), &text(method), read_pairs(&metadata), &message);
+    let dispatched = {
+        let guest = caller.data();
+        dispatch(&mut guest.shared.lock(), guest, cluster, request, CallKind::Grpc, timeout)
+    };
+    Ok(match dispatched {
+        Ok(token) => write_word(caller, token_at, token),
+        // The client is made without asking whether the cluster exists; the first request then fails.
+        Err(_) => Status::InternalFailure,
+    })
+}
+
+fn grpc_request(cluster: &str, service: &str, method: &str, metadata: Headers, message: &[u8]) -> Request {
+    let mut headers = Headers::of(&[
+        (":method", "POST"),
+        (":path", &format!("/{service}/{method}")),
+        (":authority", cluster),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+    ]);
+    headers.0.extend(metadata.0);
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
+    Request { headers, body: [&[0], length.as_slice(), message].concat(), trailers: Headers::default() }
+}
+
+/// What the bytes of a gRPC service say when Envoy parses them as a GrpcService message.
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    Cluster(String),
+    /// A message, with nothing in the oneof.
+    Unset,
+    /// No message: taken as a cluster's name.
+    Unparsable,
+}
+
+fn target(bytes: &[u8]) -> Target {
+    let mut found = Target::Unset;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let Some((field, kind, value, after)) = next_field(rest) else { return Target::Unparsable };
+        if (field, kind) == (1, 2) {
+            match cluster_name(value) {
+                Some(name) => found = Target::Cluster(name),
+                None => return Target::Unparsable,
+            }
+        }
+        rest = after;
+    }
+    found
+}
+
+/// `envoy_grpc.cluster_name`: field 1 of the inner message.
+fn cluster_name(bytes: &[u8]) -> Option<String> {
+    let mut name = String::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (field, kind, value, after) = next_field(rest)?;
+        if (field, kind) == (1, 2) {
+            name = std::str::from_utf8(value).ok()?.to_owned();
+        }
+        rest = after;
+    }
+    Some(name)
+}
+
+type Field<'a> = (u64, u64, &'a [u8], &'a [u8]);
+
+/// One field of a protobuf message: number, wire type, its bytes if it has a length, and what follows.
+fn next_field(bytes: &[u8]) -> Option<Field<'_>> {
+    let (tag, rest) = varint(bytes)?;
+    let (field, kind) = (tag >> 3, tag & 7);
+    if field == 0 {
+        return None;
+    }
+    let length = match kind {
+        0 => {
+            let (_, after) = varint(rest)?;
+            return Some((field, kind, &[], after));
+        }
+        1 => 8,
+        5 => 4,
+        2 => {
+            let (length, after) = varint(rest)?;
+            let (value, after) = after.split_at_checked(usize::try_from(length).ok()?)?;
+            return Some((field, kind, value, after));
+        }
+        _ => return None,
+    };
+    let (value, after) = rest.split_at_checked(length)?;
+    Some((field, kind, value, after))
+}
+
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0_u64;
+    for (place, byte) in bytes.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7f).checked_shl(u32::try_from(place).ok()? * 7)?;
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[place + 1..]));
+        }
+    }
+    None
+}
+
+fn cancel(caller: &mut Caller<'_, Guest>, token: u32) -> Status {
+    let guest = caller.data();
+    match guest.shared.lock().end_call(guest.vm, crate::ids::CallToken(token)) {
+        Some(_) => Status::Ok,
+        None => Status::NotFound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_name_that_parses_has_no_target_as_measured() {
+        for name in ["etcd1", "pg", "users", "mysql", ""] {
+            assert_eq!(target(name.as_bytes()), Target::Unset, "{name}");
+        }
+        for name in ["etcd", "etcd-0", "etcd_cluster", "up1"] {
+            assert_eq!(target(name.as_bytes()), Target::Unparsable, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_encoded_service_names_its_cluster() {
+        let encoded = [&[0x0a, 7, 0x0a, 5], b"etcd1".as_slice()].concat();
+        assert_eq!(target(&encoded), Target::Cluster("etcd1".to_owned()));
+    }
+}

@@ -1,0 +1,142 @@
+//! Header maps. Which map is there at a moment is [`crate::stream::Visible`]'s business.
+
+use super::gate::NOTHING;
+use super::host_call;
+use super::memory::{give, read};
+use crate::abi::{MapType, Status, read_pairs, write_pairs};
+use crate::http::Headers;
+use crate::shared::Shared;
+use crate::vm::Guest;
+use wasmtime::{Caller, Linker, Result};
+
+pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
+    host_call!(
+        linker,
+        "proxy_get_header_map_pairs",
+        GetMapPairs,
+        NOTHING,
+        |caller, _passed, map: u32, pairs_at: u32, size_at: u32| { get_pairs(caller, map, pairs_at, size_at).await }
+    );
+    host_call!(
+        linker,
+        "proxy_set_header_map_pairs",
+        SetMapPairs,
+        NOTHING,
+        |caller, _passed, map: u32, pairs: u32, size: u32| { Ok(set_pairs(caller, map, (pairs, size))) }
+    );
+    host_call!(
+        linker,
+        "proxy_get_header_map_value",
+        GetMapValue,
+        (name, size),
+        |caller, _passed, map: u32, name: u32, size: u32, value_at: u32, size_at: u32| {
+            get_value(caller, map, (name, size), value_at, size_at).await
+        }
+    );
+    host_call!(
+        linker,
+        "proxy_replace_header_map_value",
+        ReplaceMapValue,
+        (name, size),
+        |caller, _passed, map: u32, name: u32, size: u32, value: u32, value_size: u32| {
+            Ok(change(caller, map, (name, size), (value, value_size), |headers, name, value| headers.set(name, value)))
+        }
+    );
+    host_call!(
+        linker,
+        "proxy_add_header_map_value",
+        AddMapValue,
+        (name, size),
+        |caller, _passed, map: u32, name: u32, size: u32, value: u32, value_size: u32| {
+            Ok(change(caller, map, (name, size), (value, value_size), |headers, name, value| headers.add(name, value)))
+        }
+    );
+    host_call!(
+        linker,
+        "proxy_remove_header_map_value",
+        RemoveMapValue,
+        (name, size),
+        |caller, _passed, map: u32, name: u32, size: u32| {
+            Ok(change(caller, map, (name, size), NOTHING, |headers, name, _| headers.remove(name)))
+        }
+    );
+    Ok(())
+}
+
+/// A map that is not there reads as an empty one: no error (PLATFORM 1.4 item 5).
+async fn get_pairs(caller: &mut Caller<'_, Guest>, map: u32, pairs_at: u32, size_at: u32) -> Result<Status> {
+    let Some(map) = MapType::of(map) else { return Ok(Status::BadArgument) };
+    let pairs = {
+        let guest = caller.data();
+        let shared = guest.shared.lock();
+        shared.map(guest.vm, guest.speaker(), map).map(write_pairs).unwrap_or_default()
+    };
+    give(caller, &pairs, pairs_at, size_at).await
+}
+
+fn set_pairs(caller: &mut Caller<'_, Guest>, map: u32, pairs: (u32, u32)) -> Status {
+    let Some(map) = MapType::of(map) else { return Status::BadArgument };
+    let Some(pairs) = read(caller, pairs) else { return Status::InvalidMemoryAccess };
+    with_map(caller, map, |headers| *headers = read_pairs(&pairs))
+}
+
+async fn get_value(
+    caller: &mut Caller<'_, Guest>,
+    map: u32,
+    name: (u32, u32),
+    value_at: u32,
+    size_at: u32,
+) -> Result<Status> {
+    let Some(map) = MapType::of(map) else { return Ok(Status::BadArgument) };
+    let Some(name) = read_name(caller, name) else { return Ok(Status::InvalidMemoryAccess) };
+    let found = {
+        let guest = caller.data();
+        let shared = guest.shared.lock();
+        match shared.map(guest.vm, guest.speaker(), map) {
+            Some(headers) => headers.first(&name).map(<[u8]>::to_vec).ok_or(Status::NotFound),
+            // While the log is written, a map that is missing has no headers; otherwise it is the wrong phase.
+            None if is_logging(&shared, guest) => Err(Status::NotFound),
+            None => Err(Status::BadArgument),
+        }
+    };
+    match found {
+        Ok(value) => give(caller, &value, value_at, size_at).await,
+        Err(status) => Ok(status),
+    }
+}
+
+fn is_logging(shared: &Shared, guest: &Guest) -> bool {
+    let stream = shared.vm(guest.vm).and_then(|vm| vm.stream_of(guest.speaker()));
+    stream.and_then(|stream| shared.streams.get(&stream)).is_some_and(|stream| stream.visible.log)
+}
+
+fn change(
+    caller: &mut Caller<'_, Guest>,
+    map: u32,
+    name: (u32, u32),
+    value: (u32, u32),
+    apply: impl FnOnce(&mut Headers, &str, Vec<u8>),
+) -> Status {
+    let Some(map) = MapType::of(map) else { return Status::BadArgument };
+    let (Some(name), Some(value)) = (read_name(caller, name), read(caller, value)) else {
+        return Status::InvalidMemoryAccess;
+    };
+    with_map(caller, map, |headers| apply(headers, &name, value))
+}
+
+fn with_map(caller: &mut Caller<'_, Guest>, map: MapType, apply: impl FnOnce(&mut Headers)) -> Status {
+    let guest = caller.data();
+    let mut shared = guest.shared.lock();
+    match shared.map_mut(guest.vm, guest.speaker(), map) {
+        Some(headers) => {
+            apply(headers);
+            Status::Ok
+        }
+        None => Status::BadArgument,
+    }
+}
+
+/// Envoy lowers every name (LowerCaseString).
+fn read_name(caller: &mut Caller<'_, Guest>, name: (u32, u32)) -> Option<String> {
+    read(caller, name).map(|name| String::from_utf8_lossy(&name).to_ascii_lowercase())
+}

@@ -1,0 +1,126 @@
+//! Properties: what Envoy's attributes say about the plugin and about a stream.
+//!
+//! | path | when there |
+//! | --- | --- |
+//! | `plugin_name`, `plugin_root_id`, `plugin_vm_id` | always |
+//! | `xds.cluster_name` | a route matched; it is the one that was chosen last |
+//! | `xds.route_metadata.filter_metadata.<ns>.<key>` | the route has it |
+//! | `request.*` | `total_size` always; what is read from the headers while the filter has them |
+//! | `response.code`, `.flags`, `.code_details` | flags always, the others once they are known |
+//! | `upstream.request_attempt_count` | the router looked for a host |
+
+use super::host_call;
+use super::memory::{give, read};
+use crate::abi::Status;
+use crate::shared::Shared;
+use crate::stream::Stream;
+use crate::vm::Guest;
+use wasmtime::{Caller, Linker, Result};
+
+pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
+    host_call!(
+        linker,
+        "proxy_get_property",
+        GetProperty,
+        (path, size),
+        |caller, _passed, path: u32, size: u32, value_at: u32, size_at: u32| {
+            get(caller, (path, size), value_at, size_at).await
+        }
+    );
+    host_call!(
+        linker,
+        "proxy_set_property",
+        SetProperty,
+        (path, size),
+        |caller, _passed, path: u32, size: u32, _value: u32, _value_size: u32| { Ok(set(caller, (path, size))) }
+    );
+    Ok(())
+}
+
+async fn get(caller: &mut Caller<'_, Guest>, path: (u32, u32), value_at: u32, size_at: u32) -> Result<Status> {
+    let Some(path) = read(caller, path) else { return Ok(Status::InvalidMemoryAccess) };
+    let path = String::from_utf8_lossy(&path).into_owned();
+    let parts: Vec<&str> = path.trim_end_matches('\0').split('\0').collect();
+    let value = {
+        let guest = caller.data();
+        property(&guest.shared.lock(), guest, &parts)
+    };
+    match value {
+        Some(value) => give(caller, &value, value_at, size_at).await,
+        None => Ok(Status::NotFound),
+    }
+}
+
+/// A guest may set a property of its own on a stream; nothing here reads it back.
+fn set(caller: &mut Caller<'_, Guest>, _path: (u32, u32)) -> Status {
+    let guest = caller.data();
+    let shared = guest.shared.lock();
+    match shared.vm(guest.vm).and_then(|vm| vm.stream_of(guest.speaker())) {
+        Some(_) => Status::Ok,
+        None => Status::NotFound,
+    }
+}
+
+fn property(shared: &Shared, guest: &Guest, parts: &[&str]) -> Option<Vec<u8>> {
+    let vm = shared.vm(guest.vm)?;
+    let plugin = || guest.configuring.as_ref().or_else(|| Some(&vm.root(vm.root_of(guest.speaker()))?.plugin));
+    let stream = || shared.streams.get(&vm.stream_of(guest.speaker())?);
+    match parts {
+        ["plugin_name"] => plugin().map(|plugin| plugin.name.clone().into_bytes()),
+        ["plugin_root_id"] => plugin().map(|plugin| plugin.root_id.clone().into_bytes()),
+        ["plugin_vm_id"] => Some(vm.vm_id.clone().into_bytes()),
+        ["xds", rest @ ..] => xds(shared, stream()?, rest),
+        ["request", rest @ ..] => request(stream()?, rest),
+        ["response", rest @ ..] => response(stream()?, rest),
+        ["upstream", "request_attempt_count"] => stream()?.info.attempts.map(number),
+        _ => None,
+    }
+}
+
+fn xds(shared: &Shared, stream: &Stream, parts: &[&str]) -> Option<Vec<u8>> {
+    match parts {
+        ["cluster_name"] => stream.info.cluster.clone().map(String::into_bytes),
+        ["route_metadata", "filter_metadata", namespace, key] => {
+            let metadata = &shared.routes.get(stream.info.route?)?.metadata;
+            let found = metadata.iter().find(|(space, name, _)| space == namespace && name == key);
+            found.map(|(_, _, value)| vec![u8::from(*value)])
+        }
+        _ => None,
+    }
+}
+
+fn request(stream: &Stream, parts: &[&str]) -> Option<Vec<u8>> {
+    let header = |name: &str| {
+        let is_there = stream.visible.request_headers || stream.visible.log;
+        stream.request.first(name).filter(|_| is_there).map(<[u8]>::to_vec)
+    };
+    match parts {
+        ["total_size"] => Some(number(stream.total_size())),
+        ["size"] => Some(number(stream.info.bytes_received)),
+        ["path"] => header(":path"),
+        ["method"] => header(":method"),
+        ["host"] => header(":authority"),
+        ["scheme"] => header(":scheme"),
+        ["id"] => header("x-request-id"),
+        ["headers", name] => header(name),
+        _ => None,
+    }
+}
+
+fn response(stream: &Stream, parts: &[&str]) -> Option<Vec<u8>> {
+    match parts {
+        ["flags"] => Some(number(stream.info.flags)),
+        ["code"] => stream.info.code.map(|code| number(u64::from(code))),
+        ["code_details"] => stream.info.details.clone().map(String::into_bytes),
+        ["headers", name] => {
+            let is_there = stream.visible.response_headers || stream.visible.log;
+            stream.response.headers.first(name).filter(|_| is_there).map(<[u8]>::to_vec)
+        }
+        _ => None,
+    }
+}
+
+/// Numbers are eight bytes, little-endian (serializeValue in context.cc).
+fn number(value: u64) -> Vec<u8> {
+    value.to_le_bytes().to_vec()
+}

@@ -1,0 +1,170 @@
+//! Shared data and shared queues of one process, with the host's rules (PLATFORM 1.1 and 1.2; shared_data.cc and
+//! shared_queue.cc of proxy-wasm-cpp-host).
+//!
+//! | rule | row |
+//! | --- | --- |
+//! | a set with cas 0 asks nothing; on an absent key any cas writes | 1.1, H7 |
+//! | every write draws a number from one counter of the process | 1.1 |
+//! | no call deletes a key; the last VM of a `vm_id` takes them all along | 1.1, H5 |
+//! | a dequeue removes at once; items outlive the VM that registered the queue | 1.2 |
+//! | the last VM that registered a queue is the one that is told | 1.2 |
+
+use crate::abi::Status;
+use crate::ids::{ContextId, VmId};
+use std::collections::{BTreeMap, VecDeque};
+
+/// One value and its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Changes with every write.
+    pub cas: u32,
+}
+
+/// The shared data of all `vm_id`s.
+#[derive(Debug, Default)]
+pub struct SharedData {
+    values: BTreeMap<String, BTreeMap<Vec<u8>, Value>>,
+    last_cas: u32,
+}
+
+impl SharedData {
+    /// The value of `key`.
+    #[must_use]
+    pub fn get(&self, vm_id: &str, key: &[u8]) -> Option<&Value> {
+        self.values.get(vm_id)?.get(key)
+    }
+
+    /// Writes a value.
+    pub fn set(&mut self, vm_id: &str, key: &[u8], bytes: &[u8], cas: u32) -> Status {
+        let next = self.last_cas.wrapping_add(1);
+        let space = match self.values.get_mut(vm_id) {
+            Some(space) => space,
+            None => self.values.entry(vm_id.to_owned()).or_default(),
+        };
+        match space.get_mut(key) {
+            Some(found) if cas != 0 && cas != found.cas => return Status::CasMismatch,
+            Some(found) => {
+                found.bytes.clear();
+                found.bytes.extend_from_slice(bytes);
+                found.cas = next;
+            }
+            None => {
+                space.insert(key.to_vec(), Value { bytes: bytes.to_vec(), cas: next });
+            }
+        }
+        self.last_cas = next;
+        Status::Ok
+    }
+
+    /// All keys and values of a `vm_id`, in the order of the keys.
+    pub fn entries(&self, vm_id: &str) -> impl Iterator<Item = (&[u8], &Value)> {
+        self.values.get(vm_id).into_iter().flatten().map(|(key, value)| (key.as_slice(), value))
+    }
+
+    /// The last VM of `vm_id` is gone.
+    pub(crate) fn forget(&mut self, vm_id: &str) {
+        self.values.remove(vm_id);
+    }
+}
+
+/// Whom an enqueue wakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Registrant {
+    pub vm: VmId,
+    pub root: ContextId,
+}
+
+#[derive(Debug)]
+struct Queue {
+    vm_id: String,
+    name: Vec<u8>,
+    registrant: Registrant,
+    items: VecDeque<Vec<u8>>,
+}
+
+/// The shared queues of all `vm_id`s, by token.
+#[derive(Debug, Default)]
+pub struct SharedQueues {
+    queues: BTreeMap<u32, Queue>,
+    last_token: u32,
+}
+
+impl SharedQueues {
+    pub(crate) fn register(&mut self, vm_id: &str, name: &[u8], registrant: Registrant) -> u32 {
+        if let Some(token) = self.resolve(vm_id, name) {
+            if let Some(queue) = self.queues.get_mut(&token) {
+                queue.registrant = registrant;
+            }
+            return token;
+        }
+        self.last_token += 1;
+        let queue = Queue { vm_id: vm_id.to_owned(), name: name.to_vec(), registrant, items: VecDeque::new() };
+        self.queues.insert(self.last_token, queue);
+        self.last_token
+    }
+
+    /// The token of a queue that was registered.
+    #[must_use]
+    pub fn resolve(&self, vm_id: &str, name: &[u8]) -> Option<u32> {
+        self.queues.iter().find(|(_, queue)| queue.name == name && queue.vm_id == vm_id).map(|(token, _)| *token)
+    }
+
+    pub(crate) fn knows(&self, token: u32) -> bool {
+        self.queues.contains_key(&token)
+    }
+
+    pub(crate) fn enqueue(&mut self, token: u32, item: &[u8]) -> Option<Registrant> {
+        let queue = self.queues.get_mut(&token)?;
+        queue.items.push_back(item.to_vec());
+        Some(queue.registrant)
+    }
+
+    /// Takes the first item.
+    ///
+    /// # Errors
+    /// `NotFound` for a wrong token, `Empty` for an empty queue.
+    pub fn dequeue(&mut self, token: u32) -> Result<Vec<u8>, Status> {
+        let queue = self.queues.get_mut(&token).ok_or(Status::NotFound)?;
+        queue.items.pop_front().ok_or(Status::Empty)
+    }
+
+    /// All queues: name and items.
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], &VecDeque<Vec<u8>>)> {
+        self.queues.values().map(|queue| (queue.name.as_slice(), &queue.items))
+    }
+
+    pub(crate) fn forget(&mut self, vm_id: &str) {
+        self.queues.retain(|_, queue| queue.vm_id != vm_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compare_and_set_holds_only_for_keys_that_exist() {
+        let mut data = SharedData::default();
+        assert_eq!(data.set("v", b"k", b"1", 99), Status::Ok, "an absent key takes any number");
+        let first = data.get("v", b"k").unwrap().cas;
+        assert_eq!(data.set("v", b"k", b"2", u32::MAX), Status::CasMismatch);
+        assert_eq!(data.set("v", b"k", b"2", first), Status::Ok);
+        assert_eq!(data.set("v", b"k", b"3", first), Status::CasMismatch);
+        assert_eq!(data.set("v", b"k", b"3", 0), Status::Ok, "zero asks nothing");
+        assert_eq!(data.get("w", b"k"), None, "a vm_id is a namespace");
+    }
+
+    #[test]
+    fn queues_tell_a_wrong_token_from_an_empty_queue() {
+        let mut queues = SharedQueues::default();
+        let registrant = |vm| Registrant { vm: VmId(vm), root: ContextId(1) };
+        let token = queues.register("v", b"q", registrant(1));
+        assert_eq!(queues.dequeue(token), Err(Status::Empty));
+        assert_eq!(queues.dequeue(token + 1), Err(Status::NotFound));
+        assert_eq!(queues.register("v", b"q", registrant(2)), token);
+        assert_eq!(queues.enqueue(token, b"x"), Some(registrant(2)), "the last one that registered is told");
+        assert_eq!(queues.dequeue(token), Ok(b"x".to_vec()));
+    }
+}

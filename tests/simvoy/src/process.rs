@@ -1,0 +1,504 @@
+//! The process: all threads, one event loop, one seed.
+//!
+//! ```text
+//!   step: some thread can run? ── yes ──> one of them, by chance, to its next turn
+//!                │ no
+//!                v
+//!         the earliest timer or the end of a stall: time moves there
+//! ```
+//! Time moves only when no thread can run. A thread that was given a turn in the middle of a host call waits among those
+//! that can run; one that stalls waits for its time.
+
+use crate::calls::envoys_reply;
+use crate::chaos::Chaos;
+use crate::cluster::{Cluster, Upstream};
+use crate::http::{Headers, Request, Response};
+use crate::ids::{StreamId, ThreadId, VmId};
+use crate::memory::{SharedData, SharedQueues, Value};
+use crate::metrics::Metrics;
+use crate::network::{Exchange, Failure, Origin, Outcome, Receivers};
+use crate::plugin::Plugin;
+use crate::route::Route;
+use crate::shared::{Arrival, Generation, Handle, Happening, Job, LogLine, Shared, Timer};
+use crate::stream::{End, Piece, Stream};
+use crate::thread::Thread;
+use crate::time::Moment;
+use crate::trace::Event;
+use crate::vm::Module;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// What a process is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Worker threads; the main thread comes on top.
+    pub workers: u32,
+    /// Decides everything that is left to chance in here.
+    pub seed: u64,
+    /// `per_connection_buffer_limit_bytes`; Envoy's default is 1 MiB.
+    pub buffer_limit: usize,
+    /// How long a replaced listener lives on (`--drain-time-s`; Envoy's default is 600 s).
+    pub drain_time: Duration,
+    /// How many of the last events are kept in words; zero is fastest.
+    pub keep_events: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { workers: 1, seed: 0, buffer_limit: 1 << 20, drain_time: Duration::from_secs(600), keep_events: 0 }
+    }
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A thread ran to its next turn or to the end of its job.
+    Ran(ThreadId),
+    /// A timer ran, or time moved.
+    Moved,
+    /// Nothing happens before this moment.
+    Until(Moment),
+}
+
+type Running = Pin<Box<dyn Future<Output = Thread> + Send>>;
+
+enum Seat {
+    Idle(Box<Thread>),
+    /// In the middle of a job.
+    Busy(Running),
+}
+
+/// An Envoy process.
+pub struct Process {
+    shared: Handle,
+    seats: Vec<Option<Seat>>,
+    settings: Settings,
+    generations: Vec<Generation>,
+    pushes: u32,
+}
+
+impl Process {
+    /// A process without clusters, routes and plugins.
+    #[must_use]
+    pub fn new(module: &Module, settings: Settings) -> Self {
+        let threads = settings.workers + 1;
+        let shared = Handle::new(Shared::new(threads, settings.seed, settings.keep_events, settings.buffer_limit));
+        let seat = |id| Some(Seat::Idle(Box::new(Thread::new(ThreadId(id), shared.clone(), module.clone()))));
+        let seats = (0..threads).map(seat).collect();
+        Self { shared, seats, settings, generations: Vec::new(), pushes: 0 }
+    }
+
+    /// Sets the fault hook.
+    pub fn set_chaos(&mut self, chaos: Box<dyn Chaos>) {
+        self.shared.lock().chaos = chaos;
+    }
+
+    /// Adds or replaces a cluster.
+    pub fn set_cluster(&mut self, name: &str, cluster: Cluster) {
+        self.shared.lock().clusters.by_name.insert(name.to_owned(), cluster);
+    }
+
+    /// Takes a cluster away, as CDS does.
+    pub fn remove_cluster(&mut self, name: &str) {
+        self.shared.lock().clusters.by_name.remove(name);
+    }
+
+    /// Changes a cluster, if it is there.
+    pub fn with_cluster(&mut self, name: &str, change: impl FnOnce(&mut Cluster)) {
+        if let Some(cluster) = self.shared.lock().clusters.by_name.get_mut(name) {
+            change(cluster);
+        }
+    }
+
+    /// `POST /healthcheck/fail`, or `ok`.
+    pub fn set_leaving(&mut self, is_leaving: bool) {
+        self.shared.lock().clusters.is_leaving = is_leaving;
+    }
+
+    /// Sets the routes of all listeners.
+    pub fn set_routes(&mut self, routes: Vec<Route>) {
+        self.shared.lock().routes = routes;
+    }
+
+    /// This moment.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.shared.lock().clock.now
+    }
+
+    /// The wall clock, in nanoseconds since the epoch.
+    #[must_use]
+    pub fn wall(&self) -> u64 {
+        self.shared.lock().clock.wall()
+    }
+
+    /// How far the wall clock has been moved in all, in nanoseconds.
+    #[must_use]
+    pub fn wall_moved(&self) -> i128 {
+        self.shared.lock().clock.wall_moved()
+    }
+
+    /// Moves the wall clock alone.
+    pub fn jump_wall(&mut self, nanos: i128) {
+        self.shared.lock().clock.jump_wall(nanos);
+    }
+
+    /// A new version of the listener, with this plugin or with none. The versions before it drain.
+    pub fn push(&mut self, plugin: Option<Plugin>) -> Generation {
+        self.pushes += 1;
+        let generation = Generation(self.pushes);
+        let mut shared = self.shared.lock();
+        for old in self.generations.drain(..) {
+            for thread in (0..self.seats.len()).map(|id| ThreadId(id as u32)) {
+                shared.later(self.settings.drain_time, Timer::Job(thread, Job::Unload(old)));
+            }
+        }
+        if let Some(plugin) = plugin {
+            self.generations.push(generation);
+            let plugin = Arc::new(plugin);
+            shared.plugins.insert(generation, plugin.clone());
+            shared.post(ThreadId::MAIN, Job::Load(generation, plugin));
+        }
+        generation
+    }
+
+    /// A version of the listener that is only tried: if the plugin takes its configuration, nothing changes all the same.
+    pub fn try_push(&mut self, plugin: Plugin) {
+        self.shared.lock().post(ThreadId::MAIN, Job::TryOut(Arc::new(plugin)));
+    }
+
+    /// A worker has made its root context for a generation.
+    #[must_use]
+    pub fn is_loaded(&self, thread: ThreadId, generation: Generation) -> bool {
+        self.shared.lock().loaded.contains(&(thread, generation))
+    }
+
+    /// SIGTERM: every root context hears of it. The test ends the process by dropping it.
+    pub fn terminate(&mut self) {
+        let mut shared = self.shared.lock();
+        for thread in (0..self.seats.len()).map(|id| ThreadId(id as u32)) {
+            shared.post(thread, Job::Stop);
+        }
+    }
+
+    /// A sender's request begins on a worker, through a version of the listener (`None`: one without a plugin). Envoy
+    /// adds what a connection manager adds.
+    pub fn open(&mut self, worker: ThreadId, generation: Option<Generation>, head: Headers, end: End) -> StreamId {
+        let mut shared = self.shared.lock();
+        let plugin = generation.and_then(|generation| shared.plugins.get(&generation).cloned());
+        let stream = shared.next_stream();
+        let head = complete(head, &mut shared.random);
+        shared.streams.insert(stream, Stream::new(worker, plugin, head, end));
+        shared.post(worker, Job::Open(stream, generation));
+        stream
+    }
+
+    /// More of a request's body.
+    pub fn send_body(&mut self, stream: StreamId, bytes: Vec<u8>, end: End) {
+        self.post_to(stream, |stream| Job::Piece(stream, Piece::Data(bytes, end)));
+    }
+
+    /// A request's trailers, which end it.
+    pub fn send_trailers(&mut self, stream: StreamId, trailers: Headers) {
+        self.post_to(stream, |stream| Job::Piece(stream, Piece::Trailers(trailers)));
+    }
+
+    /// The sender closes.
+    pub fn disconnect(&mut self, stream: StreamId) {
+        self.post_to(stream, Job::Disconnect);
+    }
+
+    fn post_to(&mut self, stream: StreamId, job: impl FnOnce(StreamId) -> Job) {
+        let mut shared = self.shared.lock();
+        if let Some(thread) = shared.streams.get(&stream).map(|stream| stream.thread) {
+            shared.post(thread, job(stream));
+        }
+    }
+
+    /// What has happened since the last time.
+    pub fn take_happenings(&mut self) -> Vec<Happening> {
+        std::mem::take(&mut self.shared.lock().happenings)
+    }
+
+    /// What was logged since the last time.
+    pub fn take_log(&mut self) -> Vec<LogLine> {
+        std::mem::take(&mut self.shared.lock().log)
+    }
+
+    /// Looks at the shared data.
+    pub fn with_data<T>(&self, look: impl FnOnce(&SharedData) -> T) -> T {
+        look(&self.shared.lock().data)
+    }
+
+    /// Looks at the shared queues.
+    pub fn with_queues<T>(&self, look: impl FnOnce(&SharedQueues) -> T) -> T {
+        look(&self.shared.lock().queues)
+    }
+
+    /// Overwrites a value from outside of all guests: another plugin of the same `vm_id`, or a fault of memory.
+    pub fn overwrite(&mut self, vm_id: &str, key: &[u8], bytes: &[u8]) {
+        // A write that asks for no number cannot be refused.
+        let _always_ok = self.shared.lock().data.set(vm_id, key, bytes, 0);
+    }
+
+    /// A value of the shared data.
+    #[must_use]
+    pub fn value(&self, vm_id: &str, key: &[u8]) -> Option<Value> {
+        self.shared.lock().data.get(vm_id, key).cloned()
+    }
+
+    /// The stats.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.shared.lock().metrics.clone()
+    }
+
+    /// One counter or gauge.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> u64 {
+        self.shared.lock().metrics.value(name)
+    }
+
+    /// VMs that live and have not failed.
+    #[must_use]
+    pub fn live_vms(&self) -> Vec<(ThreadId, VmId)> {
+        self.shared.lock().live_vms().collect()
+    }
+
+    /// The largest memory of a guest, in bytes; guests in the middle of a job are left out.
+    #[must_use]
+    pub fn memory_bytes_max(&self) -> usize {
+        let idle = self.seats.iter().flatten().filter_map(|seat| match seat {
+            Seat::Idle(thread) => Some(thread.memory_bytes_max()),
+            Seat::Busy(_) => None,
+        });
+        idle.max().unwrap_or(0)
+    }
+
+    /// The hash of all that has happened: equal if and only if two runs are the same.
+    #[must_use]
+    pub fn trace_hash(&self) -> u64 {
+        self.shared.lock().trace.hash()
+    }
+
+    /// How many events the hash is over.
+    #[must_use]
+    pub fn trace_count(&self) -> u64 {
+        self.shared.lock().trace.count()
+    }
+
+    /// The last events in words, oldest first, if they are kept.
+    #[must_use]
+    pub fn last_events(&self) -> Vec<Event> {
+        self.shared.lock().trace.kept().cloned().collect()
+    }
+
+    /// One step, at most up to `limit`.
+    pub fn step(&mut self, receivers: &mut dyn Receivers, limit: Moment) -> Step {
+        if let Some(thread) = self.choose() {
+            self.run(thread);
+            return Step::Ran(thread);
+        }
+        let next = self.next_moment();
+        if next > limit {
+            let mut shared = self.shared.lock();
+            shared.clock.now = shared.clock.now.max(limit);
+            return Step::Until(next);
+        }
+        let timer = {
+            let mut shared = self.shared.lock();
+            shared.clock.now = shared.clock.now.max(next);
+            let is_due = shared.timers.peek().is_some_and(|timed| timed.at <= next);
+            if is_due { shared.timers.pop().map(|timed| timed.timer) } else { None }
+        };
+        match timer {
+            Some(Timer::Job(thread, job)) => self.shared.lock().post(thread, job),
+            Some(Timer::Exchange { origin, attempt, cluster, request, arrival }) => {
+                self.exchange(receivers, origin, attempt, &cluster, &request, arrival);
+            }
+            // The end of a stall.
+            None => {}
+        }
+        Step::Moved
+    }
+
+    /// Steps until nothing happens before `limit`.
+    pub fn run_until(&mut self, receivers: &mut dyn Receivers, limit: Moment) {
+        while !matches!(self.step(receivers, limit), Step::Until(_)) {}
+    }
+
+    /// Runs for a while.
+    pub fn run_for(&mut self, receivers: &mut dyn Receivers, span: Duration) {
+        let limit = self.now() + span;
+        self.run_until(receivers, limit);
+    }
+
+    /// A thread that can run, by chance.
+    fn choose(&self) -> Option<ThreadId> {
+        let mut shared = self.shared.lock();
+        let now = shared.clock.now;
+        let can_run = |(id, seat): (usize, &Option<Seat>)| {
+            let thread = &shared.threads[id];
+            let has_work = matches!(seat, Some(Seat::Busy(_))) || !thread.inbox.is_empty();
+            (has_work && thread.stalled_until <= now).then_some(id)
+        };
+        let able: Vec<usize> = self.seats.iter().enumerate().filter_map(can_run).collect();
+        let chosen = match able.as_slice() {
+            [] => return None,
+            [only] => *only,
+            several => several[shared.random.usize(..several.len())],
+        };
+        Some(ThreadId(chosen as u32))
+    }
+
+    fn run(&mut self, thread: ThreadId) {
+        let place = thread.0 as usize;
+        let mut running = match self.seats[place].take() {
+            Some(Seat::Busy(running)) => running,
+            Some(Seat::Idle(idle)) => match self.shared.lock().thread_mut(thread).inbox.pop_front() {
+                Some(job) => Box::pin(idle.run(job)),
+                None => {
+                    self.seats[place] = Some(Seat::Idle(idle));
+                    return;
+                }
+            },
+            None => return,
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        self.seats[place] = Some(match running.as_mut().poll(&mut context) {
+            Poll::Ready(thread) => Seat::Idle(Box::new(thread)),
+            Poll::Pending => Seat::Busy(running),
+        });
+    }
+
+    fn next_moment(&self) -> Moment {
+        let shared = self.shared.lock();
+        let now = shared.clock.now;
+        let timer = shared.timers.peek().map_or(Moment::NEVER, |timed| timed.at);
+        let stalls = self.seats.iter().zip(&shared.threads).filter(|(seat, thread)| {
+            thread.stalled_until > now && (matches!(seat, Some(Seat::Busy(_))) || !thread.inbox.is_empty())
+        });
+        stalls.map(|(_, thread)| thread.stalled_until).min().unwrap_or(Moment::NEVER).min(timer)
+    }
+
+    fn exchange(
+        &mut self,
+        receivers: &mut dyn Receivers,
+        origin: Origin,
+        attempt: u64,
+        cluster: &str,
+        request: &Request,
+        arrival: Arrival,
+    ) {
+        let Some(thread) = self.thread_of(origin) else { return };
+        let upstream = self.shared.lock().clusters.by_name.get(cluster).map(|cluster| cluster.upstream);
+        let now = self.now();
+        let exchange = match (upstream, arrival) {
+            (Some(Upstream::Receiver), Arrival::Whole) => Some(receivers.exchange(cluster, origin, request, now)),
+            (Some(Upstream::Receiver), Arrival::Head) => receivers.early(cluster, origin, request, now),
+            (Some(upstream), Arrival::Whole) => Some(self.answer_internally(upstream, thread, request)),
+            (Some(_), Arrival::Head) => None,
+            // The cluster went away while the request was on its way.
+            (None, _) => Some(Exchange::CutBeforeHeaders { after: Duration::ZERO }),
+        };
+        let Some((after, outcome)) = exchange.and_then(Exchange::outcome) else { return };
+        let job = match origin {
+            Origin::Live(stream) => Job::Upstream(stream, attempt, with_service_time(outcome, after)),
+            Origin::Dispatch(vm, token) => Job::Called(vm, token, with_service_time(outcome, after)),
+        };
+        self.shared.lock().later(after, Timer::Job(thread, job));
+    }
+
+    fn thread_of(&self, origin: Origin) -> Option<ThreadId> {
+        let shared = self.shared.lock();
+        match origin {
+            Origin::Live(stream) => shared.streams.get(&stream).map(|stream| stream.thread),
+            Origin::Dispatch(vm, _) => shared.vm(vm).map(|vm| vm.thread),
+        }
+    }
+
+    /// The health listener and the admin port.
+    fn answer_internally(&self, upstream: Upstream, thread: ThreadId, request: &Request) -> Exchange {
+        let answer = |response| Exchange::Answer { after: Duration::ZERO, response };
+        let shared = self.shared.lock();
+        match upstream {
+            // Not reachable from the main thread (PLATFORM 0).
+            Upstream::HealthListener if thread == ThreadId::MAIN => Exchange::Refused,
+            Upstream::HealthListener => answer(health_answer(&shared, request.headers.text(":path").unwrap_or("/"))),
+            Upstream::Admin => answer(Response::status(200).header("content-type", "text/plain").body(stats(&shared))),
+            Upstream::Receiver => Exchange::Silence,
+        }
+    }
+}
+
+/// What a connection manager adds to a request before any filter sees it (measured: in this order, at the end).
+fn complete(mut head: Headers, random: &mut fastrand::Rng) -> Headers {
+    if head.first("x-forwarded-proto").is_none() {
+        head.add("x-forwarded-proto", "http");
+    }
+    if head.first("x-request-id").is_none() {
+        head.add("x-request-id", format!("{:032x}", random.u128(..)));
+    }
+    head
+}
+
+/// Only answers of a receiver carry it (PLATFORM 1.6).
+fn with_service_time(outcome: Outcome, after: Duration) -> Outcome {
+    let stamp = |mut response: Response| {
+        response.headers.set("x-envoy-upstream-service-time", after.as_millis().to_string());
+        response
+    };
+    match outcome {
+        Outcome::Answer(response) => Outcome::Answer(stamp(response)),
+        Outcome::Broken(response) => Outcome::Broken(stamp(response)),
+        Outcome::Failed(failure @ (Failure::Refused | Failure::ConnectTimeout | Failure::Cut | Failure::Garbage)) => {
+            Outcome::Failed(failure)
+        }
+        Outcome::Failed(failure @ (Failure::Timeout | Failure::InvalidHeader)) => Outcome::Failed(failure),
+    }
+}
+
+fn health_answer(shared: &Shared, path: &str) -> Response {
+    let name = percent_decode(path.trim_start_matches('/'));
+    let Some(cluster) = shared.clusters.by_name.get(&name) else { return Response::status(404) };
+    if shared.clusters.is_leaving {
+        return Response::status(503).header("x-envoy-immediate-health-check-fail", "true");
+    }
+    if cluster.healthy > 0 { Response::status(200) } else { envoys_reply(503, "", &[]) }
+}
+
+fn percent_decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut place = 0;
+    while place < bytes.len() {
+        let code = text.get(place + 1..place + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match (bytes[place], code) {
+            (b'%', Some(code)) => {
+                decoded.push(code);
+                place += 3;
+            }
+            (byte, _) => {
+                decoded.push(byte);
+                place += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+fn stats(shared: &Shared) -> String {
+    let clusters = shared.clusters.by_name.iter();
+    clusters
+        .map(|(name, cluster)| {
+            let name = name.replace(':', "_");
+            format!(
+                "cluster.{name}.membership_healthy: {}\ncluster.{name}.membership_total: {}\n",
+                cluster.healthy, cluster.hosts
+            )
+        })
+        .collect()
+}

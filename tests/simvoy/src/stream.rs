@@ -1,0 +1,178 @@
+//! One request of a sender inside Envoy: everything about it but the code that moves it on (`thread/`).
+//!
+//! ```text
+//!   decode:  Iterating ──> StoppedHeaders ──> Continued          (a 1 from the filter, headers only)
+//!                    `───> StoppedAll ──────> Continued          (everything waits, the body too)
+//!   encode:  None ──> Filter ──> (Held) ──> Sent
+//! ```
+//! What a guest may read of it at a moment is [`Visible`], because Envoy's filter lets go of maps as it goes on
+//! (PLATFORM 1.4 item 5, and section 0 row "At response time").
+
+use crate::http::{Headers, Response};
+use crate::ids::{ContextId, ThreadId, VmId};
+use crate::plugin::Plugin;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Whether more of a body comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// More comes.
+    More,
+    /// This is the last of it.
+    Last,
+}
+
+/// A piece of a request on its way in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    Data(Vec<u8>, End),
+    Trailers(Headers),
+}
+
+/// Who stands in the filter's place for this stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filter {
+    /// No filter: none is configured, or it failed open.
+    Skipped,
+    /// A guest's context.
+    Guest(VmId, ContextId),
+    /// The filter's VM was dead when the stream came: every callback fails the stream.
+    Dead,
+}
+
+/// How far the request has got through the filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decode {
+    /// Nothing has stopped it.
+    Iterating,
+    /// Headers wait, body callbacks go on.
+    StoppedHeaders,
+    /// Everything waits.
+    StoppedAll,
+}
+
+/// How far the response has got through the filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encode {
+    /// There is none yet.
+    None,
+    /// The filter has it, or holds it.
+    InFilter,
+    /// It is held until the filter lets go.
+    Held,
+    /// It has left.
+    Sent,
+}
+
+/// What the guest may read. Envoy's filter has pointers; they are set when a phase begins and cleared when it lets go.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Visible {
+    pub request_headers: bool,
+    pub request_trailers: bool,
+    pub response_headers: bool,
+    pub response_trailers: bool,
+    /// The access log phase shows the final maps, read-only.
+    pub log: bool,
+}
+
+/// What is known about the stream besides its bytes (Envoy's StreamInfo).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Info {
+    pub flags: u64,
+    pub details: Option<String>,
+    pub code: Option<u16>,
+    pub attempts: Option<u64>,
+    pub bytes_received: u64,
+    pub cluster: Option<String>,
+    /// Index of the route that was chosen last.
+    pub route: Option<usize>,
+}
+
+/// The request's way to a receiver.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outgoing {
+    pub cluster: String,
+    pub body: Vec<u8>,
+    /// The number of the attempt that is out; answers to others come too late.
+    pub attempt: u64,
+    pub is_out: bool,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub thread: ThreadId,
+    pub plugin: Option<Arc<Plugin>>,
+    pub filter: Filter,
+    pub request: Headers,
+    pub request_trailers: Option<Headers>,
+    pub decode: Decode,
+    pub headers_continued: bool,
+    /// The whole request has arrived.
+    pub request_complete: bool,
+    /// What is kept of the body while headers or everything wait (buffered_request_data_).
+    pub buffered: Vec<u8>,
+    /// The last answer to a body callback was 1: callbacks get the whole buffer (buffering_request_body_).
+    pub is_buffering: bool,
+    /// The piece that the current body callback is about.
+    pub piece: Vec<u8>,
+    /// Pieces that wait because Envoy does not read any more from this sender.
+    pub unread: VecDeque<Piece>,
+    pub is_read_disabled: bool,
+    pub outgoing: Option<Outgoing>,
+    pub encode: Encode,
+    pub response: Response,
+    pub visible: Visible,
+    pub info: Info,
+    /// The stream was failed because its VM is dead; the guest is not asked any more.
+    pub has_failed: bool,
+    /// A local reply or a reset ended the decoding.
+    pub is_aborted: bool,
+    pub is_finished: bool,
+    /// The sender has closed.
+    pub is_gone: bool,
+}
+
+impl Stream {
+    pub(crate) fn new(thread: ThreadId, plugin: Option<Arc<Plugin>>, request: Headers, end: End) -> Self {
+        Self {
+            thread,
+            plugin,
+            filter: Filter::Skipped,
+            request,
+            request_trailers: None,
+            decode: Decode::Iterating,
+            headers_continued: false,
+            request_complete: end == End::Last,
+            buffered: Vec::new(),
+            is_buffering: false,
+            piece: Vec::new(),
+            unread: VecDeque::new(),
+            is_read_disabled: false,
+            outgoing: None,
+            encode: Encode::None,
+            response: Response::default(),
+            visible: Visible::default(),
+            info: Info::default(),
+            has_failed: false,
+            is_aborted: false,
+            is_finished: false,
+            is_gone: false,
+        }
+    }
+
+    /// The guest's context for this stream, if there is one.
+    pub(crate) const fn guest(&self) -> Option<(VmId, ContextId)> {
+        match self.filter {
+            Filter::Guest(vm, context) => Some((vm, context)),
+            Filter::Skipped | Filter::Dead => None,
+        }
+    }
+
+    /// `request.total_size`: body bytes that arrived, and the headers while the filter has them.
+    pub(crate) fn total_size(&self) -> u64 {
+        let headers = if self.visible.request_headers || self.visible.log { self.request.byte_count() } else { 0 };
+        self.info.bytes_received + headers as u64
+    }
+}

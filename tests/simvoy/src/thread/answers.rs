@@ -1,0 +1,119 @@
+//! Answers to calls of guests, on the thread whose VM made them.
+
+use super::Thread;
+use crate::abi::{Callback, Status};
+use crate::calls::envoys_reply;
+use crate::http::Response;
+use crate::ids::{CallToken, ContextId, VmId};
+use crate::network::Outcome;
+use crate::shared::{CallKind, Happening};
+
+impl Thread {
+    /// The answer to a call, or what Envoy says in its place. A call that was answered before, and one whose VM has
+    /// failed or whose root context is gone, hears nothing (PLATFORM 1.3).
+    pub(super) async fn called(&mut self, vm: VmId, token: CallToken, outcome: Outcome) {
+        let Some((root, call)) = self.shared.lock().end_call(vm, token) else { return };
+        match call.kind {
+            CallKind::Http => self.http_called(vm, root, token, outcome).await,
+            CallKind::Grpc => self.grpc_called(vm, root, token, outcome).await,
+        }
+    }
+
+    async fn http_called(&mut self, vm: VmId, root: ContextId, token: CallToken, outcome: Outcome) {
+        let (arguments, status) = match outcome {
+            Outcome::Answer(response) => {
+                let status = response.code();
+                (self.show(vm, root, response), Some(status))
+            }
+            Outcome::Failed(failure) => {
+                let reply = envoys_reply(failure.status(), &failure.text(), &[]);
+                (self.show(vm, root, reply), Some(failure.status()))
+            }
+            // The answer broke off: no headers at all, and a status for whoever asks.
+            Outcome::Broken(_) => {
+                self.set_status(vm, root, Status::BrokenConnection as u32, "reset");
+                ([0; 3], None)
+            }
+        };
+        let [headers, body, trailers] = arguments;
+        let arguments = [root.0, token.0, headers, body, trailers];
+        // A dead VM hears nothing.
+        if self.root_callback(vm, root, Callback::CallResponse, arguments).await.is_ok() {
+            self.shared.lock().happened(Happening::Heard { vm, token, status });
+        }
+        self.forget_answer(vm, root);
+    }
+
+    /// Lets the guest read the answer, and counts what is in it.
+    fn show(&self, vm: VmId, root: ContextId, response: Response) -> [u32; 3] {
+        let counts = [
+            response.headers.count(),
+            u32::try_from(response.body.len()).unwrap_or(u32::MAX),
+            response.trailers.count(),
+        ];
+        if let Some(found) = self.shared.lock().vm_mut(vm).and_then(|vm| vm.root_mut(root)) {
+            found.answer = Some(response);
+        }
+        counts
+    }
+
+    fn set_status(&self, vm: VmId, root: ContextId, code: u32, text: &str) {
+        if let Some(found) = self.shared.lock().vm_mut(vm).and_then(|vm| vm.root_mut(root)) {
+            found.status = (code, text.to_owned());
+        }
+    }
+
+    fn forget_answer(&self, vm: VmId, root: ContextId) {
+        if let Some(found) = self.shared.lock().vm_mut(vm).and_then(|vm| vm.root_mut(root)) {
+            found.answer = None;
+            found.status.1.clear();
+            found.grpc_message.clear();
+        }
+    }
+
+    /// A unary call: the message if there is a whole one, then the close with its status (PLATFORM 1.7).
+    async fn grpc_called(&mut self, vm: VmId, root: ContextId, token: CallToken, outcome: Outcome) {
+        let (status, text, message) = read_grpc(outcome);
+        if let Some(message) = message {
+            let size = u32::try_from(message.len()).unwrap_or(u32::MAX);
+            if let Some(found) = self.shared.lock().vm_mut(vm).and_then(|vm| vm.root_mut(root)) {
+                found.grpc_message = message;
+            }
+            let _heard = self.root_callback(vm, root, Callback::GrpcReceive, [root.0, token.0, size, 0, 0]).await;
+        } else {
+            self.set_status(vm, root, status, &text);
+            let _heard = self.root_callback(vm, root, Callback::GrpcClose, [root.0, token.0, status, 0, 0]).await;
+        }
+        self.forget_answer(vm, root);
+    }
+}
+
+/// `UNAVAILABLE`, `INTERNAL` and `DEADLINE_EXCEEDED` of gRPC.
+const UNAVAILABLE: u32 = 14;
+const INTERNAL: u32 = 13;
+const DEADLINE_EXCEEDED: u32 = 4;
+
+fn read_grpc(outcome: Outcome) -> (u32, String, Option<Vec<u8>>) {
+    let response = match outcome {
+        Outcome::Answer(response) => response,
+        Outcome::Broken(_) => return (UNAVAILABLE, String::new(), None),
+        Outcome::Failed(failure) if failure.status() == 504 => return (DEADLINE_EXCEEDED, String::new(), None),
+        Outcome::Failed(failure) => return (UNAVAILABLE, failure.text(), None),
+    };
+    let status = response.trailers.text("grpc-status").or_else(|| response.headers.text("grpc-status"));
+    match status.and_then(|text| text.parse::<u32>().ok()) {
+        Some(0) => match message(&response.body) {
+            Some(message) => (0, String::new(), Some(message)),
+            None => (INTERNAL, String::new(), None),
+        },
+        Some(status) => (status, response.headers.text("grpc-message").unwrap_or_default().to_owned(), None),
+        None => (UNAVAILABLE, String::new(), None),
+    }
+}
+
+/// The one message of a unary answer: a flag, a length, the bytes.
+fn message(body: &[u8]) -> Option<Vec<u8>> {
+    let (head, rest) = body.split_first_chunk::<5>()?;
+    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+    rest.get(..length).map(<[u8]>::to_vec)
+}

@@ -1,0 +1,197 @@
+//! The router: route, rewrite, host, attempt, answer, retry.
+
+use super::Thread;
+use crate::calls::envoys_reply;
+use crate::cluster::Admission;
+use crate::http::{Request, Response};
+use crate::ids::StreamId;
+use crate::network::{Failure, Origin, Outcome, flag};
+use crate::route::Route;
+use crate::shared::{Arrival, Job, Timer};
+use crate::stream::{End, Outgoing};
+use std::time::Duration;
+
+impl Thread {
+    /// The headers have reached the router: it chooses, rewrites, and looks for a host at once (PLATFORM 0, row "With no
+    /// healthy host the router rewrites").
+    pub(super) async fn router_headers(&mut self, stream: StreamId, end: End) {
+        if self.stream(stream, |stream| stream.is_aborted || stream.is_finished) != Some(false) {
+            return;
+        }
+        let route = self.rewrite(stream);
+        let Some(route) = route else {
+            self.change(stream, |stream| stream.info.flags |= flag::NO_ROUTE);
+            self.local_reply(stream, envoys_reply(404, "", &[]), "route_not_found".to_owned()).await;
+            return;
+        };
+        let admission = self.shared.lock().clusters.admit(&route.cluster);
+        if admission != Admission::Unknown {
+            self.change(stream, |stream| stream.info.attempts = Some(1));
+        }
+        match admission {
+            Admission::Out => self.go_out(stream, &route, end),
+            Admission::Unknown => {
+                self.change(stream, |stream| stream.info.flags |= flag::NO_CLUSTER);
+                self.local_reply(stream, envoys_reply(503, "", &[]), "cluster_not_found".to_owned()).await;
+            }
+            Admission::NoHealthyHost => self.no_host(stream).await,
+            Admission::Overflow => self.overflow(stream).await,
+        }
+    }
+
+    async fn no_host(&mut self, stream: StreamId) {
+        self.change(stream, |stream| stream.info.flags |= flag::NO_HEALTHY_HOST);
+        let reply = envoys_reply(503, "no healthy upstream", &[]);
+        self.local_reply(stream, reply, "no_healthy_upstream".to_owned()).await;
+    }
+
+    async fn overflow(&mut self, stream: StreamId) {
+        self.change(stream, |stream| stream.info.flags |= flag::OVERFLOW);
+        let text = "upstream connect error or disconnect/reset before headers. reset reason: overflow";
+        let reply = envoys_reply(503, text, &[("x-envoy-overloaded", "true")]);
+        self.local_reply(stream, reply, "upstream_reset_before_response_started{overflow}".to_owned()).await;
+    }
+
+    /// Chooses the route anew, since the filter may have changed what it hangs on, and makes the outgoing headers.
+    fn rewrite(&self, stream: StreamId) -> Option<Route> {
+        let mut shared = self.shared.lock();
+        shared.choose_route(stream);
+        let route = shared.streams.get(&stream)?.info.route?;
+        let route = shared.routes.get(route)?.clone();
+        let found = shared.streams.get_mut(&stream)?;
+        route.rewrite(&mut found.request);
+        if !route.timeout.is_zero() {
+            found.request.add("x-envoy-expected-rq-timeout-ms", route.timeout.as_millis().to_string());
+        }
+        Some(route)
+    }
+
+    fn go_out(&self, stream: StreamId, route: &Route, end: End) {
+        self.change(stream, |stream| {
+            stream.outgoing =
+                Some(Outgoing { cluster: route.cluster.clone(), attempt: 1, is_out: true, ..Outgoing::default() });
+        });
+        match end {
+            End::Last => self.send_attempt(stream, Arrival::Whole),
+            End::More => self.send_attempt(stream, Arrival::Head),
+        }
+    }
+
+    /// A piece of the body has reached the router.
+    pub(super) async fn router_data(&mut self, stream: StreamId, bytes: Vec<u8>, end: End) {
+        let is_out = self.change(stream, |stream| match &mut stream.outgoing {
+            Some(outgoing) if outgoing.is_out => {
+                outgoing.body.extend_from_slice(&bytes);
+                true
+            }
+            Some(_) | None => false,
+        });
+        if is_out == Some(true) && end == End::Last {
+            self.send_attempt(stream, Arrival::Whole);
+        }
+    }
+
+    pub(super) async fn router_trailers(&mut self, stream: StreamId) {
+        self.send_attempt(stream, Arrival::Whole);
+    }
+
+    /// The attempt that is out has its request, or its head.
+    fn send_attempt(&self, stream: StreamId, arrival: Arrival) {
+        let mut shared = self.shared.lock();
+        let Some(found) = shared.streams.get(&stream) else { return };
+        let Some(outgoing) = found.outgoing.as_ref().filter(|outgoing| outgoing.is_out) else { return };
+        let (attempt, cluster) = (outgoing.attempt, outgoing.cluster.clone());
+        let request = Request {
+            headers: found.request.clone(),
+            body: outgoing.body.clone(),
+            trailers: found.request_trailers.clone().unwrap_or_default(),
+        };
+        let timeout = found.info.route.and_then(|route| shared.routes.get(route)).map(|route| route.timeout);
+        let origin = Origin::Live(stream);
+        shared.later(Duration::ZERO, Timer::Exchange { origin, attempt, cluster, request: Box::new(request), arrival });
+        if let (Arrival::Whole, Some(timeout)) = (arrival, timeout.filter(|timeout| !timeout.is_zero())) {
+            let job = Job::Upstream(stream, attempt, Outcome::Failed(Failure::Timeout));
+            shared.later(timeout, Timer::Job(self.id, job));
+        }
+    }
+
+    /// How an attempt ended.
+    pub(super) async fn upstream(&mut self, stream: StreamId, attempt: u64, outcome: Outcome) {
+        let cluster = self.change(stream, |stream| match &mut stream.outgoing {
+            Some(outgoing) if outgoing.is_out && outgoing.attempt == attempt => {
+                outgoing.is_out = false;
+                Some(outgoing.cluster.clone())
+            }
+            // Too late: another attempt is out, or the stream has its answer.
+            Some(_) | None => None,
+        });
+        let Some(cluster) = cluster.flatten() else { return };
+        self.shared.lock().clusters.back(&cluster);
+        if is_retriable(&outcome) && self.retries_left(stream, attempt) {
+            return self.retry(stream, &cluster, attempt).await;
+        }
+        if is_retriable(&outcome) && attempt > 1 {
+            self.change(stream, |stream| stream.info.flags |= flag::RETRY_LIMIT_EXCEEDED);
+        }
+        match outcome {
+            Outcome::Answer(response) => self.answered(stream, response, None).await,
+            Outcome::Broken(response) => self.answered(stream, response, Some(Broken)).await,
+            Outcome::Failed(failure) => self.failed(stream, failure).await,
+        }
+    }
+
+    fn retries_left(&self, stream: StreamId, attempt: u64) -> bool {
+        let shared = self.shared.lock();
+        let route = shared.streams.get(&stream).and_then(|stream| stream.info.route);
+        let retries = route.and_then(|route| shared.routes.get(route)).map_or(0, |route| route.retries);
+        attempt <= u64::from(retries)
+    }
+
+    async fn retry(&mut self, stream: StreamId, cluster: &str, attempt: u64) {
+        let admission = self.shared.lock().clusters.admit(cluster);
+        self.change(stream, |stream| stream.info.attempts = Some(attempt + 1));
+        match admission {
+            Admission::Out => {
+                self.change(stream, |stream| {
+                    if let Some(outgoing) = &mut stream.outgoing {
+                        (outgoing.attempt, outgoing.is_out) = (attempt + 1, true);
+                    }
+                });
+                self.send_attempt(stream, Arrival::Whole);
+            }
+            Admission::NoHealthyHost | Admission::Unknown => self.no_host(stream).await,
+            Admission::Overflow => self.overflow(stream).await,
+        }
+    }
+
+    async fn failed(&mut self, stream: StreamId, failure: Failure) {
+        self.change(stream, |stream| stream.info.flags |= failure.flags());
+        let reply = envoys_reply(failure.status(), &failure.text(), &[]);
+        self.local_reply(stream, reply, failure.details()).await;
+    }
+
+    async fn answered(&mut self, stream: StreamId, response: Response, broken: Option<Broken>) {
+        self.change(stream, |stream| {
+            stream.info.details = Some("via_upstream".to_owned());
+            stream.info.code = Some(response.code());
+            stream.response = response;
+            if broken.is_some() {
+                stream.info.flags |= flag::CONNECTION_TERMINATION;
+            }
+        });
+        self.encode(stream, broken).await;
+    }
+}
+
+/// The answer ends in the middle of its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Broken;
+
+/// What `retry_on: 5xx,reset,connect-failure,retriable-status-codes` takes as a reason.
+fn is_retriable(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Answer(response) => response.code() >= 500,
+        Outcome::Broken(_) => false,
+        Outcome::Failed(failure) => *failure != Failure::Timeout && *failure != Failure::InvalidHeader,
+    }
+}
