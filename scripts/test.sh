@@ -104,6 +104,24 @@ release_build() {
 
 trap_build() { scripts/build.sh --features trap; }
 
+# With no bug chosen this module is the product, so it must want and offer the same.
+planted_build() {
+    scripts/build.sh --planted
+    need node "it reads what a module imports and exports; install Node 20 or later"
+    node -e '
+        const { readFileSync } = require("fs");
+        const surface = (file) => {
+            const module = new WebAssembly.Module(readFileSync(file));
+            const imports = WebAssembly.Module.imports(module).map(({ module, name }) => `${module}.${name}`);
+            const exports = WebAssembly.Module.exports(module).map(({ name }) => name);
+            return [...imports, ...exports].sort();
+        };
+        const [product, planted] = process.argv.slice(1).map(surface);
+        console.log(`${planted.length} imports and exports, ${product.length} of the product`);
+        if (product.join() !== planted.join()) process.exitCode = 1;
+    ' dist/redeliver.wasm dist/redeliver-planted.wasm
+}
+
 on_envoy() {
     scripts/envoy.sh --print-path >/dev/null
     cargo test --locked -p redeliver-tests
@@ -135,6 +153,7 @@ stage "the core, as WebAssembly under Node" core_under_node
 stage "the core imports no host call" core_is_pure
 stage "dist/redeliver.wasm" release_build
 stage "dist/redeliver-trap.wasm" trap_build
+stage "dist/redeliver-planted.wasm" planted_build
 if [ "$quick" = no ]; then
     stage "end to end on the pinned Envoy" on_envoy
     for version in ${E2E_VERSIONS:-}; do
