@@ -153,6 +153,8 @@ pub struct Cut {
     pub callback: simvoy::abi::Callback,
     /// Only from this moment on.
     pub from: Moment,
+    /// Only up to this moment.
+    pub until: Moment,
 }
 
 /// The shared board.
@@ -228,7 +230,10 @@ impl Hook {
         use simvoy::abi::HostCall;
         let dice = self.random.u32(..MILLION);
         match point.call {
-            HostCall::SetSharedData if dice < rates.conflict => (Verdict::Conflict, Some(Fault::Conflict)),
+            // A large part has one writer at a time; only heads and cells are fought over.
+            HostCall::SetSharedData if dice < rates.conflict && !is_slot(point.name, b'm') => {
+                (Verdict::Conflict, Some(Fault::Conflict))
+            }
             HostCall::EnqueueQueue | HostCall::DequeueQueue if dice < rates.lost_hint => {
                 (Verdict::Lose, Some(Fault::LostHint))
             }
@@ -251,7 +256,7 @@ impl Board {
             return Some((Verdict::Stall(span), Some(Fault::LongStall)));
         }
         let cut = self.cut.as_mut()?;
-        if cut.callback != point.callback || point.now < cut.from {
+        if cut.callback != point.callback || point.now < cut.from || point.now > cut.until {
             return None;
         }
         if cut.at > 0 {
@@ -266,7 +271,7 @@ impl Board {
         if point.nth == 0 {
             self.last_heads.remove(&point.vm);
         }
-        if is_head(point.name) {
+        if is_slot(point.name, b'h') {
             self.last_heads.insert(point.vm, point.name.to_vec());
         }
         if point.call == simvoy::abi::HostCall::HttpCall
@@ -281,9 +286,9 @@ impl Board {
     }
 }
 
-/// `rd<version><six digits>.h<eight digits>`: the head of a slot.
-fn is_head(name: &[u8]) -> bool {
-    name.len() == 19 && name.starts_with(b"rd") && name.get(9..11) == Some(b".h")
+/// `rd<version><six digits>.<kind><eight digits>`: a part of a slot, `h` for its head, `m` for its large part.
+fn is_slot(name: &[u8], kind: u8) -> bool {
+    name.len() == 19 && name.starts_with(b"rd") && name.get(10) == Some(&kind)
 }
 
 impl Chaos for Hook {

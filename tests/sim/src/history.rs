@@ -114,6 +114,10 @@ pub enum Damage {
     Swap(u32),
     /// One bit of any other cell flips: books, leases, tables.
     FlipCell(u32),
+    /// The word that a worker lives says a moment in the future.
+    FutureWorker,
+    /// The table of destinations becomes unreadable.
+    Destinations,
 }
 
 /// What a history is.

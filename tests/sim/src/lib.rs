@@ -11,12 +11,18 @@
 
 pub mod audit;
 pub mod content;
+pub mod cuts;
 pub mod faults;
 pub mod generate;
 pub mod history;
+pub mod hunt;
 pub mod message;
 pub mod oracle;
+pub mod report;
 pub mod rules;
+pub mod scenario;
+pub mod search;
+pub mod shrink;
 pub mod slots;
 pub mod town;
 pub mod violation;

@@ -525,6 +525,8 @@ impl World {
             table.used().map(|(slot, head)| (slot.index, RecordState::of(head.state), slot.large.clone())).collect();
         let (fault, which) = match damage {
             Damage::FlipCell(which) => return self.damage_cell(which),
+            Damage::FutureWorker => return self.overwrite_cell(&keys.worker_alive(), &u64::MAX.to_le_bytes()),
+            Damage::Destinations => return self.overwrite_cell(&keys.destinations(), b"garbage"),
             Damage::FlipHead(which) | Damage::FlipLarge(which) => (Fault::FlippedBit, which),
             Damage::CutHead(which) | Damage::CutLarge(which) => (Fault::CutValue, which),
             Damage::Swap(which) => (Fault::SwappedValue, which),
@@ -535,7 +537,11 @@ impl World {
         let mut hit = vec![large.clone()];
         let (key, other) = match damage {
             Damage::FlipHead(_) | Damage::CutHead(_) => (keys.head(*index), None),
-            Damage::FlipLarge(_) | Damage::CutLarge(_) | Damage::FlipCell(_) => (keys.large(*index), None),
+            Damage::FlipLarge(_)
+            | Damage::CutLarge(_)
+            | Damage::FlipCell(_)
+            | Damage::FutureWorker
+            | Damage::Destinations => (keys.large(*index), None),
             Damage::Swap(_) => {
                 let other = &used[(which as usize + 1) % used.len()];
                 hit.push(other.2.clone());
@@ -572,11 +578,17 @@ impl World {
                 value = theirs;
             }
             (Damage::CutHead(_) | Damage::CutLarge(_), _) => value.truncate(which as usize % value.len().max(1)),
-            (Damage::FlipHead(_) | Damage::FlipLarge(_) | Damage::FlipCell(_) | Damage::Swap(_), _) => {
+            (_, _) => {
                 flip(&mut value, which)
             }
         }
         self.process.overwrite(VM_ID, key.as_bytes(), &value);
+    }
+
+    fn overwrite_cell(&mut self, key: &str, bytes: &[u8]) {
+        self.strikes(Fault::FlippedBit);
+        self.circumstances.cells_were_damaged = true;
+        self.process.overwrite(VM_ID, key.as_bytes(), bytes);
     }
 
     /// Books, leases, tables: everything that is no slot.

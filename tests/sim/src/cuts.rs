@@ -1,0 +1,89 @@
+//! Cut points: a trap in front of every host call of every callback that stores or delivers, one run for each.
+//!
+//! A run whose cut was never reached ends the series: then every call has had its trap.
+
+use crate::faults::Cut;
+use crate::generate::BEGIN;
+use crate::history::History;
+use crate::scenario::{Script, ways_to_the_store};
+use crate::violation::Violation;
+use crate::world::{self, Means};
+use simvoy::abi::Callback;
+use simvoy::{Module, Moment};
+
+/// One series: the trap moves through the calls of one callback.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// The way to the store.
+    pub way: &'static str,
+    /// The callback that is cut.
+    pub callback: Callback,
+    /// How many calls were cut.
+    pub cuts: u32,
+    /// What went wrong, and at which call.
+    pub failures: Vec<(u32, Violation)>,
+}
+
+/// The callbacks in which something is stored, sent or settled.
+pub const CALLBACKS: [Callback; 6] = [
+    Callback::RequestHeaders,
+    Callback::RequestBody,
+    Callback::ResponseHeaders,
+    Callback::Log,
+    Callback::Tick,
+    Callback::CallResponse,
+];
+
+const OUTAGE_FROM: u64 = 1_000;
+const OUTAGE_TO: u64 = 8_000;
+/// After this a slot whose VM died before its log has been given up.
+const END: u64 = 345_000;
+
+/// A small outage: eight messages, with and without bodies, on two workers; then a request on each, which makes dead VMs
+/// anew.
+fn history(rules: &crate::rules::Rules) -> History {
+    Script::new(rules.clone(), 2, END)
+        .outage(OUTAGE_FROM, OUTAGE_TO)
+        .send(2_000, 8, 500)
+        .send(12_000, 8, 100)
+        .done()
+}
+
+/// Cuts every call of `callback` on every way to the store.
+#[must_use]
+pub fn series(module: &Module, callback: Callback, planted: Option<&str>) -> Vec<Series> {
+    let ways = ways_to_the_store();
+    ways.into_iter().map(|(way, rules)| one_series(module, way, &history(&rules), callback, planted)).collect()
+}
+
+fn one_series(
+    module: &Module,
+    way: &'static str,
+    history: &History,
+    callback: Callback,
+    planted: Option<&str>,
+) -> Series {
+    let mut series = Series { way, callback, cuts: 0, failures: Vec::new() };
+    let (from, until) = window(callback);
+    loop {
+        let cut = Cut { at: series.cuts, callback, from, until };
+        let means = Means { planted: planted.map(str::to_owned), cut: Some(cut), ..Means::default() };
+        let outcome = world::run(module, history, &means);
+        if outcome.traps == 0 {
+            return series;
+        }
+        if let Some(violation) = outcome.violation {
+            series.failures.push((series.cuts, violation));
+        }
+        series.cuts += 1;
+    }
+}
+
+/// When the callback does what matters: ticks go on for ever, and send only after the receiver is back.
+fn window(callback: Callback) -> (Moment, Moment) {
+    let at = |millis| Moment(BEGIN.0 + Moment::millis(millis).0);
+    match callback {
+        Callback::Tick => (at(OUTAGE_TO), at(OUTAGE_TO + 2_500)),
+        _ => (at(0), Moment::NEVER),
+    }
+}

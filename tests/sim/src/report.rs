@@ -1,0 +1,55 @@
+//! What a person reads of a history that failed: where it comes from, what it was like, what was stored, what came last.
+
+use crate::history::{History, Phase};
+use crate::world::Outcome;
+use std::fmt::Write;
+
+/// Everything about a history that failed, or that somebody wants to see.
+#[must_use]
+pub fn failure(history: &History, outcome: &Outcome) -> String {
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = write_failure(&mut text, history, outcome);
+    text
+}
+
+fn write_failure(text: &mut String, history: &History, outcome: &Outcome) -> std::fmt::Result {
+    for event in &outcome.last_events {
+        writeln!(text, "{event}")?;
+    }
+    writeln!(text, "\n{}", outcome.table)?;
+    for line in outcome.log.iter().rev().take(20).rev() {
+        writeln!(text, "log {line}")?;
+    }
+    writeln!(text, "\nseed {} ({:?}), {} workers, drain time {:?}", history.seed, history.phase, history.workers, history.drain_time)?;
+    writeln!(text, "{:?}", history.rules)?;
+    writeln!(text, "faults {:?}", outcome.coverage.struck)?;
+    for (at, action) in history.actions.iter().filter(|(_, action)| !matches!(action, crate::history::Action::Send { .. })) {
+        writeln!(text, "  {at} {action:?}")?;
+    }
+    writeln!(text, "{:?}, trace hash {:016x} over {} events", outcome.counts, outcome.hash, outcome.events)?;
+    match &outcome.violation {
+        Some(violation) => writeln!(text, "{violation}")?,
+        None => writeln!(text, "nothing went wrong")?,
+    }
+    writeln!(text, "again: scripts/sim.sh replay {} {}", phase_word(history.phase), history.seed)
+}
+
+/// The word for a phase on the command line.
+#[must_use]
+pub const fn phase_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Safety => "safety",
+        Phase::Liveness => "liveness",
+    }
+}
+
+/// The phase of a word.
+#[must_use]
+pub fn phase_of(word: &str) -> Option<Phase> {
+    match word {
+        "safety" => Some(Phase::Safety),
+        "liveness" => Some(Phase::Liveness),
+        _ => None,
+    }
+}

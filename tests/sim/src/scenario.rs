@@ -1,0 +1,161 @@
+//! Histories by hand: the outage that everything is measured with, the cut points, and every bug that the search found.
+//!
+//! A bug that a seed found gets a scenario here, with one line of story, and is run for ever.
+
+use crate::faults::Rates;
+use crate::generate::BEGIN;
+use crate::history::{Action, Damage, HealthView, History, Listener, Phase};
+use crate::message::Destination;
+use crate::rules::{Form, Rules, Source};
+use crate::town::Mood;
+use simvoy::Moment;
+use std::time::Duration;
+
+/// A history with a name.
+pub struct Scenario {
+    /// A sentence about behaviour.
+    pub name: &'static str,
+    /// What happened once, or might.
+    pub story: &'static str,
+    /// It.
+    pub history: History,
+}
+
+const D0: Destination = Destination(0);
+const WELL: Mood = Mood::Well(Duration::from_millis(5));
+
+/// Builds a history by hand, in milliseconds after its beginning.
+pub struct Script {
+    history: History,
+}
+
+impl Script {
+    /// Nothing happens yet; everything is judged at `end_millis`.
+    #[must_use]
+    pub fn new(rules: Rules, workers: u32, end_millis: u64) -> Self {
+        Self {
+            history: History {
+                seed: 7,
+                phase: Phase::Liveness,
+                workers,
+                rules: rules.settled(),
+                drain_time: Duration::from_secs(5),
+                end: at(end_millis),
+                actions: Vec::new(),
+            },
+        }
+    }
+
+    /// With another seed.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.history.seed = seed;
+        self
+    }
+
+    /// Something happens.
+    #[must_use]
+    pub fn then(mut self, millis: u64, action: Action) -> Self {
+        self.history.actions.push((at(millis), action));
+        self
+    }
+
+    /// So many messages to the first destination, one each `every` milliseconds, on all workers in turn.
+    #[must_use]
+    pub fn send(mut self, from: u64, count: u32, every: u64) -> Self {
+        for n in 0..count {
+            let action = Action::Send { destination: D0, worker: n, listener: Listener::Newest };
+            self.history.actions.push((at(from + u64::from(n) * every), action));
+        }
+        self
+    }
+
+    /// The first destination is away, and Envoy knows.
+    #[must_use]
+    pub fn outage(self, from: u64, to: u64) -> Self {
+        self.then(from, Action::Mood(D0, Mood::Refusing))
+            .then(from, Action::Health(D0, HealthView::Unhealthy))
+            .then(to, Action::Mood(D0, WELL))
+            .then(to, Action::Health(D0, HealthView::Healthy))
+    }
+
+    /// The history.
+    #[must_use]
+    pub fn done(mut self) -> History {
+        self.history.actions.sort_by_key(|(at, _)| *at);
+        self.history
+    }
+}
+
+fn at(millis: u64) -> Moment {
+    Moment(BEGIN.0 + Moment::millis(millis).0)
+}
+
+/// One outage of `minutes`, with `messages` spread over it: what the simulator's speed is measured with.
+#[must_use]
+pub fn outage(messages: u32, minutes: u64) -> History {
+    let span = minutes * 60_000;
+    Script::new(Rules::default(), 2, span + 60_000)
+        .outage(1_000, span)
+        .send(2_000, messages, (span - 3_000) / u64::from(messages.max(1)))
+        .done()
+}
+
+/// Rules under which the code goes different ways to the store.
+#[must_use]
+pub fn ways_to_the_store() -> Vec<(&'static str, Rules)> {
+    let rules = Rules { source: Source::HealthCheckFilter, ..Rules::default() };
+    vec![
+        ("routed", rules.clone()),
+        ("arrived", Rules { form: Form::Arrived, ..rules.clone() }),
+        ("rewritten", Rules { rewrites: true, ..rules.clone() }),
+        ("the failure is handed on", Rules { answers_202: false, ..rules.clone() }),
+        ("held while down", Rules { holds_while_down: true, ..rules.clone() }),
+        ("passive health", Rules { source: Source::Passive, ..rules }),
+    ]
+}
+
+/// Every named scenario.
+#[must_use]
+pub fn all() -> Vec<Scenario> {
+    vec![
+        Scenario {
+            name: "an outage becomes a delay",
+            story: "the plainest history there is",
+            history: outage(100, 2),
+        },
+        Scenario {
+            name: "a damaged word that a worker lives does not keep the main thread idle for ever",
+            story: "the cell had no checksum, and a moment in the future was read as alive; then all workers died",
+            history: Script::new(Rules::default(), 2, 120_000)
+                .outage(1_000, 30_000)
+                .send(2_000, 20, 100)
+                .then(10_000, Action::Damage(Damage::FutureWorker))
+                .then(20_000, Action::Doom(1))
+                .then(20_000, Action::Doom(2))
+                .done(),
+        },
+        Scenario {
+            name: "a damaged table of destinations is mended though no VM remembers it",
+            story: "all VMs were made anew after the damage; every store was refused, and what was stored stayed",
+            history: Script::new(Rules::default(), 2, 200_000)
+                .outage(1_000, 60_000)
+                .send(2_000, 20, 100)
+                .then(10_000, Action::Damage(Damage::Destinations))
+                .then(10_000, Action::Doom(0))
+                .then(10_100, Action::Doom(1))
+                .then(10_200, Action::Doom(2))
+                .send(20_000, 20, 300)
+                .done(),
+        },
+        Scenario {
+            name: "losing every hint only delays",
+            story: "queues are hints; the sweep finds what they forget",
+            history: Script::new(Rules::default(), 3, 300_000)
+                .then(0, Action::Rates(Rates { lost_hint: 1_000_000, turn: 50_000, ..Rates::default() }))
+                .outage(1_000, 30_000)
+                .send(2_000, 60, 200)
+                .done(),
+        },
+    ]
+}
