@@ -32,10 +32,10 @@ pub(crate) fn is_never_replayed(name: &str) -> bool {
     name.starts_with(':') || is_ours_or_envoys || NEVER_REPLAYED.contains(&name)
 }
 
-/// The headers that `connection` names, in lower case.
-pub(crate) fn connection_options(headers: &HeaderList) -> BTreeSet<Vec<u8>> {
+/// The headers that `connection` names, in lower case; what is not UTF-8 is read as a header's name is.
+pub(crate) fn connection_options(headers: &HeaderList) -> BTreeSet<String> {
     let options = headers.all("connection").flat_map(|value| value.split(|byte| *byte == b','));
-    options.map(|option| option.trim_ascii().to_ascii_lowercase()).collect()
+    options.map(|option| String::from_utf8_lossy(option.trim_ascii()).to_ascii_lowercase()).collect()
 }
 
 /// A token of RFC 9110 5.6.2.
