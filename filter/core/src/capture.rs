@@ -191,10 +191,11 @@ impl Capture {
     }
 }
 
-/// The length that the sender announced.
+/// The length that the sender announced: digits and nothing else (RFC 9110 8.6; `parse` alone takes a sign too).
 #[must_use]
 pub fn announced(headers: &HeaderList) -> Option<ByteCount> {
-    std::str::from_utf8(headers.first("content-length")?).ok()?.parse().ok().map(ByteCount)
+    let digits = headers.first("content-length").filter(|value| value.iter().all(u8::is_ascii_digit))?;
+    std::str::from_utf8(digits).ok()?.parse().ok().map(ByteCount)
 }
 
 /// Whether a callback is the last of its direction.
@@ -334,6 +335,13 @@ mod tests {
             let (mut capture, starts) = pieces(mode, &body);
             assert_eq!(starts[2..], [Start::Continue, Start::Continue]);
             assert_eq!(capture.take_body(), Err(NotStored::TooLarge));
+        }
+    }
+
+    #[test]
+    fn an_announced_length_is_digits_and_nothing_else() {
+        for text in ["+11", "-1", " 11", "11, 11", "", "18446744073709551616"] {
+            assert_eq!(begin(CaptureMode::Hold, Some(text)).1, Start::Hold, "{text:?}");
         }
     }
 

@@ -74,7 +74,7 @@ pub const FIELD_BYTES_MAX: usize = 960 * 1024;
 pub struct Envelope {
     /// `:method`.
     pub method: Vec<u8>,
-    /// `:scheme`, `http` if there was none.
+    /// `:scheme`, `http` if there was none or an empty one.
     pub scheme: Vec<u8>,
     /// `:authority`.
     pub authority: Vec<u8>,
@@ -119,7 +119,7 @@ impl Envelope {
     pub fn capture(headers: &HeaderList, drop_headers: &[String]) -> Result<Self, Unsendable> {
         let envelope = Self {
             method: pseudo(headers, ":method")?,
-            scheme: headers.first(":scheme").unwrap_or(b"http").to_vec(),
+            scheme: headers.first(":scheme").filter(|scheme| !scheme.is_empty()).unwrap_or(b"http").to_vec(),
             authority: pseudo(headers, ":authority")?,
             path: pseudo(headers, ":path")?,
             fields: kept_fields(headers, drop_headers),
@@ -133,6 +133,9 @@ impl Envelope {
     /// # Errors
     /// The first rule that is broken.
     pub fn check(&self) -> Result<(), Unsendable> {
+        if [&self.method, &self.scheme, &self.authority, &self.path].into_iter().any(Vec::is_empty) {
+            return Err(Unsendable::Pseudo);
+        }
         if !self.method.iter().all(|byte| is_token_byte(*byte)) {
             return Err(Unsendable::Method);
         }
@@ -235,7 +238,9 @@ mod tests {
     #[test]
     fn what_cannot_be_sent_again_is_refused() {
         type Change = fn(&mut Envelope);
-        let cases: [(&str, Change, Unsendable); 7] = [
+        let cases: [(&str, Change, Unsendable); 9] = [
+            ("no method", |e| e.method.clear(), Unsendable::Pseudo),
+            ("no scheme", |e| e.scheme.clear(), Unsendable::Pseudo),
             ("space in method", |e| e.method = b"PO ST".to_vec(), Unsendable::Method),
             ("space in path", |e| e.path = b"/a b".to_vec(), Unsendable::Path),
             ("newline in authority", |e| e.authority = b"a\nb".to_vec(), Unsendable::Path),
@@ -249,6 +254,14 @@ mod tests {
             change(&mut envelope);
             assert_eq!(envelope.check(), Err(expected), "{story}");
         }
+    }
+
+    #[test]
+    fn an_empty_scheme_is_none() {
+        let mut headers = list(&[(":scheme", b"")]);
+        assert_eq!(Envelope::capture(&headers, &[]).unwrap().scheme, b"http");
+        headers.0.retain(|(name, _)| name != ":scheme");
+        assert_eq!(Envelope::capture(&headers, &[]).unwrap().scheme, b"http");
     }
 
     #[test]

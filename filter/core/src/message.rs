@@ -121,7 +121,11 @@ pub fn decode(bytes: &[u8], slot: SlotIndex, generation: Generation) -> Result<L
     let flags = reader.u8()?;
     let cluster = ClusterName(std::str::from_utf8(reader.string()?).map_err(|_| Damage::Field)?.to_owned());
     let arrived = read_envelope(&mut reader)?;
-    let routed = if flags & FLAG_ROUTED == 0 { None } else { Some(read_envelope(&mut reader)?) };
+    let routed = match flags {
+        0 => None,
+        FLAG_ROUTED => Some(read_envelope(&mut reader)?),
+        _ => return Err(Damage::Field),
+    };
     let body = reader.string()?.to_vec();
     reader.close()?;
     let message = Message { id, cluster, arrived, routed, body };
@@ -201,6 +205,16 @@ pub(crate) mod tests {
         assert_eq!(decode(&bytes, SLOT, Generation(9)), Err(Damage::Field));
         assert_eq!(decode(&encode_receipt(GENERATION), SLOT, GENERATION), Ok(LargePart::Settled));
         assert_eq!(decode(&encode_receipt(Generation(7)), SLOT, GENERATION), Err(Damage::Field));
+    }
+
+    #[test]
+    fn a_message_with_a_flag_that_this_format_does_not_have_is_not_guessed_at() {
+        const FLAGS_AT: usize = 6 + 4 + 4 + 16;
+        let mut bytes = message("/out").encode(SLOT, GENERATION);
+        bytes[FLAGS_AT] |= 2;
+        let checksum = crate::codec::crc32(&bytes[6..]).to_le_bytes();
+        bytes[2..6].copy_from_slice(&checksum);
+        assert_eq!(decode(&bytes, SLOT, GENERATION), Err(Damage::Field));
     }
 
     #[test]

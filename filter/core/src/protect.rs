@@ -71,10 +71,39 @@ fn is_preferred(prefer: Prefer, headers: &HeaderList) -> bool {
 /// Whether the sender asked for `respond-async` (RFC 7240 section 4.1).
 #[must_use]
 pub fn prefers_async(headers: &HeaderList) -> bool {
-    let preferences = headers.all("prefer").flat_map(|value| value.split(|byte| *byte == b','));
+    let preferences = headers.all("prefer").flat_map(preferences);
     preferences
         .map(|part| part.split(|byte| matches!(byte, b';' | b'=')).next().unwrap_or_default().trim_ascii())
         .any(|name| name.eq_ignore_ascii_case(b"respond-async"))
+}
+
+/// The preferences in one value; a comma inside a quoted string (RFC 9110 5.6.4) separates none.
+fn preferences(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut text = Text::Plain;
+    value.split(move |byte| {
+        text = text.after(*byte);
+        *byte == b',' && text == Text::Plain
+    })
+}
+
+/// Where in a header's value a byte stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Text {
+    Plain,
+    Quoted,
+    /// Behind a backslash in a quoted string.
+    Escaped,
+}
+
+impl Text {
+    const fn after(self, byte: u8) -> Self {
+        match (self, byte) {
+            (Self::Plain, b'"') | (Self::Escaped, _) => Self::Quoted,
+            (Self::Quoted, b'"') | (Self::Plain, _) => Self::Plain,
+            (Self::Quoted, b'\\') => Self::Escaped,
+            (Self::Quoted, _) => Self::Quoted,
+        }
+    }
 }
 
 fn is_chosen_cluster(clusters: &[ClusterName], route: &dyn RouteFacts) -> bool {
@@ -112,6 +141,21 @@ mod tests {
         let pairs = line.iter().filter(|(name, _)| !given(name)).chain(request);
         let headers = HeaderList(pairs.map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect());
         protection(&config.matching, &headers, route) == Protection::Protected
+    }
+
+    #[test]
+    fn a_preference_inside_a_quoted_string_is_not_asked_for() {
+        let cases = [
+            (r#"note="a, respond-async, b""#, false),
+            (r#"note="a, respond-async; b=c""#, false),
+            (r#"note="\", respond-async, ""#, false),
+            (r#"note="a, b", respond-async"#, true),
+            (r#"note="\\", respond-async"#, true),
+        ];
+        for (value, expected) in cases {
+            let headers = HeaderList(vec![("prefer".to_owned(), value.as_bytes().to_vec())]);
+            assert_eq!(prefers_async(&headers), expected, "{value}");
+        }
     }
 
     #[test]

@@ -179,8 +179,8 @@ impl fmt::Display for Problem {
             Self::NoSuchChoice { choices, found } => {
                 write!(f, "must be one of {}, found {}", choices.join(", "), Quoted(found))
             }
-            Self::Below { found, least } => write!(f, "{found} is below {least}"),
-            Self::Above { found, most } => write!(f, "{found} is above {most}"),
+            Self::Below { found, least } => write!(f, "{} is below {least}", Plain(found)),
+            Self::Above { found, most } => write!(f, "{} is above {most}", Plain(found)),
             Self::DecimalOutside { least, most } => write!(f, "must be a number from {least} to {most}"),
             Self::TooFine => f.write_str("must have at most three decimals"),
             Self::NotWhole => f.write_str("must be a whole number below 2^64, without decimals or an exponent"),
@@ -221,6 +221,15 @@ pub(super) struct KeyName<'a>(pub &'a str);
 impl fmt::Display for KeyName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() { f.write_str("\"\"") } else { write_plain(f, self.0) }
+    }
+}
+
+/// A quantity as it was written, cut and on one line: beyond 64 bits nobody has looked at the text behind its digits.
+struct Plain<'a>(&'a str);
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_plain(f, self.0)
     }
 }
 

@@ -394,6 +394,19 @@ fn a_fault_stays_on_its_line_and_short() {
     assert!(said.len() < 400, "{} bytes: {said}", said.len());
 }
 
+/// One line of a configuration put a second line into the log: of a number beyond 64 bits all that came behind it was
+/// repeated as it stood.
+#[test]
+fn a_duration_beyond_64_bits_stays_on_its_line_and_short() {
+    check(&[(
+        r#"{"store": {"ttl": "99999999999999999999h1\nreply: fine"}}"#,
+        &[r"store.ttl: 99999999999999999999h1\nreply: fine is above 18446744073709551615ms"],
+    )]);
+    let long = format!("{{\"store\": {{\"ttl\": \"{}h\"}}}}", "9".repeat(10_000));
+    let said = parse(long.as_bytes()).expect_err("too long").to_string();
+    assert!(said.len() < 200, "{} bytes: {said}", said.len());
+}
+
 #[test]
 fn nesting_beyond_all_reason_is_refused_and_not_a_crash() {
     for open in ["[", "{\"match\":"] {

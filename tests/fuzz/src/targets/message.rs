@@ -1,0 +1,48 @@
+//! The large part of a slot, read back from shared memory: a message or a receipt.
+//!
+//! Input: the bytes of a cell. Slot and generation are taken from it, so that reading gets past them.
+
+use crate::cell::{Format, Slack, number_at, sealed};
+use crate::wire;
+use redeliver_core::codec::{Damage, crc32};
+use redeliver_core::message::{LargePart, Message, decode, encode_receipt};
+use redeliver_core::slot::{Generation, SlotIndex};
+
+const KIND_RECEIPT: u8 = b'R';
+
+pub(super) fn target(bytes: &[u8]) {
+    let (slot, generation) = place_of(bytes);
+    let write = |part: &LargePart| match part {
+        LargePart::Message(message) => message.encode(slot, generation),
+        LargePart::Settled => encode_receipt(generation),
+    };
+    let format = Format::new(|bytes| decode(bytes, slot, generation), write, Slack::None);
+    let Some(part) = format.check(bytes) else { return };
+    check_is_found_elsewhere(bytes, slot, generation);
+    match part {
+        LargePart::Message(message) => check_message(&message, crc32(bytes) as u16),
+        LargePart::Settled => {}
+    }
+}
+
+fn place_of(bytes: &[u8]) -> (SlotIndex, Generation) {
+    match bytes.first() {
+        Some(&KIND_RECEIPT) => (SlotIndex(0), Generation(number_at(bytes, 6))),
+        Some(_) | None => (SlotIndex(number_at(bytes, 6)), Generation(number_at(bytes, 10))),
+    }
+}
+
+/// A value under another key, or of another use of its slot, is no value.
+fn check_is_found_elsewhere(bytes: &[u8], slot: SlotIndex, generation: Generation) {
+    let sealed = sealed(bytes).unwrap_or_default();
+    assert_eq!(decode(&sealed, slot, generation.next()), Err(Damage::Field));
+    if bytes.first() != Some(&KIND_RECEIPT) {
+        assert_eq!(decode(&sealed, SlotIndex(slot.0 ^ 1), generation), Err(Damage::Field));
+    }
+}
+
+/// Whatever could be read back is one request on the wire.
+fn check_message(message: &Message, attempt: u16) {
+    wire::assert_is_one_request(&message.request(attempt, "idempotency-key", None));
+    wire::assert_is_one_request(&message.request(attempt, "idempotency-key", Some("authority.example:80")));
+}
