@@ -41,6 +41,8 @@ pub struct Dispatch {
 pub enum Call {
     /// A redelivery.
     Attempt(Attempt),
+    /// A redelivery whose time was over before its answer came: only good news of it counts still.
+    LapsedAttempt(Attempt),
     /// A question to the health listener about one destination.
     HealthCheck(DestinationIndex),
     /// A question to the admin port about all destinations.

@@ -17,7 +17,7 @@ use crate::ledger::{self, ReserveError};
 use crate::memory::{Cas, Change, Conflict, Expect, SharedMemory, update};
 use crate::message::{self, LargePart, Message};
 use crate::slot::{DeadReason, DestinationIndex, Epoch, Generation, Head, SlotIndex, SlotState};
-use crate::units::{ByteCount, Millis, Monotonic, Wall};
+use crate::units::{ByteCount, ClusterName, Millis, Monotonic, Wall};
 
 /// What a slot costs beside its large part: two keys and a head in the host's map (PLATFORM section 0: 312 bytes for two
 /// keys with a 64-byte head, above the payload).
@@ -382,6 +382,19 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
     pub fn head(&self, slot: SlotIndex) -> Result<Option<(Head, Cas)>, Damage> {
         let Some(value) = self.memory.get(&self.keys.head(slot)) else { return Ok(None) };
         Head::decode(&value.bytes, slot).map(|head| Some((head, value.cas)))
+    }
+
+    /// Where the message in a slot goes: its destination's place, and the cluster that it names itself.
+    #[must_use]
+    pub fn destination_of(&self, slot: SlotIndex) -> Option<(DestinationIndex, ClusterName)> {
+        let (head, _) = self.head(slot).ok().flatten()?;
+        let large = self.memory.get(&self.keys.large(slot))?;
+        match message::decode(&large.bytes, slot, head.generation) {
+            Ok(LargePart::Message(message)) if head.state != SlotState::Free => {
+                Some((head.destination, message.cluster))
+            }
+            Ok(LargePart::Message(_) | LargePart::Settled) | Err(_) => None,
+        }
     }
 
     /// Whether the large part says that the message was settled.

@@ -42,11 +42,7 @@ const END: u64 = 345_000;
 /// A small outage: eight messages, with and without bodies, on two workers; then a request on each, which makes dead VMs
 /// anew.
 fn history(rules: &crate::rules::Rules) -> History {
-    Script::new(rules.clone(), 2, END)
-        .outage(OUTAGE_FROM, OUTAGE_TO)
-        .send(2_000, 8, 500)
-        .send(12_000, 8, 100)
-        .done()
+    Script::new(rules.clone(), 2, END).outage(OUTAGE_FROM, OUTAGE_TO).send(2_000, 8, 500).send(12_000, 8, 100).done()
 }
 
 /// Cuts every call of `callback` on every way to the store.

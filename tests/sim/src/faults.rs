@@ -2,6 +2,7 @@
 
 use crate::message::Destination;
 use crate::slots::{self, RecordState};
+use simvoy::abi::Callback;
 use simvoy::{Chaos, Moment, Point, Process, ThreadId, Verdict, VmId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -150,7 +151,7 @@ pub struct Cut {
     /// Counted from 0; counts down.
     pub at: u32,
     /// In which callback.
-    pub callback: simvoy::abi::Callback,
+    pub callback: Callback,
     /// Only from this moment on.
     pub from: Moment,
     /// Only up to this moment.
@@ -202,6 +203,11 @@ impl Hook {
         }
         let rates = board.rates;
         drop(board);
+        // A VM that dies while it is made stays dead until the next push (a null handle is never loaded again), which
+        // no filter can mend.
+        if matches!(point.callback, Callback::Initialize | Callback::VmStart | Callback::Configure) {
+            return (Verdict::Proceed, None);
+        }
         let dice = self.random.u32(..MILLION);
         let mut line = rates.turn;
         if dice < line {

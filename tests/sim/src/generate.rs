@@ -182,7 +182,7 @@ fn outage(
         actions.push((noticed, Action::Health(destination, HealthView::Unhealthy)));
         actions.push((forgiven, Action::Health(destination, HealthView::Healthy)));
         if swarm.lies && random.bool() {
-            let middle = random.u64(noticed..=forgiven);
+            let middle = random.u64(noticed..=forgiven.max(noticed));
             actions.push((middle, Action::Health(destination, HealthView::Healthy)));
         }
     }

@@ -77,14 +77,17 @@ pub fn refind(module: &Module, finding: &Finding) -> bool {
 /// # Errors
 /// A sentence about what is wrong with it.
 pub fn read_bugs(text: &str) -> Result<Vec<Bug>, String> {
-    let value: Value = serde_json::from_str(text).map_err(|error| format!("the list of planted bugs is no JSON: {error}"))?;
+    let value: Value =
+        serde_json::from_str(text).map_err(|error| format!("the list of planted bugs is no JSON: {error}"))?;
     let bugs = value.as_array().ok_or("the list of planted bugs is no list")?;
     bugs.iter().map(read_bug).collect()
 }
 
 fn read_bug(value: &Value) -> Result<Bug, String> {
-    let text = |name: &str| value[name].as_str().map(str::to_owned).ok_or(format!("a planted bug has no {name}: {value}"));
-    let expect = value["expect"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+    let text =
+        |name: &str| value[name].as_str().map(str::to_owned).ok_or(format!("a planted bug has no {name}: {value}"));
+    let expect =
+        value["expect"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
     Ok(Bug { name: text("name")?, story: text("story")?, expect })
 }
 

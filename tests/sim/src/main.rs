@@ -35,12 +35,27 @@ fn means() -> Means {
 fn run_search(word: &str, from: &str, to: &str) -> ExitCode {
     let module = module();
     let started = std::time::Instant::now();
-    let totals = search(&module, from.parse().unwrap()..to.parse().unwrap(), phase(word), &means(), StopAt::LastSeed, |seed, outcome| {
-        if let Some(violation) = &outcome.violation {
-            println!("seed {seed}: {violation}");
-        }
-    });
-    println!("{} histories, {} failed, {:?} simulated, {} events, {:?} in {:?}", totals.histories, totals.failed.len(), totals.simulated, totals.events, totals.counts, started.elapsed());
+    let totals = search(
+        &module,
+        from.parse().unwrap()..to.parse().unwrap(),
+        phase(word),
+        &means(),
+        StopAt::LastSeed,
+        |seed, outcome| {
+            if let Some(violation) = &outcome.violation {
+                println!("seed {seed}: {violation}");
+            }
+        },
+    );
+    println!(
+        "{} histories, {} failed, {:?} simulated, {} events, {:?} in {:?}",
+        totals.histories,
+        totals.failed.len(),
+        totals.simulated,
+        totals.events,
+        totals.counts,
+        started.elapsed()
+    );
     println!("{:?}", totals.coverage);
     ExitCode::SUCCESS
 }

@@ -94,6 +94,8 @@ pub struct Oracle {
     /// A thread stood still for longer than a lease, or the process lost its order otherwise, at this moment: what it
     /// does just then is excused, since no fence reaches a receiver.
     stalled_until: Moment,
+    /// VMs that died so far: one may have died between claiming a message and sending it, which counts as an attempt.
+    pub traps: usize,
     /// Counts for the report.
     pub counts: Counts,
 }
@@ -131,6 +133,7 @@ impl Oracle {
             answers: BTreeMap::new(),
             trouble: BTreeMap::new(),
             stalled_until: Moment(0),
+            traps: 0,
             counts: Counts::default(),
         }
     }
@@ -328,12 +331,8 @@ impl Oracle {
         if record.is_damaged {
             return;
         }
-        if let Some(wrong) = record.wrong_death(
-            reason,
-            age_millis,
-            &self.rules,
-            self.answers.get(&record.message.destination).copied().unwrap_or(0),
-        ) {
+        let answers = self.answers.get(&record.message.destination).copied().unwrap_or(0);
+        if let Some(wrong) = record.wrong_death(reason, age_millis, &self.rules, answers, self.traps) {
             self.violated(Violation::of(Invariant::NothingLost, number, wrong));
         }
     }
@@ -425,13 +424,14 @@ impl Record {
         age_millis: u64,
         rules: &Rules,
         answers_now: u64,
+        traps: usize,
     ) -> Option<String> {
         use redeliver_core::slot::DeadReason;
         let said = |wanted: fn(u16) -> bool| self.attempts.iter().filter_map(|attempt| attempt.said).any(wanted);
         let is_right = match reason {
             DeadReason::Rejected => said(|s| (300..500).contains(&s) && !matches!(s, 408 | 425 | 429)),
             DeadReason::Expired => Duration::from_millis(age_millis) >= rules.ttl,
-            DeadReason::Attempts => self.genuine_failures(answers_now) >= rules.attempts_max as usize,
+            DeadReason::Attempts => self.genuine_failures(answers_now) + traps >= rules.attempts_max as usize,
             DeadReason::Corrupt => false,
             // A request without a body, whose VM died before its log; or headers that Envoy refuses.
             DeadReason::Unstorable => self.attempts.is_empty() && self.message.body.is_empty(),

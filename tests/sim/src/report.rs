@@ -21,10 +21,16 @@ fn write_failure(text: &mut String, history: &History, outcome: &Outcome) -> std
     for line in outcome.log.iter().rev().take(20).rev() {
         writeln!(text, "log {line}")?;
     }
-    writeln!(text, "\nseed {} ({:?}), {} workers, drain time {:?}", history.seed, history.phase, history.workers, history.drain_time)?;
+    writeln!(
+        text,
+        "\nseed {} ({:?}), {} workers, drain time {:?}",
+        history.seed, history.phase, history.workers, history.drain_time
+    )?;
     writeln!(text, "{:?}", history.rules)?;
     writeln!(text, "faults {:?}", outcome.coverage.struck)?;
-    for (at, action) in history.actions.iter().filter(|(_, action)| !matches!(action, crate::history::Action::Send { .. })) {
+    for (at, action) in
+        history.actions.iter().filter(|(_, action)| !matches!(action, crate::history::Action::Send { .. }))
+    {
         writeln!(text, "  {at} {action:?}")?;
     }
     writeln!(text, "{:?}, trace hash {:016x} over {} events", outcome.counts, outcome.hash, outcome.events)?;

@@ -119,11 +119,7 @@ pub fn ways_to_the_store() -> Vec<(&'static str, Rules)> {
 #[must_use]
 pub fn all() -> Vec<Scenario> {
     vec![
-        Scenario {
-            name: "an outage becomes a delay",
-            story: "the plainest history there is",
-            history: outage(100, 2),
-        },
+        Scenario { name: "an outage becomes a delay", story: "the plainest history there is", history: outage(100, 2) },
         Scenario {
             name: "a damaged word that a worker lives does not keep the main thread idle for ever",
             story: "the cell had no checksum, and a moment in the future was read as alive; then all workers died",

@@ -8,7 +8,13 @@ use std::collections::BTreeSet;
 
 /// The places of the actions that are needed for `invariant` to break, as few as could be found with `runs_max` runs.
 #[must_use]
-pub fn shrink(module: &Module, history: &History, means: &Means, invariant: Invariant, runs_max: u32) -> BTreeSet<usize> {
+pub fn shrink(
+    module: &Module,
+    history: &History,
+    means: &Means,
+    invariant: Invariant,
+    runs_max: u32,
+) -> BTreeSet<usize> {
     let mut kept: BTreeSet<usize> = (0..history.actions.len()).collect();
     let mut runs = 0;
     let mut step = kept.len().div_ceil(2).max(1);

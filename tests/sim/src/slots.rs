@@ -173,6 +173,15 @@ pub fn published(process: &Process, cluster: &str) -> Option<PublishedState> {
     })
 }
 
+/// How many slots are in use, without a look at what is in them.
+#[must_use]
+pub fn used_count(process: &Process) -> usize {
+    process.with_data(|data| {
+        let heads = data.entries(VM_ID).filter_map(|(key, value)| state_of(key, &value.bytes));
+        heads.filter(|state| *state != RecordState::Free).count()
+    })
+}
+
 /// The state that a head's bytes say.
 #[must_use]
 pub fn state_of(key: &[u8], bytes: &[u8]) -> Option<RecordState> {

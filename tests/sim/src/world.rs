@@ -87,6 +87,7 @@ pub struct World {
     circumstances: Circumstances,
     planted: Option<String>,
     next_sample: Moment,
+    steps: u64,
     audited_at: u64,
     down_since: BTreeMap<Destination, Moment>,
     log: Vec<String>,
@@ -138,6 +139,7 @@ impl World {
             circumstances: Circumstances::default(),
             planted: means.planted.clone(),
             next_sample: BEGIN,
+            steps: 0,
             audited_at: 0,
             down_since: BTreeMap::new(),
             log: Vec::new(),
@@ -170,7 +172,8 @@ impl World {
         if let Step::Until(_) = step {
             self.act();
         }
-        if self.process.trace_count() - self.audited_at >= AUDIT_EVERY {
+        self.steps += 1;
+        if self.steps - self.audited_at >= AUDIT_EVERY {
             self.audit();
         }
     }
@@ -235,6 +238,7 @@ impl World {
             }
             Happening::Heard { vm, token, status } => self.town.oracle.heard((vm, token), status, now),
             Happening::Trapped { message, thread, .. } => {
+                self.town.oracle.traps += 1;
                 if !message.contains("injected trap") {
                     let text = format!("thread {}: {message}", thread.0);
                     self.town.oracle.violated(Violation::whole(Invariant::NoTrap, text));
@@ -245,7 +249,11 @@ impl World {
                 self.town.oracle.violated(Violation::whole(Invariant::NothingLost, text));
             }
             Happening::Aborted(why) => self.town.oracle.violated(Violation::whole(Invariant::NoTrap, why)),
-            Happening::Started { .. } | Happening::Taken(_) | Happening::Refused(_) | Happening::Gone { .. } => {}
+            Happening::Taken(generation) => {
+                self.draining = self.newest.map(|old| (old, now + self.history.drain_time));
+                self.newest = Some(generation);
+            }
+            Happening::Started { .. } | Happening::Refused(_) | Happening::Gone { .. } => {}
         }
     }
 
@@ -261,7 +269,7 @@ impl World {
     }
 
     fn audit(&mut self) {
-        self.audited_at = self.process.trace_count();
+        self.audited_at = self.steps;
         let table = Table::read(&self.process);
         self.refresh_circumstances(&table);
         audit::look(&mut self.town.oracle, &table, &self.circumstances);
@@ -286,7 +294,7 @@ impl World {
             }
             self.check_storm(destination, now);
         }
-        self.circumstances.used_max = self.circumstances.used_max.max(Table::read(&self.process).used().count());
+        self.circumstances.used_max = self.circumstances.used_max.max(slots::used_count(&self.process));
     }
 
     /// I6: while Envoy has no healthy host for a cluster, the filter asks it a few times a second at most.
@@ -403,9 +411,7 @@ impl World {
             // Envoy keeps the listener that it has; a real one would not even drain it.
             return self.try_faulty(plugin);
         }
-        let drained = self.process.now() + self.history.drain_time;
-        self.draining = self.newest.map(|old| (old, drained));
-        self.newest = Some(self.process.push(Some(plugin)));
+        self.process.push(Some(plugin));
     }
 
     fn try_faulty(&mut self, plugin: Plugin) {
@@ -578,9 +584,7 @@ impl World {
                 value = theirs;
             }
             (Damage::CutHead(_) | Damage::CutLarge(_), _) => value.truncate(which as usize % value.len().max(1)),
-            (_, _) => {
-                flip(&mut value, which)
-            }
+            (_, _) => flip(&mut value, which),
         }
         self.process.overwrite(VM_ID, key.as_bytes(), &value);
     }

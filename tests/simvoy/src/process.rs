@@ -75,8 +75,6 @@ enum Seat {
 pub struct Process {
     shared: Handle,
     seats: Vec<Option<Seat>>,
-    settings: Settings,
-    generations: Vec<Generation>,
     pushes: u32,
 }
 
@@ -85,10 +83,10 @@ impl Process {
     #[must_use]
     pub fn new(module: &Module, settings: Settings) -> Self {
         let threads = settings.workers + 1;
-        let shared = Handle::new(Shared::new(threads, settings.seed, settings.keep_events, settings.buffer_limit));
+        let shared = Handle::new(Shared::new(threads, &settings));
         let seat = |id| Some(Seat::Idle(Box::new(Thread::new(ThreadId(id), shared.clone(), module.clone()))));
         let seats = (0..threads).map(seat).collect();
-        Self { shared, seats, settings, generations: Vec::new(), pushes: 0 }
+        Self { shared, seats, pushes: 0 }
     }
 
     /// Sets the fault hook.
@@ -146,21 +144,19 @@ impl Process {
         self.shared.lock().clock.jump_wall(nanos);
     }
 
-    /// A new version of the listener, with this plugin or with none. The versions before it drain.
+    /// A new version of the listener, with this plugin or with none. If it is taken, the one before it drains; if it is
+    /// refused, Envoy keeps what it has.
     pub fn push(&mut self, plugin: Option<Plugin>) -> Generation {
         self.pushes += 1;
         let generation = Generation(self.pushes);
         let mut shared = self.shared.lock();
-        for old in self.generations.drain(..) {
-            for thread in (0..self.seats.len()).map(|id| ThreadId(id as u32)) {
-                shared.later(self.settings.drain_time, Timer::Job(thread, Job::Unload(old)));
+        match plugin {
+            Some(plugin) => {
+                let plugin = Arc::new(plugin);
+                shared.plugins.insert(generation, plugin.clone());
+                shared.post(ThreadId::MAIN, Job::Load(generation, plugin));
             }
-        }
-        if let Some(plugin) = plugin {
-            self.generations.push(generation);
-            let plugin = Arc::new(plugin);
-            shared.plugins.insert(generation, plugin.clone());
-            shared.post(ThreadId::MAIN, Job::Load(generation, plugin));
+            None => shared.replace_listener(None),
         }
         generation
     }

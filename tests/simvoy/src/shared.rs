@@ -342,6 +342,10 @@ pub(crate) struct Shared {
     /// Plugins that a throw-away VM has accepted or refused.
     pub tried: BTreeMap<PluginKey, Tried>,
     pub loaded: BTreeSet<(ThreadId, Generation)>,
+    /// How long a replaced listener lives on.
+    pub drain_time: Duration,
+    /// The listener that takes new connections.
+    pub listener: Option<Generation>,
     /// What each generation of the listener was pushed with.
     pub plugins: BTreeMap<Generation, Arc<Plugin>>,
     /// Generations whose plugin some thread still has: each keeps its `vm_id` alive (the base VM's handle).
@@ -373,7 +377,7 @@ impl Handle {
 }
 
 impl Shared {
-    pub(crate) fn new(threads: u32, seed: u64, keep_events: usize, buffer_limit: usize) -> Self {
+    pub(crate) fn new(threads: u32, settings: &crate::Settings) -> Self {
         Self {
             clock: Clock::default(),
             data: SharedData::default(),
@@ -382,15 +386,17 @@ impl Shared {
             clusters: Clusters::default(),
             routes: Vec::new(),
             chaos: Box::new(crate::chaos::Calm),
-            trace: Trace::new(keep_events),
-            random: fastrand::Rng::with_seed(seed),
+            trace: Trace::new(settings.keep_events),
+            random: fastrand::Rng::with_seed(settings.seed),
             vms: BTreeMap::new(),
             streams: BTreeMap::new(),
             threads: (0..threads).map(|_| ThreadShared::default()).collect(),
             timers: BinaryHeap::new(),
             happenings: Vec::new(),
             log: Vec::new(),
-            buffer_limit,
+            buffer_limit: settings.buffer_limit,
+            drain_time: settings.drain_time,
+            listener: None,
             tried: BTreeMap::new(),
             loaded: BTreeSet::new(),
             plugins: BTreeMap::new(),
@@ -480,6 +486,14 @@ impl Shared {
         contexts.into_iter().for_each(|context| self.remove_context(vm, context));
         if let Some(gone) = self.vms.remove(&vm) {
             self.release_data(&gone.vm_id);
+        }
+    }
+
+    /// Another listener takes new connections, or none; the one before it drains.
+    pub(crate) fn replace_listener(&mut self, by: Option<Generation>) {
+        let Some(old) = std::mem::replace(&mut self.listener, by) else { return };
+        for thread in (0..self.threads.len()).map(|id| ThreadId(id as u32)) {
+            self.later(self.drain_time, Timer::Job(thread, Job::Unload(old)));
         }
     }
 

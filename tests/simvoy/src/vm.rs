@@ -185,11 +185,11 @@ impl Vm {
         context: ContextId,
         arguments: [u32; 5],
     ) -> Option<wasmtime::Result<u32>> {
-        let export = self.exports.get(callback as usize)?.clone()?;
-        let guest = self.store.data_mut();
+        let Self { store, exports } = self;
+        let export = exports.get(callback as usize)?.as_ref()?;
+        let guest = store.data_mut();
         (guest.context, guest.effective, guest.callback, guest.calls) = (context, None, callback, 0);
         let [a, b, c, d, e] = arguments;
-        let store = &mut self.store;
         Some(match export {
             Export::Void0(function) => function.call_async(store, ()).await.map(|()| 0),
             Export::Void1(function) => function.call_async(store, a).await.map(|()| 0),

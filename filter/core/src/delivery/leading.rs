@@ -17,8 +17,9 @@ use crate::courier::Courier;
 use crate::destination::standing;
 use crate::effect::{Effect, Level};
 use crate::keys::Keys;
-use crate::memory::{Change, Expect, SharedMemory, update};
-use crate::slot::{DestinationIndex, Epoch, SlotState};
+use crate::ledger::Ledger;
+use crate::memory::{Cas, Change, Expect, SharedMemory, update};
+use crate::slot::{DestinationIndex, Epoch, SlotIndex, SlotState};
 use crate::store::Now;
 use crate::units::{ClusterName, Millis, Monotonic};
 
@@ -33,27 +34,58 @@ const IDLE_WAIT: Millis = Millis(1_000);
 const SPREAD_STEP: Millis = Millis(50);
 /// Destinations that one tick looks at: bounds the cost of a tick when a proxy has thousands.
 const LOOK_MAX: usize = 64;
+/// A VM that never knew the table of destinations waits so long for one that does: they look at it each tick.
+const NAMES_UNKNOWN_MAX: Millis = Millis(3_000);
 /// Hints that one tick takes per destination; what is left comes with the next.
 const HINTS_MAX: usize = 2_000;
 
 impl Delivery {
-    pub(super) fn refresh_names(&mut self, memory: &dyn SharedMemory) {
+    pub(super) fn refresh_names(&mut self, memory: &dyn SharedMemory, now: Monotonic) {
         let Some(value) = memory.get(&self.keys.destinations()) else { return };
         if self.names_version == Some(value.cas) {
             return;
         }
         match decode_destinations(&value.bytes) {
+            // Places are never given up: a table that is shorter than a known one was mended by a VM that knew less.
+            Ok(names) if names.len() < self.names.len() && self.names.starts_with(&names) => {
+                self.rewrite_names(memory, value.cas);
+            }
             Ok(names) => {
                 self.names = names;
                 self.names_version = Some(value.cas);
             }
-            // Whoever still knows the table writes it anew; after a conflict another one did.
-            Err(_) if !self.names.is_empty() => {
-                let table = encode_destinations(&self.names);
-                memory.set(&self.keys.destinations(), &table, Expect::Version(value.cas)).unwrap_or_default();
+            // Whoever still knows the table writes it anew.
+            Err(_) if !self.names.is_empty() => self.rewrite_names(memory, value.cas),
+            // A VM that is new leaves it to the others for a moment, and then asks the messages where they go.
+            Err(_) if now.since(self.configured_at) > NAMES_UNKNOWN_MAX => {
+                self.names = self.names_in_slots(memory);
+                self.rewrite_names(memory, value.cas);
             }
             Err(_) => {}
         }
+    }
+
+    fn rewrite_names(&self, memory: &dyn SharedMemory, damaged: Cas) {
+        let table = encode_destinations(&self.names);
+        // After a conflict another one has written it.
+        memory.set(&self.keys.destinations(), &table, Expect::Version(damaged)).unwrap_or_default();
+    }
+
+    /// The table as the stored messages tell it: a place of which none is stored has an empty name and may be taken
+    /// again. Reads all slots in one go, which is bounded by nothing but their number: until then nothing can be stored.
+    fn names_in_slots(&self, memory: &dyn SharedMemory) -> Vec<ClusterName> {
+        let slots = Ledger::read(memory, &self.keys.ledger()).map_or(0, |ledger| ledger.slots);
+        let mut names: Vec<ClusterName> = Vec::new();
+        for (place, cluster) in (0..slots).filter_map(|slot| self.store(memory).destination_of(SlotIndex(slot))) {
+            let place = usize::from(place.0);
+            if names.len() <= place {
+                names.resize(place.saturating_add(1), ClusterName(String::new()));
+            }
+            if let Some(name) = names.get_mut(place) {
+                *name = cluster;
+            }
+        }
+        names
     }
 
     /// Clusters that the configuration names are watched from the start, before anything fails.
@@ -332,10 +364,15 @@ pub(super) fn register(memory: &dyn SharedMemory, keys: &Keys, cluster: &Cluster
             Some(Ok(names)) => names,
             Some(Err(_)) => return Change::Keep(()),
         };
-        if names.contains(cluster) || names.len() >= DESTINATIONS_MAX {
+        let has_room = names.len() < DESTINATIONS_MAX || names.iter().any(|name| name.0.is_empty());
+        if names.contains(cluster) || !has_room {
             return Change::Keep(());
         }
-        let names: Vec<ClusterName> = names.into_iter().chain([cluster.clone()]).collect();
+        let mut names = names;
+        match names.iter_mut().find(|name| name.0.is_empty()) {
+            Some(place) => *place = cluster.clone(),
+            None => names.push(cluster.clone()),
+        }
         Change::Write(encode_destinations(&names), ())
     });
     // The caller looks the name up afterwards and sees whether it is there.

@@ -19,7 +19,7 @@ pub mod sending;
 mod sweep;
 mod tenancy;
 
-use crate::cells::{Evidence, PublishedState, Rule, VmId};
+use crate::cells::{Evidence, Lease, PublishedState, Rule, VmId};
 use crate::classify::Sign;
 use crate::config::Config;
 use crate::courier::Courier;
@@ -172,7 +172,7 @@ impl Delivery {
             return effects;
         }
         self.follow_rule(memory, now.monotonic, &mut effects);
-        self.refresh_names(memory);
+        self.refresh_names(memory, now.monotonic);
         match self.standing {
             Standing::Ruling => {
                 self.register_configured(memory, &mut effects);
@@ -213,7 +213,7 @@ impl Delivery {
     /// Whether redeliveries are still out from here.
     #[must_use]
     pub fn has_calls(&self) -> bool {
-        self.calls.values().any(|call| matches!(call, Call::Attempt(_)))
+        self.calls.values().any(|call| matches!(call, Call::Attempt(_) | Call::LapsedAttempt(_)))
     }
 
     /// The newest configuration rules; an older one retires, and comes back if the newer one is gone.
@@ -268,8 +268,9 @@ impl Delivery {
         let is_time = self.alive_at.is_none_or(|at| now.since(at) >= ALIVE_PERIOD);
         if self.thread == Thread::Worker && is_time {
             self.alive_at = Some(now);
+            let word = Lease { holder: self.vm, until: now.after(LEASE) };
             // Any worker's word will do, so there is nothing to conflict with.
-            memory.set(&self.keys.worker_alive(), &now.0.to_le_bytes(), Expect::Anything).unwrap_or_default();
+            memory.set(&self.keys.worker_alive(), &word.encode(), Expect::Anything).unwrap_or_default();
         }
     }
 
@@ -281,8 +282,8 @@ impl Delivery {
 
     /// Whether some worker was alive lately.
     fn a_worker_lives(&self, memory: &dyn SharedMemory, now: Monotonic) -> bool {
-        let said = memory.get(&self.keys.worker_alive()).and_then(|value| value.bytes.try_into().ok());
-        said.is_some_and(|bytes| now.since(Monotonic(u64::from_le_bytes(bytes))) < LEASE)
+        let said = memory.get(&self.keys.worker_alive()).and_then(|value| Lease::decode(&value.bytes).ok());
+        said.is_some_and(|word| word.until > now)
     }
 
     /// What a live answer says about its destination is written down, if it changes anything.
@@ -351,7 +352,8 @@ impl Delivery {
     pub fn find_or_register(&mut self, memory: &dyn SharedMemory, cluster: &ClusterName) -> Option<DestinationIndex> {
         if self.find(cluster).is_none() {
             leading::register(memory, &self.keys, cluster);
-            self.refresh_names(memory);
+            // Not the moment to mend a table: a sender waits.
+            self.refresh_names(memory, self.configured_at);
         }
         self.find(cluster)
     }

@@ -67,6 +67,10 @@ impl Delivery {
         for (place, cluster) in self.names.iter().enumerate() {
             let Ok(place) = u16::try_from(place) else { return };
             let destination = DestinationIndex(place);
+            // A place that lost its name: nothing goes there.
+            if cluster.0.is_empty() {
+                continue;
+            }
             if self.polling.asked.insert(destination) {
                 let path = health::health_check_path(&self.config.health, cluster);
                 effects.push(self.question(Call::HealthCheck(destination), path));
@@ -98,7 +102,7 @@ impl Delivery {
                 self.polling.asked.remove(&destination);
             }
             Call::AdminStats => self.polling.asked_admin = false,
-            Call::Attempt(_) => {}
+            Call::Attempt(_) | Call::LapsedAttempt(_) => {}
         }
         self.unreachable(memory, now, effects);
     }

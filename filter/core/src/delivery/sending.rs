@@ -1,7 +1,7 @@
 //! Sending and settling: claim, dispatch, answer, settle, and the next one at once.
 
 use super::{CallToken, Delivery, note};
-use crate::answer::{self, Answer, Contact, EnvoyReply};
+use crate::answer::{self, Answer, Contact, EnvoyReply, Fate};
 use crate::courier::judge;
 use crate::effect::{Attempt, Call, Counter, Dispatch, Effect, Level};
 use crate::headers::HeaderList;
@@ -35,7 +35,9 @@ impl Delivery {
             (Ok(token), call) => {
                 self.calls.insert(token, call);
             }
-            (Err(answer), Call::Attempt(attempt)) => self.settle(memory, &attempt, answer, now, &mut effects),
+            (Err(answer), Call::Attempt(attempt) | Call::LapsedAttempt(attempt)) => {
+                self.settle(memory, &attempt, answer, now, &mut effects)
+            }
             (Err(_), Call::HealthCheck(_) | Call::AdminStats) => {
                 self.poll_failed(memory, call, now.monotonic, &mut effects)
             }
@@ -55,6 +57,9 @@ impl Delivery {
         match self.calls.remove(&token) {
             None => {}
             Some(Call::Attempt(attempt)) => self.settle(memory, &attempt, read_reply(reply), now, &mut effects),
+            Some(Call::LapsedAttempt(attempt)) => {
+                self.settle_late(memory, &attempt, read_reply(reply), now, &mut effects)
+            }
             Some(Call::HealthCheck(destination)) => {
                 self.health_checked(memory, destination, reply, now.monotonic, &mut effects)
             }
@@ -243,6 +248,25 @@ impl Delivery {
             Contact::Answered | Contact::Overloaded | Contact::Trouble | Contact::NotReached | Contact::Nothing => {
                 self.send_due(memory, attempt.destination, now, effects);
             }
+        }
+    }
+
+    /// The answer to an attempt that was given up: it arrived after all, or there is nothing to say.
+    fn settle_late(
+        &mut self,
+        memory: &dyn SharedMemory,
+        attempt: &Attempt,
+        answer: Answer,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        if answer::read(answer).fate != Fate::Delivered {
+            return;
+        }
+        let end = Settlement::Delivered;
+        // Gone: the receipt stands all the same, and whoever claims the message next finds it.
+        if self.store(memory).settle(attempt.ticket, attempt.epoch, attempt.large, end, now.wall).is_ok() {
+            self.tell_of_end(attempt, end, now, effects);
         }
     }
 

@@ -13,7 +13,7 @@
 //! A bounded number of heads per tick; more while a new leader takes over.
 
 use super::{Delivery, note};
-use crate::effect::{Counter, Effect, Level};
+use crate::effect::{Call, Counter, Effect, Level};
 use crate::ledger::Ledger;
 use crate::memory::SharedMemory;
 use crate::slot::{DeadReason, DestinationIndex, Epoch, Head, SlotIndex, SlotState};
@@ -176,7 +176,7 @@ impl Delivery {
     fn reclaim(&mut self, memory: &dyn SharedMemory, ticket: Ticket, head: &Head, now: Now, effects: &mut Vec<Effect>) {
         let unchanged = |found: &Head| found == head;
         let attempts = head.attempts.saturating_add(1);
-        self.calls.retain(|_, call| !matches!(call, crate::effect::Call::Attempt(attempt) if attempt.ticket == ticket));
+        self.let_lapse(ticket);
         if let Some(courier) = self.couriers.get_mut(&head.destination) {
             courier.forget(ticket);
         }
@@ -198,6 +198,17 @@ impl Delivery {
             && let Some(courier) = self.couriers.get_mut(&head.destination)
         {
             courier.add(ReadyHint { ticket, due, stored_at: head.stored_at });
+        }
+    }
+
+    /// Nothing but a 2xx is worth hearing of this VM's own attempt any more.
+    fn let_lapse(&mut self, ticket: Ticket) {
+        for call in self.calls.values_mut() {
+            if let Call::Attempt(attempt) = call
+                && attempt.ticket == ticket
+            {
+                *call = Call::LapsedAttempt(*attempt);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::effect::{Counter, Gauge};
+use crate::headers::HeaderList;
 use crate::ledger::{self, Ledger};
 use crate::memory::double::VmMemory;
 use crate::slot::{DeadReason, Epoch, Generation, SlotIndex, SlotState};
@@ -1106,3 +1107,64 @@ fn chaos_loses_nothing_and_repeats_only_what_a_dead_vm_had_out() {
 
 /// 600 of them found one fault (see `a_probe_needs_room_in_the_window_too`); a run of all tests has no time for so many.
 const CHAOS_SEEDS: u64 = 3;
+
+#[test]
+fn a_damaged_word_that_a_worker_lives_does_not_keep_the_main_thread_idle_for_ever() {
+    // The word was a bare moment once; one in the future was believed for ever.
+    let mut world = World::new(1, &config(PLAIN));
+    world.receiver(|_| (REFUSED, 5));
+    world.store(1, "orders", 1..4);
+    world.pass(3_000);
+    world.kill(1);
+    world.memory.overwrite(&Keys::of(b"world").worker_alive(), &(1_u64 << 60).to_le_bytes());
+    world.receiver(|_| (Answers::Status(200), 5));
+    world.pass(120_000);
+    assert_eq!(world.queued(), 0, "{}", world.state());
+}
+
+#[test]
+fn a_table_of_destinations_that_no_vm_remembers_is_read_from_the_messages() {
+    // Every store was refused after such a damage, and what was stored stayed for ever.
+    let mut world = World::new(1, &config(PLAIN));
+    world.receiver(|_| (REFUSED, 5));
+    world.store(1, "orders", 1..4);
+    world.pass(3_000);
+    world.kill(0);
+    world.kill(1);
+    let mut table = world.memory.bytes(&Keys::of(b"world").destinations());
+    table[7] ^= 1;
+    world.memory.overwrite(&Keys::of(b"world").destinations(), &table);
+    let vm = world.start(&config(PLAIN), 1);
+    world.vms[vm].delivery.saw_stream();
+    world.receiver(|_| (Answers::Status(200), 5));
+    world.pass(120_000);
+    assert!(matches!(world.try_store(vm, "orders", 9), Some(Ok(_))), "{}", world.state());
+    world.pass(120_000);
+    assert_eq!(world.queued(), 0, "{}", world.state());
+}
+
+#[test]
+fn a_2xx_counts_though_a_tick_gave_the_attempt_up_before_it_was_heard() {
+    // A leader that had stood still ticked first: it forgot its own call, and the 200 with it.
+    let mut world = World::new(1, &config(PLAIN));
+    world.kill(0);
+    world.receiver(|_| (Answers::Status(200), 500));
+    world.store(1, "orders", 1..2);
+    world.pass_until(10_000, |world| world.asked.len() == 1);
+    let token = *world.vms[1].delivery.calls.keys().next().unwrap();
+    let moment = world.now + 60_000;
+    let late = Now { monotonic: Monotonic(moment), wall: Wall(1_700_000_000_000 + moment) };
+    let memory = VmMemory::immortal(&world.memory);
+    // Its time is over, so the tick sends the message again; that attempt's answer never comes.
+    let again: Vec<Effect> = (0..4).flat_map(|_| world.vms[1].delivery.tick(&memory, late)).collect();
+    assert!(again.iter().any(|effect| matches!(effect, Effect::Dispatch(_))), "{again:?}");
+    let headers = [(":status", "200"), ("x-envoy-upstream-service-time", "1")];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).to_vec();
+    let reply = sending::Reply { headers: HeaderList(headers), body: &Vec::new };
+    world.vms[1].delivery.answered(&memory, token, &reply, late);
+    drop(memory);
+    world.now = moment;
+    world.pass(60_000);
+    assert_eq!(world.asked.len(), 1, "sent again: {}", world.state());
+    assert_eq!(world.queued(), 0, "{}", world.state());
+}

@@ -41,8 +41,10 @@ pub(super) async fn give(
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let mut pointer = 0;
     if length > 0 {
-        let Some(allocate) = caller.data().allocate.clone() else { return Ok(Status::InvalidMemoryAccess) };
+        // Taken and put back: a copy of a typed function is not cheap, and a guest that traps in it is dead anyway.
+        let Some(allocate) = caller.data_mut().allocate.take() else { return Ok(Status::InvalidMemoryAccess) };
         pointer = allocate.call_async(&mut *caller, length).await?;
+        caller.data_mut().allocate = Some(allocate);
         if pointer == 0 || write(caller, pointer, bytes) != Status::Ok {
             return Ok(Status::InvalidMemoryAccess);
         }

@@ -66,6 +66,7 @@ impl Thread {
                 return;
             }
             shared.holders.insert(generation, plugin.vm_id.clone());
+            shared.replace_listener(Some(generation));
             shared.happened(Happening::Taken(generation));
             let workers: Vec<ThreadId> = (1..shared.threads.len()).map(|id| ThreadId(id as u32)).collect();
             for worker in workers {
