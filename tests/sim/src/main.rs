@@ -1,69 +1,271 @@
 //! The proving ground from the command line.
 
-use redeliver_sim::generate;
+mod options;
+
+use options::{Command, Options};
 use redeliver_sim::history::Phase;
+use redeliver_sim::hunt::{self, Finding};
 use redeliver_sim::report;
+use redeliver_sim::results::{self, BLOCK, Results};
 use redeliver_sim::search::{StopAt, search};
+use redeliver_sim::shrink::{shrink, write_places};
 use redeliver_sim::world::{self, Means};
+use redeliver_sim::{cuts, generate, page, scenario};
+use sha2::{Digest, Sha256};
 use simvoy::Module;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        ["search", phase, from, to] => run_search(phase, from, to),
-        ["replay", phase, seed] => replay(phase, seed),
-        _ => ExitCode::from(2),
+    let options = match Options::parse(&arguments) {
+        Ok(options) => options,
+        Err(wrong) => {
+            eprintln!("{}\n\nredeliver-sim: {wrong}", options::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options) {
+        Ok(Verdict::Well) => ExitCode::SUCCESS,
+        Ok(Verdict::Broken) => ExitCode::FAILURE,
+        Err(wrong) => {
+            eprintln!("redeliver-sim: {wrong}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn module() -> Module {
-    let path = std::env::var_os("REDELIVER_WASM").map_or_else(|| PathBuf::from("dist/redeliver.wasm"), PathBuf::from);
-    Module::from_file(&path).unwrap_or_else(|error| panic!("{error}"))
+/// What a command came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Well,
+    Broken,
 }
 
-fn phase(word: &str) -> Phase {
-    if word == "liveness" { Phase::Liveness } else { Phase::Safety }
+fn run(options: &Options) -> Result<Verdict, String> {
+    match &options.command {
+        Command::Help => {
+            println!("{}", options::USAGE);
+            Ok(Verdict::Well)
+        }
+        Command::Search => run_search(options),
+        Command::Replay(phase, seed) => replay(options, *phase, *seed),
+        Command::Shrink(phase, seed) => run_shrink(options, *phase, *seed),
+        Command::Scenarios => run_scenarios(options),
+        Command::Cuts => run_cuts(options),
+        Command::Hunt(names) => run_hunt(options, names),
+        Command::Refind => refind(options),
+        Command::Speed => speed(options),
+        Command::Page => write_page(options),
+    }
 }
 
-fn means() -> Means {
-    Means { planted: std::env::var("PLANTED").ok(), ..Means::default() }
+fn load(path: &Path) -> Result<Module, String> {
+    Module::from_file(path).map_err(|error| error.to_string())
 }
 
-fn run_search(word: &str, from: &str, to: &str) -> ExitCode {
-    let module = module();
-    let started = std::time::Instant::now();
-    let totals = search(
-        &module,
-        from.parse().unwrap()..to.parse().unwrap(),
-        phase(word),
-        &means(),
-        StopAt::LastSeed,
-        |seed, outcome| {
-            if let Some(violation) = &outcome.violation {
-                println!("seed {seed}: {violation}");
+fn module_hash(path: &Path) -> Result<String, String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}: run scripts/build.sh", path.display()))?;
+    Ok(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// All seeds of the options, block by block; blocks that the results file knows are not run again.
+fn run_search(options: &Options) -> Result<Verdict, String> {
+    let (module, hash) = (load(&options.module)?, module_hash(&options.module)?);
+    let known = match &options.results {
+        Some(path) => Results::read(path, &hash)?,
+        None => Results::default(),
+    };
+    let started = Instant::now();
+    let mut verdict = Verdict::Well;
+    for phase in &options.phases {
+        let mut first = options.seeds.start;
+        while first < options.seeds.end {
+            let last = (first + BLOCK).min(options.seeds.end);
+            if !known.has(*phase, first) {
+                let totals =
+                    search(&module, first..last, *phase, &options.means(), StopAt::LastSeed, |seed, outcome| {
+                        if let Some(violation) = &outcome.violation {
+                            println!("{} seed {seed}: {violation}", report::phase_word(*phase));
+                            println!("  again: scripts/sim.sh replay {} {seed}", report::phase_word(*phase));
+                        }
+                    });
+                if !totals.failed.is_empty() {
+                    verdict = Verdict::Broken;
+                }
+                if let Some(path) = &options.results {
+                    results::append(path, &hash, *phase, first, &totals)?;
+                }
+                eprintln!(
+                    "{} {first}..{last}: {} failed, {} messages acknowledged, {} redeliveries, {} traps; {:.0} s so far",
+                    report::phase_word(*phase),
+                    totals.failed.len(),
+                    totals.counts.acknowledged,
+                    totals.counts.attempts,
+                    totals.traps,
+                    started.elapsed().as_secs_f64(),
+                );
             }
-        },
-    );
-    println!(
-        "{} histories, {} failed, {:?} simulated, {} events, {:?} in {:?}",
-        totals.histories,
-        totals.failed.len(),
-        totals.simulated,
-        totals.events,
-        totals.counts,
-        started.elapsed()
-    );
-    println!("{:?}", totals.coverage);
-    ExitCode::SUCCESS
+            first = last;
+        }
+    }
+    Ok(verdict)
 }
 
-fn replay(word: &str, seed: &str) -> ExitCode {
-    let module = module();
-    let history = generate::history(seed.parse().unwrap(), phase(word));
-    let outcome = world::run(&module, &history, &Means { keep_events: 150, ..means() });
+fn replay(options: &Options, phase: Phase, seed: u64) -> Result<Verdict, String> {
+    let module = load(&options.module)?;
+    let history = generate::history(seed, phase);
+    let history = match &options.keep {
+        Some(places) => history.keeping(|place| places.contains(&place)),
+        None => history,
+    };
+    let means = Means { keep_events: options.events, ..options.means() };
+    let outcome = world::run(&module, &history, &means);
     println!("{}", report::failure(&history, &outcome));
-    ExitCode::SUCCESS
+    // I14: the same again must be the same run.
+    let again = world::run(&module, &history, &means);
+    if again.hash != outcome.hash {
+        println!("I14: run again, the trace hash is {:016x}", again.hash);
+        return Ok(Verdict::Broken);
+    }
+    Ok(if outcome.violation.is_some() { Verdict::Broken } else { Verdict::Well })
+}
+
+fn run_shrink(options: &Options, phase: Phase, seed: u64) -> Result<Verdict, String> {
+    let module = load(&options.module)?;
+    let history = generate::history(seed, phase);
+    let Some(violation) = world::run(&module, &history, &options.means()).violation else {
+        return Err(format!("{} seed {seed} does not fail: there is nothing to shrink", report::phase_word(phase)));
+    };
+    println!("{violation}");
+    let kept = shrink(&module, &history, &options.means(), violation.invariant, SHRINK_RUNS);
+    let phase = report::phase_word(phase);
+    println!("{} of {} actions are enough:", kept.len(), history.actions.len());
+    for place in &kept {
+        let (at, action) = &history.actions[*place];
+        println!("  {place:>4} {at} {action:?}");
+    }
+    println!("again: scripts/sim.sh replay {phase} {seed} --keep {}", write_places(&kept));
+    Ok(Verdict::Broken)
+}
+
+/// Runs that shrinking one history may take: some minutes.
+const SHRINK_RUNS: u32 = 400;
+
+fn run_scenarios(options: &Options) -> Result<Verdict, String> {
+    let module = load(&options.module)?;
+    let mut verdict = Verdict::Well;
+    for scenario in scenario::all() {
+        let outcome = world::run(&module, &scenario.history, &options.means());
+        match outcome.violation {
+            None => println!("ok      {}", scenario.name),
+            Some(ref violation) => {
+                println!("BROKEN  {}\n{}\n{violation}", scenario.name, report::failure(&scenario.history, &outcome));
+                verdict = Verdict::Broken;
+            }
+        }
+    }
+    Ok(verdict)
+}
+
+fn run_cuts(options: &Options) -> Result<Verdict, String> {
+    let module = load(&options.module)?;
+    let mut verdict = Verdict::Well;
+    for callback in cuts::CALLBACKS {
+        for series in cuts::series(&module, callback, options.planted.as_deref()) {
+            println!(
+                "{:<28} {:<26} {:>4} cuts, {} broken",
+                callback.export(),
+                series.way,
+                series.cuts,
+                series.failures.len()
+            );
+            for (at, violation) in &series.failures {
+                println!("  at call {at}: {violation}");
+                verdict = Verdict::Broken;
+            }
+        }
+    }
+    Ok(verdict)
+}
+
+/// Looks for each bug of the list on standard input, or for those that are named, and writes what was found.
+fn run_hunt(options: &Options, names: &[String]) -> Result<Verdict, String> {
+    let module = load(&options.module)?;
+    let list = std::io::read_to_string(std::io::stdin()).map_err(|error| error.to_string())?;
+    let bugs = hunt::read_bugs(&list)?;
+    if let Some(unknown) = names.iter().find(|name| !bugs.iter().any(|bug| bug.name == **name)) {
+        return Err(format!("there is no planted bug {unknown}: see redeliver-planted list"));
+    }
+    let known = options.known_findings()?;
+    let mut findings: Vec<Finding> = Vec::new();
+    let mut verdict = Verdict::Well;
+    for bug in &bugs {
+        let old = known.iter().find(|finding| finding.bug == bug.name);
+        if !names.is_empty() && !names.contains(&bug.name) {
+            findings.extend(old.cloned());
+            continue;
+        }
+        match hunt::hunt(&module, &bug.name) {
+            Some((finding, violation)) => {
+                println!("found    {:<32} {:>4} histories  {violation}", bug.name, finding.histories);
+                findings.push(finding);
+            }
+            None => {
+                println!("NOT FOUND {:<31} expected {}: {}", bug.name, bug.expect, bug.story);
+                verdict = Verdict::Broken;
+            }
+        }
+        if let Some(path) = &options.findings {
+            std::fs::write(path, hunt::write_findings(&findings))
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+    }
+    Ok(verdict)
+}
+
+/// Every recorded finding must be found again by its seed.
+fn refind(options: &Options) -> Result<Verdict, String> {
+    let module = load(&options.module)?;
+    let findings = options.known_findings()?;
+    if findings.is_empty() {
+        return Err("there are no findings: run scripts/sim.sh hunt".to_owned());
+    }
+    let lost: Vec<&Finding> = findings.iter().filter(|finding| !hunt::refind(&module, finding)).collect();
+    println!("{} planted bugs found again by their seeds, {} not", findings.len() - lost.len(), lost.len());
+    for finding in &lost {
+        println!(
+            "  {}: {} seed {} finds it no longer: run scripts/sim.sh hunt {}",
+            finding.bug,
+            report::phase_word(finding.phase),
+            finding.seed,
+            finding.bug
+        );
+    }
+    Ok(if lost.is_empty() { Verdict::Well } else { Verdict::Broken })
+}
+
+/// Simulated against real time, for one outage with 500 messages.
+fn speed(options: &Options) -> Result<Verdict, String> {
+    let module = load(&options.module)?;
+    let history = scenario::outage(500, 10);
+    let started = Instant::now();
+    let outcome = world::run(&module, &history, &options.means());
+    let real = started.elapsed();
+    let ratio = outcome.simulated.as_secs_f64() / real.as_secs_f64();
+    println!(
+        "{:?} simulated in {real:?}: {ratio:.0} : 1; {} redeliveries, {:?}",
+        outcome.simulated, outcome.counts.attempts, outcome.violation
+    );
+    Ok(if outcome.violation.is_none() { Verdict::Well } else { Verdict::Broken })
+}
+
+fn write_page(options: &Options) -> Result<Verdict, String> {
+    let hash = module_hash(&options.module)?;
+    let path = options.results.as_ref().ok_or("the page needs --results FILE of a search")?;
+    let results = Results::read(path, &hash)?;
+    let text = page::write(&results, &options.known_findings()?, &hash)?;
+    println!("{text}");
+    Ok(Verdict::Well)
 }
