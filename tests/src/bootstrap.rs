@@ -485,7 +485,9 @@ impl Bootstrap {
                     "resource_api_version": "V3", "path_config_source": {"path": folder.join("listeners.json")},
                 }});
             }
-            ListenerSource::Bootstrap => listeners.extend(self.main_and_plain(ports, folder).into_iter().map(without_type)),
+            ListenerSource::Bootstrap => {
+                listeners.extend(self.main_and_plain(ports, folder).into_iter().map(without_type))
+            }
         }
         document["static_resources"] = json!({"listeners": listeners, "clusters": clusters});
         document

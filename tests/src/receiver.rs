@@ -408,7 +408,14 @@ impl Connection {
         let early = locked(&self.shared.early).clone();
         if let Some(bytes) = early {
             let (headers, at) = (head.headers, Instant::now());
-            locked(&self.shared.received).push(Received { method, path, headers, body: Vec::new(), at, answered: None });
+            locked(&self.shared.received).push(Received {
+                method,
+                path,
+                headers,
+                body: Vec::new(),
+                at,
+                answered: None,
+            });
             self.writer.write_all(&bytes).await?;
             return self.until_closed().await;
         }

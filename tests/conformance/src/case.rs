@@ -67,6 +67,8 @@ pub enum Ends {
     WhenStreamsAreGone,
     /// At once.
     AtOnce,
+    /// When the host has aborted: a process that kills itself leaves no trace to compare.
+    WhenTheHostAborts,
 }
 
 /// A part of the transcript.
@@ -89,6 +91,8 @@ pub struct Setup {
     pub workers: u32,
     /// What happens after a trap.
     pub failure_policy: FailurePolicy,
+    /// With `fail_reload`: the back-off before a new VM; without it, Envoy's 1 s.
+    pub reload_after_ms: Option<u32>,
     /// The plugin option `allow_on_headers_stop_iteration`.
     pub headers_stop_iteration: StopIteration,
     /// The namespace of shared data, and half of what tells VMs apart.
@@ -106,6 +110,7 @@ impl Default for Setup {
         Setup {
             workers: 1,
             failure_policy: FailurePolicy::Unspecified,
+            reload_after_ms: None,
             headers_stop_iteration: StopIteration::Missing,
             vm_id: "probe".to_owned(),
             root_id: "probe".to_owned(),
@@ -137,7 +142,7 @@ pub enum StopIteration {
 }
 
 /// One destination.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cluster {
     /// What its one receiver does.
@@ -145,12 +150,6 @@ pub struct Cluster {
     pub receiver: Receiver,
     /// `circuit_breakers.thresholds.max_requests`.
     pub max_requests: Option<u32>,
-}
-
-impl Default for Cluster {
-    fn default() -> Cluster {
-        Cluster { receiver: Receiver::default(), max_requests: None }
-    }
 }
 
 /// What a receiver does with each request.

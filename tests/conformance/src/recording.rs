@@ -41,9 +41,9 @@ impl Recordings {
         let text = fs::read_to_string(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
         let mut recordings = Recordings::default();
         for document in text.split(SEPARATOR).skip(1) {
-            recordings.add(document).map_err(|problem| {
-                format!("{}: {problem}: record the case again (-- --record)", file.display())
-            })?;
+            recordings
+                .add(document)
+                .map_err(|problem| format!("{}: {problem}: record the case again (-- --record)", file.display()))?;
         }
         Ok(recordings)
     }

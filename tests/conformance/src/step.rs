@@ -3,6 +3,7 @@
 //! | step                                             | over when                                              |
 //! | ------------------------------------------------ | ------------------------------------------------------ |
 //! | `send: {path: /a}`                               | the sender has its whole answer, or its connection is closed |
+//! | `send_until: {status: 200, request: {path: /a}}`  | as `send`, again and again until the answer has this status; only the last one counts |
 //! | `open: {path: /a}`                               | the head is out; the body is open                      |
 //! | `more: {of: /a, bytes: abc}`                     | the piece is out                                       |
 //! | `end: {of: /a}`                                  | the end of the body is out                             |
@@ -31,6 +32,8 @@ use crate::case::{FailurePolicy, Receiver, check_script};
 pub enum Step {
     /// Sends a whole request and waits for the whole answer.
     Send(Request),
+    /// Sends a whole request again and again until it is answered with a status.
+    SendUntil(SendUntil),
     /// Sends the head of a request with a body that is still open.
     Open(Request),
     /// Sends a piece of an open body.
@@ -88,6 +91,16 @@ impl Request {
     pub fn called(&self) -> &str {
         self.name.as_ref().unwrap_or(&self.path)
     }
+}
+
+/// A request that is sent until it is answered as wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SendUntil {
+    /// The status of the answer.
+    pub status: u16,
+    /// The request.
+    pub request: Request,
 }
 
 /// How the end of a request's body is told.
@@ -209,7 +222,9 @@ impl Step {
     /// A sentence that names the step.
     pub fn check(&self) -> Result<(), String> {
         match self {
-            Step::Send(request) | Step::Open(request) if !request.path.starts_with('/') => {
+            Step::Send(request) | Step::Open(request) | Step::SendUntil(SendUntil { request, .. })
+                if !request.path.starts_with('/') =>
+            {
                 Err(format!("give {self:?} a path that begins with /"))
             }
             Step::Push(Push { script, vm_script, .. }) => {
@@ -217,6 +232,7 @@ impl Step {
                 check_script("pushed vm_script", vm_script.as_ref().unwrap_or(&Value::Null))
             }
             Step::Send(_)
+            | Step::SendUntil(_)
             | Step::Open(_)
             | Step::More(_)
             | Step::End(_)

@@ -68,7 +68,8 @@ fn check(arm: &impl Arm, file: &Path, task: Task) -> Result<(), String> {
     match task {
         Task::Compare => {
             let expected = recordings.of(&version);
-            let expected = expected.ok_or_else(|| format!("nothing is recorded: run it with -- --record on {PINNED}"))?;
+            let expected =
+                expected.ok_or_else(|| format!("nothing is recorded: run it with -- --record on {PINNED}"))?;
             agree(&case, expected, &seen)
         }
         Task::Record => {

@@ -6,6 +6,9 @@
 //! | random VM ids                                | `canary`, `main`, `worker 1`..., see `roles`                    |
 //! | compare-and-set numbers                      | `#1`, `#2`... as first seen in that VM: the counter is one for the whole process. 0 and u32::MAX stay |
 //! | `date`, `x-request-id`, `x-envoy-upstream-service-time`, `x-forwarded-for` | `*`: times, random ids, addresses |
+//! | `x-envoy-expected-rq-timeout-ms` of 1 to 60 seconds | rounded up to a second: a second attempt has less time left, by as much as the first took |
+//! | more than 20 headers                         | their number and a hash                                         |
+//! | the `end` lines of callbacks                 | gone: they only tell who waits that a callback is complete      |
 //! | the second and later VM of a worker          | `worker 1, VM 2`: after a reload, or with another vm_id         |
 //!
 //! Context ids, call tokens, queue tokens, metric ids, sizes, counts and statuses are compared as they are: in one VM they
@@ -13,7 +16,8 @@
 
 use std::collections::BTreeMap;
 
-use redeliver_probe::bytes::shown;
+use redeliver_probe::bytes::{hash, shown};
+use redeliver_probe::trace::END;
 
 use crate::case::{Case, Watched};
 use crate::observation::{Host, Message, Observation, Outcome, Thread, Traced};
@@ -23,6 +27,9 @@ pub type Transcript = Vec<(String, Vec<String>)>;
 
 /// Headers whose values say when, who or where, never what.
 const VOLATILE: [&str; 4] = ["date", "x-request-id", "x-envoy-upstream-service-time", "x-forwarded-for"];
+
+/// More headers than that are not read, only compared.
+const SHOWN_HEADERS_MAX: usize = 20;
 
 /// The transcript of an observation, as far as the case watches it.
 pub fn transcript(case: &Case, seen: &Observation) -> Transcript {
@@ -46,7 +53,7 @@ fn traces(case: &Case, seen: &Observation) -> Transcript {
     let mut by_vm: Vec<(Role, Vec<String>)> = Vec::new();
     for (vm, role) in roles(&seen.trace) {
         if case.watch.contains(&role.watched()) {
-            let lines = seen.trace.iter().filter(|traced| traced.line.vm == vm);
+            let lines = seen.trace.iter().filter(|traced| traced.line.vm == vm && traced.line.text != END);
             by_vm.push((role, normalised(lines)));
         }
     }
@@ -192,11 +199,28 @@ fn answer_line((name, outcome): &(String, Outcome)) -> String {
 }
 
 fn message_line(message: &Message) -> String {
-    let headers = message.headers.iter().map(|(name, value)| {
-        let value = if VOLATILE.contains(&name.as_str()) { "*".to_owned() } else { shown(value) };
-        format!("{name} {value}")
-    });
-    let headers: Vec<String> = headers.collect();
+    let headers: Vec<String> = message.headers.iter().map(header).collect();
+    let headers = headers.join(", ");
+    let headers = match message.headers.len() {
+        0..=SHOWN_HEADERS_MAX => headers,
+        count => format!("{count} headers, hash {:016x}", hash(headers.as_bytes())),
+    };
     let body = if message.body.is_empty() { "no body".to_owned() } else { shown(&message.body) };
-    format!("{} [{}] {body}", message.start, headers.join(", "))
+    format!("{} [{headers}] {body}", message.start)
+}
+
+fn header((name, value): &(String, Vec<u8>)) -> String {
+    let value = match name.as_str() {
+        volatile if VOLATILE.contains(&volatile) => "*".to_owned(),
+        "x-envoy-expected-rq-timeout-ms" => shown(&whole_seconds(value)),
+        _ => shown(value),
+    };
+    format!("{name} {value}")
+}
+
+fn whole_seconds(milliseconds: &[u8]) -> Vec<u8> {
+    match std::str::from_utf8(milliseconds).ok().and_then(|text| text.parse::<u64>().ok()) {
+        Some(number @ 1_001..=60_000) => (number.div_ceil(1000) * 1000).to_string().into_bytes(),
+        Some(_) | None => milliseconds.to_vec(),
+    }
 }

@@ -43,7 +43,9 @@ impl TryFrom<Written> for Bytes {
 
 fn latin(text: &str) -> Result<Vec<u8>, String> {
     text.chars()
-        .map(|char| u8::try_from(char).map_err(|_| format!("{char:?} is not one byte: write bytes as U+0000 to U+00FF")))
+        .map(|char| {
+            u8::try_from(char).map_err(|_| format!("{char:?} is not one byte: write bytes as U+0000 to U+00FF"))
+        })
         .collect()
 }
 
@@ -62,6 +64,6 @@ pub fn shown(bytes: &[u8]) -> String {
 }
 
 /// FNV-1a, 64 bits: enough to tell two long values apart, and the same in every arm.
-fn hash(bytes: &[u8]) -> u64 {
+pub fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

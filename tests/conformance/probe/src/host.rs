@@ -49,13 +49,7 @@ unsafe extern "C" {
         size: *mut usize,
         cas: *mut u32,
     ) -> Status;
-    fn proxy_set_shared_data(
-        key: *const u8,
-        key_size: usize,
-        value: *const u8,
-        value_size: usize,
-        cas: u32,
-    ) -> Status;
+    fn proxy_set_shared_data(key: *const u8, key_size: usize, value: *const u8, value_size: usize, cas: u32) -> Status;
     fn proxy_register_shared_queue(name: *const u8, name_size: usize, token: *mut u32) -> Status;
     fn proxy_resolve_shared_queue(
         vm_id: *const u8,
@@ -223,9 +217,7 @@ pub fn register_queue(name: &[u8]) -> (Status, u32) {
 }
 
 pub fn resolve_queue(vm_id: &[u8], name: &[u8]) -> (Status, u32) {
-    number(|token| unsafe {
-        proxy_resolve_shared_queue(vm_id.as_ptr(), vm_id.len(), name.as_ptr(), name.len(), token)
-    })
+    number(|token| unsafe { proxy_resolve_shared_queue(vm_id.as_ptr(), vm_id.len(), name.as_ptr(), name.len(), token) })
 }
 
 pub fn enqueue(token: u32, value: &[u8]) -> Status {

@@ -4,7 +4,7 @@ use crate::bytes::shown;
 use crate::call::{self, encoded, plain, shown_pairs};
 use crate::host::{self, Served, Status};
 use crate::script::{Callback, GrpcCall, HttpCall, LocalResponse, Message, Op, VmKind, When};
-use crate::trace::{Line, status_name};
+use crate::trace::{END, Line, TRAP, status_name};
 use crate::vm;
 
 /// One callback of the host.
@@ -24,18 +24,22 @@ pub fn note(context: u32, text: String) {
 /// A callback with its arguments in words; `default` is returned unless a rule says otherwise.
 pub fn callback(event: Event, words: String, default: u32) -> u32 {
     note(event.context, words);
-    rules(event, default, "")
+    let answer = rules(event, default, "").unwrap_or(default);
+    note(event.context, END.to_owned());
+    answer
 }
 
 /// As `callback`, but leaves no line if no rule runs.
 pub fn quiet_callback(event: Event, words: &str) {
-    rules(event, 0, words);
+    if rules(event, 0, words).is_some() {
+        note(event.context, END.to_owned());
+    }
 }
 
-/// Runs the rules that hold; `words` become a line before the first of them.
-fn rules(event: Event, default: u32, mut words: &str) -> u32 {
-    let Some(script) = vm::script(event.context) else { return default };
-    let mut answer = default;
+/// Runs the rules that hold; `words` become a line before the first of them. What to return, if any rule ran.
+fn rules(event: Event, default: u32, mut words: &str) -> Option<u32> {
+    let script = vm::script(event.context)?;
+    let mut answer = None;
     for (place, rule) in script.0.get(&event.callback).into_iter().flatten().enumerate() {
         if !holds(event, &rule.when) || !vm::may_run(event.context, event.callback, place, rule.times) {
             continue;
@@ -43,10 +47,11 @@ fn rules(event: Event, default: u32, mut words: &str) -> u32 {
         if !words.is_empty() {
             note(event.context, std::mem::take(&mut words).to_owned());
         }
+        answer = answer.or(Some(default));
         rule.ops.iter().for_each(|op| perform(event.context, op));
         if let Some(given) = rule.answer {
             note(event.context, format!("  return {given}"));
-            answer = given;
+            answer = Some(given);
         }
     }
     answer
@@ -65,7 +70,7 @@ fn holds(event: Event, when: &When) -> bool {
 fn perform(context: u32, op: &Op) {
     // Before the deed: a trap leaves no later moment.
     if *op == Op::Trap {
-        note(context, "  trap".to_owned());
+        note(context, TRAP.to_owned());
         core::arch::wasm32::unreachable();
     }
     let outcome = outcome(context, op);
@@ -225,7 +230,11 @@ fn shared_outcome(op: &Op) -> String {
         }
         Op::EnqueueSharedQueue(queue, value) => {
             let number = vm::handle(queue);
-            format!("enqueue_shared_queue queue {number} {} {}", shown(&value.0), status(host::enqueue(number, &value.0)))
+            format!(
+                "enqueue_shared_queue queue {number} {} {}",
+                shown(&value.0),
+                status(host::enqueue(number, &value.0))
+            )
         }
         Op::DequeueSharedQueue(queue) => {
             let number = vm::handle(queue);

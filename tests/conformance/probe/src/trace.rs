@@ -3,13 +3,22 @@
 //! ```text
 //!   ~probe 5f0e1c22a90b7d41 3 on_request_headers headers=7 ends
 //!   ~probe 5f0e1c22a90b7d41 3   get_property request.path -> 0 "/a"
+//!   ~probe 5f0e1c22a90b7d41 3   end
 //!          VM               context
 //! ```
+//!
+//! `end` closes every callback, so that whoever waits for a line knows when the callback's last one is there.
 
 use std::fmt;
 
 /// What every line begins with, so that it is found in the log of any host.
 pub const MARK: &str = "~probe ";
+
+/// The last line of a callback that returned.
+pub const END: &str = "  end";
+
+/// The last line of a VM that was told to trap.
+pub const TRAP: &str = "  trap";
 
 /// One line, as written.
 #[derive(Clone, Debug, PartialEq, Eq)]

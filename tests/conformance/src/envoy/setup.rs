@@ -26,7 +26,7 @@ pub fn bootstrap(case: &Case, receivers: &Receivers) -> Bootstrap {
 }
 
 fn plugin(case: &Case) -> Value {
-    let Setup { failure_policy, headers_stop_iteration, vm_id, root_id, .. } = &case.setup;
+    let Setup { failure_policy, reload_after_ms, headers_stop_iteration, vm_id, root_id, .. } = &case.setup;
     let mut plugin = json!({
         "name": "probe", "root_id": root_id,
         "vm_config": {"vm_id": vm_id, "runtime": "envoy.wasm.runtime.v8"},
@@ -43,10 +43,18 @@ fn plugin(case: &Case) -> Value {
         FailurePolicy::FailOpen => plugin["failure_policy"] = json!("FAIL_OPEN"),
         FailurePolicy::FailReload => plugin["failure_policy"] = json!("FAIL_RELOAD"),
     }
+    if let Some(milliseconds) = reload_after_ms {
+        plugin["reload_config"] = json!({"backoff": {"base_interval": seconds(u64::from(*milliseconds))}});
+    }
     if *headers_stop_iteration == StopIteration::Given {
         plugin["allow_on_headers_stop_iteration"] = json!(true);
     }
     plugin
+}
+
+/// A duration as protobuf's JSON has it.
+fn seconds(milliseconds: u64) -> String {
+    format!("{:.3}s", Duration::from_millis(milliseconds).as_secs_f64())
 }
 
 fn string(text: &str) -> Value {
@@ -80,13 +88,12 @@ fn route(route: &case::Route) -> Route {
         return Route::direct(&route.prefix, status);
     }
     if let Some(milliseconds) = route.timeout_ms {
-        made = made.action("timeout", json!(format!("{:.3}s", Duration::from_millis(milliseconds).as_secs_f64())));
+        made = made.action("timeout", json!(seconds(milliseconds)));
     }
     if let Some((on, count)) = &route.retry {
         // Without a pause between attempts, which would only make the case longer.
         let pause = json!({"base_interval": "0.001s", "max_interval": "0.002s"});
-        made =
-            made.action("retry_policy", json!({"retry_on": on, "num_retries": count, "retry_back_off": pause}));
+        made = made.action("retry_policy", json!({"retry_on": on, "num_retries": count, "retry_back_off": pause}));
     }
     if let Some(prefix) = &route.rewrite_prefix {
         made = made.action("prefix_rewrite", json!(prefix));

@@ -1,9 +1,10 @@
 //! The steps of a case on a running Envoy.
 
 use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-use redeliver_probe::trace::Line;
+use redeliver_probe::trace::{END, Line, TRAP};
 use redeliver_tests::envoy::Push as Pushed;
 use redeliver_tests::sender::{Connection, Request as Sent, Response};
 use redeliver_tests::wire::chunk;
@@ -14,7 +15,7 @@ use super::setup::bootstrap;
 use crate::arm::Problem;
 use crate::case::{Case, Ends, Receiver};
 use crate::observation::{Host, Message, Observation, Outcome, Thread, Traced};
-use crate::step::{Framing, Push, Request, Step, Verdict, Wanted};
+use crate::step::{Framing, Push, Request, SendUntil, Step, Verdict, Wanted};
 use crate::transcript::is_new_stream;
 
 /// Time between two looks at the log.
@@ -55,7 +56,8 @@ pub async fn run(case: &Case) -> Result<Observation, Problem> {
 impl Stage {
     async fn step(&mut self, step: &Step) -> Result<(), Problem> {
         match step {
-            Step::Send(request) => self.send(request).await,
+            Step::Send(request) => self.send(request).await?,
+            Step::SendUntil(SendUntil { status, request }) => self.send_until(*status, request).await?,
             Step::Open(request) => self.open(request).await,
             Step::More(piece) => {
                 let bytes = chunk(&piece.bytes.0);
@@ -68,7 +70,8 @@ impl Stage {
             Step::Answer(name) => {
                 let mut connection = self.taken(name)?;
                 let answer = connection.read_response().await;
-                self.note(name, outcome(answer));
+                let outcome = self.outcome(name, answer)?;
+                self.note(name, outcome);
             }
             Step::HangUp(name) => drop(self.taken(name)?),
             Step::Trace(wanted) => self.traced(wanted).await?,
@@ -90,10 +93,38 @@ impl Stage {
         Ok(())
     }
 
-    async fn send(&mut self, request: &Request) {
+    async fn send(&mut self, request: &Request) -> Result<(), Problem> {
         let mut connection = Connection::open(self.envoy.port()).await;
         let answer = connection.send(&sent(request)).await;
-        self.answers.push((request.called().to_owned(), outcome(answer)));
+        let outcome = self.outcome(request.called(), answer)?;
+        self.answers.push((request.called().to_owned(), outcome));
+        Ok(())
+    }
+
+    async fn send_until(&mut self, status: u16, request: &Request) -> Result<(), Problem> {
+        let start = Instant::now();
+        loop {
+            self.send(request).await?;
+            match self.answers.last() {
+                Some((_, Outcome::Answered(answer))) if answer.start == status.to_string() => return Ok(()),
+                _ if start.elapsed() > SOON => return Err(self.never_came(&format!("an answer {status}"))),
+                _ => drop(self.answers.pop()),
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// An answer that does not come is no outcome: a case that means it opens the request and hangs up.
+    fn outcome(&self, name: &str, answer: io::Result<Response>) -> Result<Outcome, Problem> {
+        match answer {
+            Ok(response) => Ok(Outcome::Answered(Message {
+                start: response.status.to_string(),
+                headers: response.headers.0,
+                body: response.body,
+            })),
+            Err(error) if error.kind() == ErrorKind::TimedOut => Err(self.never_came(&format!("the answer to {name}"))),
+            Err(_) => Ok(Outcome::Closed),
+        }
     }
 
     async fn open(&mut self, request: &Request) {
@@ -126,8 +157,9 @@ impl Stage {
     async fn traced(&mut self, wanted: &Wanted) -> Result<(), Problem> {
         let until = format!("{} lines with {:?}", wanted.count, wanted.line);
         self.until(&until, |stage| {
-            let lines = stage.trace().into_iter().filter(|traced| traced.line.text.contains(&wanted.line));
-            Ok(lines.count() >= wanted.count)
+            let trace = stage.trace();
+            let lines = trace.iter().filter(|traced| traced.line.text.contains(&wanted.line));
+            Ok(lines.count() >= wanted.count && no_callback_runs(&trace))
         })
         .await
     }
@@ -167,11 +199,7 @@ impl Stage {
         self.envoy.wait_stat("listener_manager.total_listeners_draining", 0).await;
     }
 
-    async fn until(
-        &mut self,
-        what: &str,
-        holds: impl Fn(&mut Stage) -> Result<bool, Problem>,
-    ) -> Result<(), Problem> {
+    async fn until(&mut self, what: &str, holds: impl Fn(&mut Stage) -> Result<bool, Problem>) -> Result<(), Problem> {
         let start = Instant::now();
         while !holds(self)? {
             if start.elapsed() > SOON || !self.envoy.runs() {
@@ -185,7 +213,8 @@ impl Stage {
     fn never_came(&self, step: &str) -> Problem {
         let mut seen: Vec<String> = self.trace().iter().map(|traced| traced.line.to_string()).collect();
         seen.extend(self.answers.iter().map(|answer| format!("{answer:?}")));
-        let complaints = ["[warning]", "[error]", "[critical]"].iter().flat_map(|level| self.envoy.log_lines_with(level));
+        let complaints =
+            ["[warning]", "[error]", "[critical]"].iter().flat_map(|level| self.envoy.log_lines_with(level));
         seen.extend(complaints);
         Problem::NeverCame { step: step.to_owned(), seen: seen.join("\n") }
     }
@@ -196,13 +225,29 @@ impl Stage {
         log.lines().filter_map(|line| Some(Traced { thread: thread(line, &main)?, line: Line::find(line)? })).collect()
     }
 
+    async fn aborts(&mut self) -> Result<(), Problem> {
+        let start = Instant::now();
+        while self.envoy.runs() {
+            if start.elapsed() > SOON {
+                return Err(self.never_came("the host's abort"));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.host = Host::Aborted;
+        Ok(())
+    }
+
     /// Waits as the case says, and tells what was seen.
     async fn end(mut self) -> Result<Observation, Problem> {
         match (self.case.ends, self.host) {
             (Ends::WhenStreamsAreGone, Host::Runs) => {
                 self.until("every stream to be deleted", |stage| Ok(streams_are_gone(&stage.trace()))).await?;
             }
-            (Ends::WhenStreamsAreGone, Host::Ended | Host::Aborted) | (Ends::AtOnce, _) => {}
+            (Ends::AtOnce, Host::Runs) => {
+                self.until("every callback to return", |stage| Ok(no_callback_runs(&stage.trace()))).await?;
+            }
+            (Ends::WhenTheHostAborts, _) => self.aborts().await?,
+            (Ends::WhenStreamsAreGone | Ends::AtOnce, Host::Ended | Host::Aborted) => {}
         }
         Ok(Observation {
             trace: self.trace(),
@@ -216,11 +261,19 @@ impl Stage {
 /// Whether every stream of a VM that has not trapped is deleted.
 fn streams_are_gone(trace: &[Traced]) -> bool {
     let trapped: Vec<&str> =
-        trace.iter().filter(|traced| traced.line.text == "  trap").map(|traced| traced.line.vm.as_str()).collect();
+        trace.iter().filter(|traced| traced.line.text == TRAP).map(|traced| traced.line.vm.as_str()).collect();
     let living = || trace.iter().map(|traced| &traced.line).filter(|line| !trapped.contains(&line.vm.as_str()));
-    let streams: Vec<_> = living().filter(|line| is_new_stream(&line.text)).map(|line| (&line.vm, line.context)).collect();
+    let streams: Vec<_> =
+        living().filter(|line| is_new_stream(&line.text)).map(|line| (&line.vm, line.context)).collect();
     let deleted = living().filter(|line| line.text == "on_delete" && streams.contains(&(&line.vm, line.context)));
-    deleted.count() == streams.len()
+    deleted.count() == streams.len() && no_callback_runs(trace)
+}
+
+/// Whether each VM's last callback has returned, or trapped.
+fn no_callback_runs(trace: &[Traced]) -> bool {
+    let last: BTreeMap<&str, &str> =
+        trace.iter().map(|traced| (traced.line.vm.as_str(), traced.line.text.as_str())).collect();
+    last.values().all(|text| [END, TRAP].contains(text))
 }
 
 /// Envoy's log lines begin with `[time][thread][level]`; the main thread's id is the process's.
@@ -241,16 +294,5 @@ fn sent(request: &Request) -> Sent {
         (None, Framing::Chunked) => sent.chunked(Vec::new()),
         (Some(body), Framing::Sized) => sent.body(body.0.clone()),
         (Some(body), Framing::Chunked) => sent.chunked(vec![body.0.clone()]),
-    }
-}
-
-fn outcome(answer: std::io::Result<Response>) -> Outcome {
-    match answer {
-        Ok(response) => Outcome::Answered(Message {
-            start: response.status.to_string(),
-            headers: response.headers.0,
-            body: response.body,
-        }),
-        Err(_) => Outcome::Closed,
     }
 }
