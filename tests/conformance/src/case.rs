@@ -298,3 +298,24 @@ pub fn text_of(script: &Value) -> String {
 pub fn check_script(name: &str, script: &Value) -> Result<(), String> {
     Script::parse(text_of(script).as_bytes()).map(drop).map_err(|error| format!("correct the {name}: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let problem = Case::parse(text).expect_err("the case is wrong");
+        assert!(problem.contains(expected), "{problem}");
+    }
+
+    #[test]
+    fn a_wrong_word_is_named_with_the_words_that_are_known() {
+        check("case: a\nfact: b\nstep: []", "unknown field `step`, expected one of `case`, `fact`");
+        check("case: a\nfact: b\nsteps: [{snd: {path: /}}]", "unknown variant `snd`, expected one of `send`");
+        check("case: a\nfact: b\nscript: {on_tik: []}", "unknown variant `on_tik`");
+        check("case: a\nfact: b\nscript: {on_tick: [{do: [dnoe]}]}", "correct the script: unknown variant `dnoe`");
+        check("case: a\nfact: b\nsteps: [{send: {path: a}}]", "a path that begins with /");
+        check("case: [", "this is no YAML");
+    }
+}

@@ -80,10 +80,6 @@ pub struct Request {
     pub body: Option<Bytes>,
     /// How its end is told.
     pub framing: Framing,
-    /// For `open` with a sized body: the length that is promised.
-    pub length: u32,
-    /// Trailers; only with a chunked body.
-    pub trailers: Vec<(String, Bytes)>,
 }
 
 impl Request {

@@ -94,3 +94,17 @@ fn agree(case: &Case, expected: &Transcript, seen: &Transcript) -> Result<(), St
     let diff = TextDiff::from_lines(&expected, &seen);
     Err(format!("{}\n{}", case.case, diff.unified_diff().context_radius(8).header("recorded", "seen now")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_reads_well_and_has_a_recording_of_the_pinned_version() {
+        for file in files() {
+            let case = Case::read(&file).unwrap_or_else(|problem| panic!("{problem}"));
+            let recordings = Recordings::read(&file).unwrap_or_else(|problem| panic!("{problem}"));
+            assert!(recordings.of(PINNED).is_some(), "{} ({}): record it", file.display(), case.case);
+        }
+    }
+}

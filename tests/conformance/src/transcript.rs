@@ -224,3 +224,75 @@ fn whole_seconds(milliseconds: &[u8]) -> Vec<u8> {
         Some(_) | None => milliseconds.to_vec(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use redeliver_probe::trace::Line;
+
+    use super::*;
+
+    const MAIN: Thread = Thread::Main;
+    const WORKER: Thread = Thread::Worker(7);
+
+    fn trace(lines: &[(Thread, &str, &str)]) -> Vec<Traced> {
+        let line = |vm: &str, text: &str| Line { vm: vm.to_owned(), context: 1, text: text.to_owned() };
+        lines.iter().map(|(thread, vm, text)| Traced { thread: *thread, line: line(vm, text) }).collect()
+    }
+
+    #[track_caller]
+    fn check(lines: &[(Thread, &str, &str)], expected: &[(&str, &str)]) {
+        let named: Vec<(String, String)> =
+            roles(&trace(lines)).into_iter().map(|(vm, role)| (vm, role.title())).collect();
+        let expected: Vec<(String, String)> =
+            expected.iter().map(|(vm, title)| (vm.to_string(), title.to_string())).collect();
+        assert_eq!(named, expected);
+    }
+
+    #[test]
+    fn the_first_vm_of_the_main_thread_is_thrown_away_and_the_second_lasts() {
+        let start = [(MAIN, "a", "on_configure"), (MAIN, "b", "on_configure"), (WORKER, "c", "on_configure")];
+        check(&start, &[("a", "canary"), ("b", "main"), ("c", "worker 1")]);
+    }
+
+    #[test]
+    fn a_configuration_that_the_lasting_vm_takes_had_a_canary_of_its_own() {
+        let lines = [
+            (MAIN, "a", "on_configure"),
+            (MAIN, "b", "on_configure"),
+            (MAIN, "c", "on_configure"),
+            (MAIN, "b", "on_configure"),
+            (MAIN, "d", "on_configure"),
+            (MAIN, "e", "on_configure"),
+        ];
+        let expected = [("a", "canary"), ("b", "main"), ("c", "canary 2"), ("d", "canary 3"), ("e", "main, VM 2")];
+        check(&lines, &expected);
+    }
+
+    #[test]
+    fn a_refused_canary_waits_for_no_lasting_vm() {
+        let lines = [(MAIN, "a", "on_configure"), (MAIN, "a", "  return 0"), (MAIN, "b", "on_configure")];
+        check(&lines, &[("a", "canary"), ("b", "canary 2")]);
+    }
+
+    #[test]
+    fn workers_are_numbered_by_their_first_streams() {
+        let (first, second) = (Thread::Worker(1), Thread::Worker(2));
+        let lines =
+            [(first, "a", "on_configure"), (second, "b", "on_configure"), (second, "b", "on_context_create parent 1")];
+        check(&lines, &[("a", "worker 2"), ("b", "worker 1")]);
+    }
+
+    #[test]
+    fn compare_and_set_numbers_are_told_apart_and_not_told() {
+        let mut numbers = Vec::new();
+        let lines = ["get a -> 0, cas 70", "set a cas 70 -> 0", "get a -> 0, cas 93", "set a cas 0 -> 0"];
+        let shown: Vec<String> = lines.iter().map(|line| with_cas_in_order(line, &mut numbers)).collect();
+        assert_eq!(shown, ["get a -> 0, cas #1", "set a cas #1 -> 0", "get a -> 0, cas #2", "set a cas 0 -> 0"]);
+    }
+
+    #[test]
+    fn times_and_random_ids_are_starred_wherever_a_map_shows_them() {
+        let text = r#"pairs -> 0 [date "Wed, 25 Nov", x-a "kept", x-request-id "6d7f", x-b ""]"#;
+        assert_eq!(without_volatile(text), r#"pairs -> 0 [date *, x-a "kept", x-request-id *, x-b ""]"#);
+    }
+}

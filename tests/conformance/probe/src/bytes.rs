@@ -10,7 +10,7 @@
 use serde::Deserialize;
 
 /// Longer values are shown by length and hash: a line of the trace stays a line.
-const SHOWN_BYTES_MAX: usize = 160;
+const SHOWN_BYTES_MAX: usize = 300;
 
 /// Any bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -66,4 +66,29 @@ pub fn shown(bytes: &[u8]) -> String {
 /// FNV-1a, 64 bits: enough to tell two long values apart, and the same in every arm.
 pub fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(written: &str, bytes: &[u8]) {
+        assert_eq!(serde_json::from_str::<Bytes>(written).expect("bytes").0, bytes);
+    }
+
+    #[test]
+    fn a_character_is_a_byte_and_a_repetition_is_many() {
+        check(r#""a\u00ff\r\n""#, b"a\xff\r\n");
+        check(r#"{"repeat": ["ab", 3]}"#, b"ababab");
+        assert!(serde_json::from_str::<Bytes>(r#""\u20ac""#).is_err());
+    }
+
+    #[test]
+    fn bytes_are_shown_in_one_line() {
+        assert_eq!(shown(b"a\xff\n"), r#""a\xff\n""#);
+        assert_eq!(shown(&200u64.to_le_bytes()), "le64 0xc8");
+        assert_eq!(shown(b"response"), r#""response""#);
+        assert_eq!(shown(&[b'a'; 301]), "<301 bytes, hash 0>");
+    }
 }

@@ -129,11 +129,7 @@ impl Stage {
 
     async fn open(&mut self, request: &Request) {
         let mut connection = Connection::open(self.envoy.port()).await;
-        let mut head = sent(request).head();
-        if request.framing == Framing::Sized && request.length > 0 {
-            head.headers.push("content-length", request.length.to_string());
-        }
-        connection.write(&head.encode()).await;
+        connection.write(&sent(request).head().encode()).await;
         self.open.insert(request.called().to_owned(), connection);
         self.answers.push((request.called().to_owned(), Outcome::Unread));
     }
@@ -283,7 +279,7 @@ fn thread(log_line: &str, main: &str) -> Option<Thread> {
 }
 
 fn sent(request: &Request) -> Sent {
-    let with_body = request.body.is_some() || request.framing == Framing::Chunked || request.length > 0;
+    let with_body = request.body.is_some() || request.framing == Framing::Chunked;
     let default = if with_body { "POST" } else { "GET" };
     let mut sent = Sent::new(request.method.as_deref().unwrap_or(default), &request.path);
     for (name, value) in &request.headers {
