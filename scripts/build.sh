@@ -3,12 +3,15 @@
 #        scripts/build.sh --features trap    dist/redeliver-trap.wasm: for tests only, it can be told to trap
 #        scripts/build.sh --planted          dist/redeliver-planted.wasm: for tests only, with every bug of tests/planted
 #                                            in it; a VM has the one that its REDELIVER_PLANTED names, or none
+#        scripts/build.sh --probe            dist/probe.wasm: for the conformance suite, what a host does to a filter
 #
 # Prints the size and the sha256 of what it made. Nothing but the Rust target is installed.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 target=wasm32-wasip1
+package=redeliver-filter
+compiled=redeliver.wasm
 options=(--locked)
 made=dist/redeliver.wasm
 planted=no
@@ -16,6 +19,7 @@ case "$*" in
 "") ;;
 "--features trap") options+=(--features trap) made=dist/redeliver-trap.wasm ;;
 --planted) planted=yes made=dist/redeliver-planted.wasm ;;
+--probe) package=redeliver-probe compiled=redeliver_probe.wasm made=dist/probe.wasm ;;
 --help | -h) print_usage; exit ;;
 *) print_usage >&2; die "unknown arguments: $*" ;;
 esac
@@ -42,14 +46,18 @@ flags=$(remap "$HOME" /home; remap "$sysroot" /rust; remap "$cargo_home" /cargo;
 # The form with the unit separator survives blanks in paths. It replaces a caller's RUSTFLAGS on purpose.
 export CARGO_ENCODED_RUSTFLAGS=${flags%$'\037'}
 
-cargo build --release -p redeliver-filter --target "$target" --manifest-path "$workspace/Cargo.toml" \
-    --target-dir "$built" ${options[@]+"${options[@]}"} >&2 || die "the filter does not build: see cargo's messages above"
+cargo build --release -p "$package" --target "$target" --manifest-path "$workspace/Cargo.toml" \
+    --target-dir "$built" ${options[@]+"${options[@]}"} >&2 || die "$package does not build: see cargo's messages above"
 
 unset CARGO_ENCODED_RUSTFLAGS # the next one is a tool of this machine
 mkdir -p dist
 # Written beside and renamed: an Envoy that starts meanwhile reads the old module or the new, never half of one.
-cargo run --quiet --locked --profile tool -p redeliver-finish -- \
-    "$built/$target/release/redeliver.wasm" "$made.new" >&2 || die "the compiled module cannot be finished: see above"
+compiled=$built/$target/release/$compiled
+case $package in
+redeliver-probe) cp "$compiled" "$made.new" ;; # it exports every callback on purpose
+*) cargo run --quiet --locked --profile tool -p redeliver-finish -- "$compiled" "$made.new" >&2 ||
+    die "the compiled module cannot be finished: see above" ;;
+esac
 mv "$made.new" "$made"
 
 if command -v sha256sum >/dev/null 2>&1; then digest=$(sha256sum <"$made"); else digest=$(shasum -a 256 <"$made"); fi

@@ -98,6 +98,11 @@ impl Route {
         Route { value: json!({"match": {"prefix": prefix}, "route": {"cluster": cluster}}) }
     }
 
+    /// Requests whose path begins with `prefix` are answered by Envoy itself.
+    pub fn direct(prefix: &str, status: u16) -> Route {
+        Route { value: json!({"match": {"prefix": prefix}, "direct_response": {"status": status}}) }
+    }
+
     /// CONNECT requests go to `cluster`.
     pub fn connect(cluster: &str) -> Route {
         Route { value: json!({"match": {"connect_matcher": {}}, "route": {"cluster": cluster}}) }
@@ -138,13 +143,20 @@ pub enum Module {
     Shipped,
     /// `dist/redeliver-trap.wasm`, which traps on demand.
     Trapping,
+    /// `dist/probe.wasm`, which is not the filter: it does what a script says and writes down what Envoy does.
+    Probe,
 }
 
 impl Module {
-    fn path(self) -> PathBuf {
+    /// The file.
+    ///
+    /// # Panics
+    /// If it is not built; the message names the command.
+    pub fn path(self) -> PathBuf {
         let (variable, file, build) = match self {
             Module::Shipped => ("REDELIVER_WASM", "redeliver.wasm", "scripts/build.sh"),
             Module::Trapping => ("REDELIVER_TRAP_WASM", "redeliver-trap.wasm", "scripts/build.sh --features trap"),
+            Module::Probe => ("REDELIVER_PROBE_WASM", "probe.wasm", "scripts/build.sh --probe"),
         };
         let path =
             std::env::var_os(variable).map_or_else(|| crate::envoy::workspace().join("dist").join(file), PathBuf::from);
@@ -261,8 +273,13 @@ impl Filter {
 }
 
 /// A `PluginConfig` of somebody else (a manifest, say) as an HTTP filter that loads our module from `dist/`.
-pub fn foreign_filter(mut plugin: Value) -> Value {
-    plugin["vm_config"]["code"] = json!({"local": {"filename": Module::Shipped.path()}});
+pub fn foreign_filter(plugin: Value) -> Value {
+    foreign_filter_of(plugin, Module::Shipped)
+}
+
+/// As `foreign_filter`, with another build or another module.
+pub fn foreign_filter_of(mut plugin: Value, module: Module) -> Value {
+    plugin["vm_config"]["code"] = json!({"local": {"filename": module.path()}});
     wasm_filter(plugin)
 }
 
@@ -306,6 +323,20 @@ enum ListenerSource {
     Bootstrap,
 }
 
+/// Whether trailers of HTTP/1 go through the listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trailers {
+    Dropped,
+    Passed,
+}
+
+/// Whether there is a main listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MainListener {
+    Present,
+    Absent,
+}
+
 /// Everything that one Envoy is started with.
 #[derive(Clone, Debug)]
 pub struct Bootstrap {
@@ -318,6 +349,8 @@ pub struct Bootstrap {
     source: ListenerSource,
     buffer_limit: Option<u32>,
     upgrades: Vec<String>,
+    trailers: Trailers,
+    main: MainListener,
 }
 
 /// The ports of one Envoy.
@@ -341,6 +374,8 @@ impl Bootstrap {
             source: ListenerSource::File,
             buffer_limit: None,
             upgrades: Vec::new(),
+            trailers: Trailers::Dropped,
+            main: MainListener::Present,
         }
     }
 
@@ -415,6 +450,18 @@ impl Bootstrap {
         self
     }
 
+    /// With trailers of HTTP/1 let through on the listeners.
+    pub fn trailers(mut self) -> Bootstrap {
+        self.trailers = Trailers::Passed;
+        self
+    }
+
+    /// Without the main listener: for a push that takes it away.
+    pub fn without_main(mut self) -> Bootstrap {
+        self.main = MainListener::Absent;
+        self
+    }
+
     pub(crate) fn document(&self, ports: Ports, folder: &Path) -> Value {
         let mut listeners = Vec::new();
         let mut clusters: Vec<Value> = self.destinations.iter().map(Destination::cluster).collect();
@@ -438,7 +485,9 @@ impl Bootstrap {
                     "resource_api_version": "V3", "path_config_source": {"path": folder.join("listeners.json")},
                 }});
             }
-            ListenerSource::Bootstrap => listeners.extend(self.main_and_plain(ports, folder).map(without_type)),
+            ListenerSource::Bootstrap => {
+                listeners.extend(self.main_and_plain(ports, folder).into_iter().map(without_type))
+            }
         }
         document["static_resources"] = json!({"listeners": listeners, "clusters": clusters});
         document
@@ -449,9 +498,12 @@ impl Bootstrap {
         json!({"resources": self.main_and_plain(ports, folder)})
     }
 
-    fn main_and_plain(&self, ports: Ports, folder: &Path) -> [Value; 2] {
-        let main = self.listener("main", ports.main, self.filter.clone(), folder);
-        [main, self.listener("plain", ports.plain, None, folder)]
+    fn main_and_plain(&self, ports: Ports, folder: &Path) -> Vec<Value> {
+        let plain = self.listener("plain", ports.plain, None, folder);
+        match self.main {
+            MainListener::Present => vec![self.listener("main", ports.main, self.filter.clone(), folder), plain],
+            MainListener::Absent => vec![plain],
+        }
     }
 
     fn listener(&self, name: &str, port: u16, filter: Option<Value>, folder: &Path) -> Value {
@@ -459,6 +511,9 @@ impl Bootstrap {
         filters.push(router());
         let mut manager = connection_manager(name, &filters, &json!(self.routes_value()));
         manager["upgrade_configs"] = self.upgrades.iter().map(|kind| json!({"upgrade_type": kind})).collect();
+        if self.trailers == Trailers::Passed {
+            manager["http_protocol_options"] = json!({"enable_trailers": true});
+        }
         manager["access_log"] = json!([access_log(&folder.join(format!("{name}.access")))]);
         let mut listener = json!({
             "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",

@@ -256,9 +256,9 @@ impl Envoy {
     }
 
     fn push_counts(&self) -> (u64, u64, u64) {
-        let stat = |name: &str| self.admin.stat(name);
-        let rejected = stat("listener_manager.lds.update_rejected");
-        (stat("listener_manager.listener_modified"), rejected, stat("listener_manager.total_listeners_warming"))
+        let stat = |name: &str| self.admin.stat(&format!("listener_manager.{name}"));
+        let taken = stat("listener_added") + stat("listener_modified") + stat("listener_removed");
+        (taken, stat("lds.update_rejected"), stat("total_listeners_warming"))
     }
 
     /// The configuration that it was started with, as a base for a push.
@@ -269,6 +269,23 @@ impl Envoy {
     /// Everything logged so far.
     pub fn log(&self) -> String {
         read_lossy(&self.folder.path().join("envoy.log"))
+    }
+
+    /// The id of the process, which is also the id of its main thread.
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Tells the process to end (SIGTERM) and waits until it has.
+    pub async fn terminate(&mut self) {
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(told.is_ok_and(|status| status.success()), "the process {} takes no signal", self.child.id());
+        eventually("Envoy ends", READY_WITHIN, || match self.child.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err("it runs".to_owned()),
+            Err(error) => Err(error.to_string()),
+        })
+        .await;
     }
 
     /// The log lines that contain `text`.

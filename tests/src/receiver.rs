@@ -9,6 +9,8 @@
 //! | `reply_with`          | what it does with a request that it has read to its end                        |
 //! | `health`              | what `/healthz` says; such requests are not recorded                           |
 //!
+//! | `answer_heads`         | what it answers before it has read a body; such requests are recorded without   |
+//!
 //! A path that contains `/duplex` is echoed chunk by chunk while it arrives, the way a streaming call is. The receiver
 //! never repairs a request and never answers one it has not recorded.
 
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
@@ -76,6 +78,12 @@ pub enum Reply {
     CloseUnanswered,
     /// Processed; then the port refuses, and only then the connection closes unanswered.
     VanishUnanswered,
+    /// Writes these bytes, whatever they are, and keeps the connection.
+    Raw(Vec<u8>),
+    /// Writes these bytes, whatever they are, and closes the connection.
+    RawThenClose(Vec<u8>),
+    /// Writes each of these pieces when there is a permit for it, and keeps the connection.
+    Pieces(Vec<Vec<u8>>, Arc<Semaphore>),
 }
 
 impl Reply {
@@ -83,6 +91,7 @@ impl Reply {
         match self {
             Reply::Answer(status, _) | Reply::Late(_, status) => Some(*status),
             Reply::Hang | Reply::CloseUnanswered | Reply::VanishUnanswered => None,
+            Reply::Raw(_) | Reply::RawThenClose(_) | Reply::Pieces(..) => None,
         }
     }
 
@@ -123,6 +132,8 @@ struct Shared {
     received: Mutex<Vec<Received>>,
     script: Mutex<Script>,
     health: Mutex<u16>,
+    /// What is answered to a head, if anything.
+    early: Mutex<Option<Vec<u8>>>,
 }
 
 /// Whether new connections are wanted.
@@ -162,6 +173,7 @@ impl Receiver {
             received: Mutex::default(),
             script: Mutex::new(Box::new(|_| Reply::status(200))),
             health: Mutex::new(200),
+            early: Mutex::default(),
         };
         let (port, listener) = listen_anywhere().await;
         let receiver = Receiver { port, shared: Arc::new(shared), presence: Mutex::new(Presence::Away) };
@@ -189,6 +201,11 @@ impl Receiver {
     /// From now on answers every request with `status`.
     pub fn answer(&self, status: u16) {
         self.reply_with(move |_| Reply::status(status));
+    }
+
+    /// From now on answers these bytes as soon as it has a request's head, and reads on without a word.
+    pub fn answer_heads(&self, bytes: Vec<u8>) {
+        *locked(&self.shared.early) = Some(bytes);
     }
 
     /// From now on answers `/healthz` with `status`.
@@ -223,6 +240,14 @@ impl Receiver {
             if received.len() >= count { Ok(received) } else { Err(format!("{} requests", received.len())) }
         })
         .await
+    }
+
+    /// Whether its port refuses, or takes nothing.
+    pub fn is_away(&self) -> bool {
+        match &*locked(&self.presence) {
+            Presence::Serving { .. } => false,
+            Presence::Swallowing { .. } | Presence::Away => true,
+        }
     }
 
     /// A crash: cuts every connection, then the port refuses.
@@ -380,6 +405,20 @@ impl Connection {
         if path.contains("/duplex") {
             return self.echo(&head).await;
         }
+        let early = locked(&self.shared.early).clone();
+        if let Some(bytes) = early {
+            let (headers, at) = (head.headers, Instant::now());
+            locked(&self.shared.received).push(Received {
+                method,
+                path,
+                headers,
+                body: Vec::new(),
+                at,
+                answered: None,
+            });
+            self.writer.write_all(&bytes).await?;
+            return self.until_closed().await;
+        }
         let body = match head.framing() {
             Framing::Unsaid => Vec::new(),
             framing => self.reader.body(framing).await?,
@@ -400,6 +439,9 @@ impl Connection {
             }
             Reply::Hang => self.until_closed().await,
             Reply::CloseUnanswered => Ok(After::Close),
+            Reply::Raw(bytes) => self.writer.write_all(&bytes).await.map(|()| After::Keep),
+            Reply::RawThenClose(bytes) => self.writer.write_all(&bytes).await.map(|()| After::Close),
+            Reply::Pieces(pieces, permits) => self.pieces(&pieces, &permits).await,
             Reply::VanishUnanswered => {
                 self.mood.send_if_modified(leave);
                 // An error would mean that the accept loop is gone, which refuses just as well.
@@ -429,6 +471,14 @@ impl Connection {
         };
         self.writer.write_all(&[head.encode(), body.into_bytes()].concat()).await?;
         Ok(after)
+    }
+
+    async fn pieces(&mut self, pieces: &[Vec<u8>], permits: &Semaphore) -> std::io::Result<After> {
+        for piece in pieces {
+            permits.acquire().await.map_err(std::io::Error::other)?.forget();
+            self.writer.write_all(piece).await?;
+        }
+        Ok(After::Keep)
     }
 
     async fn echo(&mut self, head: &Head) -> std::io::Result<After> {

@@ -1,0 +1,110 @@
+//! All cases on one arm, as tests: one per case file, named `topic::case`.
+//!
+//! `cargo test -p redeliver-conformance --test envoy [part of a name] [-- --record]`
+//!
+//! With `--record`, a case runs twice and its transcript is written into its file, if both runs agree: what does not
+//! repeat is not a fact.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use similar::TextDiff;
+
+use crate::arm::Arm;
+use crate::case::Case;
+use crate::recording::{PINNED, Recordings, text};
+use crate::transcript::{Transcript, transcript};
+
+/// What to do with a transcript.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    Compare,
+    Record,
+}
+
+/// Runs the cases that the command line asks for.
+pub fn main(arm: impl Arm + Send + 'static) -> ExitCode {
+    let (flags, arguments): (Vec<String>, Vec<String>) = std::env::args().partition(|argument| argument == "--record");
+    let task = if flags.is_empty() { Task::Compare } else { Task::Record };
+    let arm = Arc::new(arm);
+    let trials = files().into_iter().map(|file| {
+        let arm = Arc::clone(&arm);
+        let name = name_of(&file);
+        Trial::test(name, move || check(arm.as_ref(), &file, task).map_err(Failed::from))
+    });
+    libtest_mimic::run(&Arguments::from_iter(arguments), trials.collect()).exit_code()
+}
+
+/// The folder of the cases.
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("cases")
+}
+
+/// Every case file, in a fixed order.
+pub fn files() -> Vec<PathBuf> {
+    let list = |folder: &Path| {
+        let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{} has no cases: {error}", folder.display()));
+        entries.map(|entry| entry.expect("a readable folder").path()).collect::<Vec<_>>()
+    };
+    let mut files: Vec<PathBuf> =
+        list(&folder()).iter().filter(|topic| topic.is_dir()).flat_map(|topic| list(topic)).collect();
+    files.sort();
+    files
+}
+
+fn name_of(file: &Path) -> String {
+    let within = file.strip_prefix(folder()).unwrap_or(file).with_extension("");
+    within.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("::")
+}
+
+fn check(arm: &impl Arm, file: &Path, task: Task) -> Result<(), String> {
+    let case = Case::read(file)?;
+    let mut recordings = Recordings::read(file)?;
+    let version = arm.version();
+    let seen = seen(arm, &case)?;
+    match task {
+        Task::Compare => {
+            let expected = recordings.of(&version);
+            let expected =
+                expected.ok_or_else(|| format!("nothing is recorded: run it with -- --record on {PINNED}"))?;
+            agree(&case, expected, &seen)
+        }
+        Task::Record => {
+            agree(&case, &seen, &self::seen(arm, &case)?)
+                .map_err(|diff| format!("two runs differ, so nothing is recorded\n{diff}"))?;
+            recordings.record(&version, seen);
+            recordings.write(file)
+        }
+    }
+}
+
+fn seen(arm: &impl Arm, case: &Case) -> Result<Transcript, String> {
+    let observation = arm.run(case).map_err(|problem| problem.to_string())?;
+    Ok(transcript(case, &observation))
+}
+
+fn agree(case: &Case, expected: &Transcript, seen: &Transcript) -> Result<(), String> {
+    if expected == seen {
+        return Ok(());
+    }
+    let (expected, seen) = (text(expected), text(seen));
+    let diff = TextDiff::from_lines(&expected, &seen);
+    Err(format!("{}\n{}", case.case, diff.unified_diff().context_radius(8).header("recorded", "seen now")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_reads_well_and_has_a_recording_of_the_pinned_version() {
+        for file in files() {
+            let case = Case::read(&file).unwrap_or_else(|problem| panic!("{problem}"));
+            let recordings = Recordings::read(&file).unwrap_or_else(|problem| panic!("{problem}"));
+            assert!(recordings.of(PINNED).is_some(), "{} ({}): record it", file.display(), case.case);
+        }
+    }
+}
