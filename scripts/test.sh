@@ -2,6 +2,8 @@
 # usage: scripts/test.sh            every test, real Envoy and the demo included
 #        scripts/test.sh --quick    only what needs no Envoy: format, lints, the core natively and under Node, builds
 #        E2E_VERSIONS="1.36.4 1.39.3" scripts/test.sh    the outage test on these Envoys too
+#        CONFORMANCE_VERSIONS="1.36.4 1.37.0 1.39.3"     the conformance cases on these Envoys too
+#        SAFETY_SEEDS=1000 LIVENESS_SEEDS=200            histories that the simulator runs
 #
 # Needs Rust, Node and Python 3; gets the rest itself into .tools. The fast stages come first, a failed stage does not
 # stop the later ones, and the results of all are listed at the end. Ends non-zero if any stage failed.
@@ -39,10 +41,15 @@ format() { cargo fmt --all --check; }
 lints() {
     cargo clippy --locked --workspace --exclude redeliver-filter --all-targets -- -D warnings
     cargo clippy --locked -p redeliver-filter --all-features --target wasm32-wasip1 -- -D warnings
+    cargo clippy --locked -p redeliver-probe --target wasm32-wasip1 -- -D warnings
 }
 
-# All packages but the filter, which needs a host, and the tests that need the module and Envoy.
-core_and_tools() { cargo test --locked --workspace --exclude redeliver-filter --exclude redeliver-tests; }
+# All packages but the filter, which needs a host, and the tests that need the module, Envoy or the simulator.
+core_and_tools() {
+    cargo test --locked --workspace --exclude redeliver-filter --exclude redeliver-tests \
+        --exclude redeliver-conformance --exclude redeliver-sim --exclude simvoy
+    cargo test --locked -p redeliver-conformance --lib
+}
 
 # The runner speaks the format of exactly one wasm-bindgen, so its version is the one in Cargo.lock.
 wasm_bindgen_runner() {
@@ -122,13 +129,49 @@ planted_build() {
     ' dist/redeliver.wasm dist/redeliver-planted.wasm
 }
 
+# What a host does to a filter: the recorded cases on a real Envoy.
+conformance_on_envoy() {
+    export ENVOY_VERSION=${1:-}
+    [ -n "$ENVOY_VERSION" ] || unset ENVOY_VERSION
+    scripts/envoy.sh --print-path >/dev/null
+    scripts/build.sh --probe
+    cargo test --locked -p redeliver-conformance --test envoy
+}
+
+# The shipped module in seeded histories with faults. Not the engine's debug build: it would take an hour.
+simulator() {
+    cargo test --locked --profile sim -p simvoy -p redeliver-sim
+    scripts/sim.sh scenarios
+    scripts/sim.sh refind
+    scripts/sim.sh search --phase safety --seeds "0..${SAFETY_SEEDS:-1000}"
+    scripts/sim.sh search --phase liveness --seeds "0..${LIVENESS_SEEDS:-200}"
+}
+
 on_envoy() {
     scripts/envoy.sh --print-path >/dev/null
     cargo test --locked -p redeliver-tests
 }
 
 # An Envoy older than the pinned one, with the test that all of redeliver is for.
-outage_on_envoy() {
+outage_# What a host does to a filter: the recorded cases on a real Envoy.
+conformance_on_envoy() {
+    export ENVOY_VERSION=${1:-}
+    [ -n "$ENVOY_VERSION" ] || unset ENVOY_VERSION
+    scripts/envoy.sh --print-path >/dev/null
+    scripts/build.sh --probe
+    cargo test --locked -p redeliver-conformance --test envoy
+}
+
+# The shipped module in seeded histories with faults. Not the engine's debug build: it would take an hour.
+simulator() {
+    cargo test --locked --profile sim -p simvoy -p redeliver-sim
+    scripts/sim.sh scenarios
+    scripts/sim.sh refind
+    scripts/sim.sh search --phase safety --seeds "0..${SAFETY_SEEDS:-1000}"
+    scripts/sim.sh search --phase liveness --seeds "0..${LIVENESS_SEEDS:-200}"
+}
+
+on_envoy() {
     export ENVOY_VERSION=$1
     scripts/envoy.sh --print-path >/dev/null
     # A filter that matches nothing would pass. (Not grep -q: it would close the pipe on cargo.)
@@ -155,6 +198,11 @@ stage "dist/redeliver.wasm" release_build
 stage "dist/redeliver-trap.wasm" trap_build
 stage "dist/redeliver-planted.wasm" planted_build
 if [ "$quick" = no ]; then
+    stage "the simulator" simulator
+    stage "conformance on the pinned Envoy" conformance_on_envoy
+    for version in ${CONFORMANCE_VERSIONS:-}; do
+        stage "conformance on Envoy $version" conformance_on_envoy "$version"
+    done
     stage "end to end on the pinned Envoy" on_envoy
     for version in ${E2E_VERSIONS:-}; do
         stage "the outage on Envoy $version" outage_on_envoy "$version"

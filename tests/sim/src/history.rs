@@ -55,6 +55,8 @@ pub enum Action {
     Breaker(Destination, u32),
     /// `POST /healthcheck/fail` or `ok`.
     Leaving(Leaving),
+    /// No message breaks its receiver any more.
+    Cure,
     /// Everything is well from now on.
     Heal,
 }
@@ -149,8 +151,11 @@ impl History {
     /// The history without those actions whose place `keeps` does not name. What heals stays.
     #[must_use]
     pub fn keeping(&self, keeps: impl Fn(usize) -> bool) -> Self {
-        let kept =
-            self.actions.iter().enumerate().filter(|(place, (_, action))| *action == Action::Heal || keeps(*place));
+        let kept = self
+            .actions
+            .iter()
+            .enumerate()
+            .filter(|(place, (_, action))| matches!(action, Action::Heal | Action::Cure) || keeps(*place));
         Self { actions: kept.map(|(_, action)| action.clone()).collect(), ..self.clone() }
     }
 }

@@ -41,12 +41,12 @@ pub const SEEDS_MAX: u64 = 1_000;
 const SAFETY_BLOCK: u64 = 40;
 const LIVENESS_BLOCK: u64 = 10;
 
-/// Looks for one bug.
+/// Looks for one bug in about `most` histories.
 #[must_use]
-pub fn hunt(module: &Module, bug: &str) -> Option<(Finding, Violation)> {
+pub fn hunt(module: &Module, bug: &str, most: u64) -> Option<(Finding, Violation)> {
     let means = Means { planted: Some(bug.to_owned()), ..Means::default() };
     let mut tried = 0;
-    for block in 0..SEEDS_MAX / (SAFETY_BLOCK + LIVENESS_BLOCK) {
+    for block in 0..most.div_ceil(SAFETY_BLOCK + LIVENESS_BLOCK) {
         for (phase, length) in [(Phase::Safety, SAFETY_BLOCK), (Phase::Liveness, LIVENESS_BLOCK)] {
             let seeds = block * length..(block + 1) * length;
             if let Some((seed, violation)) = first(module, seeds.clone(), phase, &means) {

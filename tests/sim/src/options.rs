@@ -19,8 +19,8 @@ usage: redeliver-sim search [--seeds FROM..TO] [--phase safety|liveness] [--resu
        redeliver-sim scenarios      the named histories, one for every bug that was found
        redeliver-sim cuts [--planted BUG]
            a trap at every host call that stores or delivers, one run for each
-       redeliver-sim hunt [BUG...] --findings FILE < LIST
-           looks for planted bugs; LIST is what redeliver-planted list --json prints
+       redeliver-sim hunt [BUG...] --findings FILE [--most HISTORIES] < LIST
+           looks for planted bugs, each in at most 1000 histories; LIST is what redeliver-planted list --json prints
        redeliver-sim refind --findings FILE
            every planted bug again, by the seed that found it
        redeliver-sim speed          simulated to real time, for one outage with 500 messages
@@ -54,6 +54,7 @@ pub struct Options {
     pub planted: Option<String>,
     pub keep: Option<BTreeSet<usize>>,
     pub events: usize,
+    pub most: u64,
 }
 
 /// Events in words that a replay prints unless it is told otherwise.
@@ -73,6 +74,7 @@ impl Options {
             planted: None,
             keep: None,
             events: EVENTS,
+            most: hunt::SEEDS_MAX,
         };
         let mut words = Vec::new();
         let mut module = None;
@@ -88,6 +90,7 @@ impl Options {
                 "--planted" => options.planted = Some(value()?.clone()),
                 "--keep" => options.keep = Some(read_places(value()?).ok_or("--keep wants places such as 3,5-9")?),
                 "--events" => options.events = number(value()?)? as usize,
+                "--most" => options.most = number(value()?)?,
                 "--help" | "-h" => return Ok(options),
                 unknown if unknown.starts_with('-') => return Err(format!("unknown option {unknown}")),
                 _ => words.push(word.as_str()),

@@ -49,6 +49,8 @@ pub struct Attempt {
     pub contact: Contact,
     /// What came back, if the filter heard it: when, and the status.
     pub heard: Option<(Moment, Option<u16>)>,
+    /// Whether its VM was told its end; it may have trapped over it.
+    pub was_told: bool,
     /// The status that the receiver gave, heard or not.
     pub said: Option<u16>,
     /// How many answers the receiver had given by then: to tell whether it answered others meanwhile.
@@ -259,6 +261,7 @@ impl Oracle {
             sent: sighting.now,
             contact,
             heard: None,
+            was_told: false,
             said,
             answers_before,
         });
@@ -304,6 +307,14 @@ impl Oracle {
 
     fn may_probe(&self, sighting: &Sighting) -> bool {
         self.trouble.get(&sighting.destination).is_some_and(|at| sighting.now - *at < PROBE_SEEN)
+    }
+
+    /// The filter is told the end of a call: it may have acted on it even if it then trapped.
+    pub fn told(&mut self, call: (VmId, CallToken)) {
+        let record = self.calls.get(&call).and_then(|number| self.records.get_mut(number));
+        if let Some(attempt) = record.and_then(|r| r.attempts.iter_mut().find(|attempt| attempt.call == call)) {
+            attempt.was_told = true;
+        }
     }
 
     /// The filter heard the end of a call.
@@ -413,7 +424,7 @@ impl Record {
         let out = self
             .attempts
             .iter()
-            .find(|attempt| attempt.heard.is_none() && sighting.now < attempt.sent + rules.timeout + LEASE_SLACK)?;
+            .find(|attempt| !attempt.was_told && sighting.now < attempt.sent + rules.timeout + LEASE_SLACK)?;
         (!self.is_damaged).then(|| format!("sent while attempt {} of {} is out", out.number, out.sent))
     }
 

@@ -41,7 +41,7 @@ impl Script {
                 rules: rules.settled(),
                 drain_time: Duration::from_secs(5),
                 end: at(end_millis),
-                actions: Vec::new(),
+                actions: vec![(at(0), Action::Cure)],
             },
         }
     }

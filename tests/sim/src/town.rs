@@ -39,8 +39,19 @@ pub struct Town {
     random: fastrand::Rng,
     /// What should be, and what is.
     pub oracle: Oracle,
+    /// Whether poison messages still break their receivers.
+    pub poison: Poison,
     /// The wall clock at this moment, in milliseconds; the world sets it before each step.
     pub wall_millis: u64,
+}
+
+/// Whether poison messages break their receivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poison {
+    /// They do.
+    Works,
+    /// They are like any other.
+    Cured,
 }
 
 const LATENCY: Duration = Duration::from_millis(5);
@@ -50,7 +61,13 @@ impl Town {
     #[must_use]
     pub fn new(seed: u64, destinations: u8, oracle: Oracle) -> Self {
         let moods = (0..destinations).map(|n| (Destination(n), Mood::Well(LATENCY))).collect();
-        Self { moods, random: fastrand::Rng::with_seed(seed ^ 0x746f_776e), oracle, wall_millis: 0 }
+        Self {
+            moods,
+            random: fastrand::Rng::with_seed(seed ^ 0x746f_776e),
+            oracle,
+            poison: Poison::Works,
+            wall_millis: 0,
+        }
     }
 
     /// A receiver changes its mood.
@@ -110,7 +127,7 @@ impl Receivers for Town {
     fn exchange(&mut self, cluster: &str, origin: Origin, request: &Request, now: Moment) -> Exchange {
         let Some(destination) = Destination::of(cluster) else { return Exchange::Refused };
         let number = request.headers.text(":path").and_then(Message::number_of);
-        let is_poison = number.is_some_and(|number| self.oracle.is_poison(number));
+        let is_poison = self.poison == Poison::Works && number.is_some_and(|number| self.oracle.is_poison(number));
         let (exchange, contact) = self.act(destination, is_poison);
         match origin {
             Origin::Live(_) => self.oracle.reached_live(number, contact, now),

@@ -9,7 +9,7 @@ use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving
 use crate::message::{Destination, Manner, Message, Number};
 use crate::oracle::{Counts, Oracle};
 use crate::slots::{self, RecordState, Table, VM_ID};
-use crate::town::{Mood, Town};
+use crate::town::{Mood, Poison, Town};
 use crate::violation::{Invariant, Violation};
 use redeliver_core::cells::PublishedState;
 use simvoy::{
@@ -236,6 +236,7 @@ impl World {
             Happening::Reset { stream } => {
                 self.senders.remove(&stream);
             }
+            Happening::Told { vm, token } => self.town.oracle.told((vm, token)),
             Happening::Heard { vm, token, status } => self.town.oracle.heard((vm, token), status, now),
             Happening::Trapped { message, thread, .. } => {
                 self.town.oracle.traps += 1;
@@ -347,6 +348,7 @@ impl World {
                 self.strikes(Fault::Leaving);
                 self.process.set_leaving(leaving == Leaving::Yes);
             }
+            Action::Cure => self.town.poison = Poison::Cured,
             Action::Heal => self.heal(),
         }
     }
@@ -423,6 +425,7 @@ impl World {
         self.board.lock().rates = Rates { turn: 10_000, ..Rates::default() };
         (self.board.lock().doomed, self.board.lock().frozen) = (None, None);
         self.process.set_leaving(false);
+        self.town.poison = Poison::Cured;
         for n in 0..self.history.rules.destinations {
             let destination = Destination(n);
             self.process.set_cluster(&destination.cluster(), Cluster::default());

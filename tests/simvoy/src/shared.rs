@@ -107,7 +107,14 @@ pub enum Happening {
         /// Which.
         stream: StreamId,
     },
-    /// A guest was told the end of one of its calls, and took it without trapping.
+    /// A guest is about to be told the end of one of its calls.
+    Told {
+        /// Which VM.
+        vm: VmId,
+        /// Which call.
+        token: CallToken,
+    },
+    /// It was told, and took it without trapping.
     Heard {
         /// Which VM.
         vm: VmId,
@@ -579,6 +586,7 @@ fn brief(happening: &Happening) -> String {
     match happening {
         Happening::Answered { stream, response } => format!("stream {}: answered {}", stream.0, response.code()),
         Happening::Reset { stream } => format!("stream {}: reset", stream.0),
+        Happening::Told { vm, token } => format!("vm {}: call {} ends", vm.0, token.0),
         Happening::Heard { vm, token, status } => format!("vm {}: call {} ended: {status:?}", vm.0, token.0),
         Happening::Trapped { thread, vm, message } => {
             format!("thread {}: vm {} trapped: {}", thread.0, vm.0, message.lines().next().unwrap_or_default())

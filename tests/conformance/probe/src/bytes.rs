@@ -89,6 +89,6 @@ mod tests {
         assert_eq!(shown(b"a\xff\n"), r#""a\xff\n""#);
         assert_eq!(shown(&200u64.to_le_bytes()), "le64 0xc8");
         assert_eq!(shown(b"response"), r#""response""#);
-        assert_eq!(shown(&[b'a'; 301]), "<301 bytes, hash 0>");
+        assert_eq!(shown(&[b'a'; 301]), "<301 bytes, hash d5dbe56dd76986c0>");
     }
 }

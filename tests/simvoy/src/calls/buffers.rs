@@ -4,6 +4,7 @@ use super::gate::NOTHING;
 use super::host_call;
 use super::memory::{give, read};
 use crate::abi::{BufferType, Status};
+use crate::stream::Stream;
 use crate::vm::Guest;
 use wasmtime::{Caller, Linker, Result};
 
@@ -58,8 +59,8 @@ fn contents(guest: &Guest, buffer: BufferType, start: usize, length: usize) -> O
     let stream = vm.stream_of(guest.speaker()).and_then(|stream| shared.streams.get(&stream));
     match buffer {
         BufferType::RequestBody => {
-            Some(stream.map(|stream| cut(if stream.is_buffering { &stream.buffered } else { &stream.piece })))
-                .map(Option::unwrap_or_default)
+            let shown = |stream: &Stream| cut(if stream.is_buffering { &stream.buffered } else { &stream.piece });
+            Some(stream.map(shown).unwrap_or_default())
         }
         BufferType::ResponseBody => Some(stream.map(|stream| cut(&stream.response.body)).unwrap_or_default()),
         BufferType::CallBody => root?.answer.as_ref().map(|answer| cut(&answer.body)),

@@ -37,6 +37,7 @@ impl Thread {
         };
         let [headers, body, trailers] = arguments;
         let arguments = [root.0, token.0, headers, body, trailers];
+        self.shared.lock().happened(Happening::Told { vm, token });
         // A dead VM hears nothing.
         if self.root_callback(vm, root, Callback::CallResponse, arguments).await.is_ok() {
             self.shared.lock().happened(Happening::Heard { vm, token, status });

@@ -1,0 +1,92 @@
+//! What the simulator must prove of itself: the same seed is the same run, a calm history is uneventful, a planted fault of
+//! the oracle's own input is noticed, and its tools answer bad input with a sentence.
+
+use redeliver_sim::generate;
+use redeliver_sim::history::Phase;
+use redeliver_sim::scenario;
+use redeliver_sim::world::{self, Means};
+use simvoy::Module;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn module() -> Module {
+    let path = std::env::var_os("REDELIVER_WASM")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dist/redeliver.wasm"), PathBuf::from);
+    Module::from_file(&path).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn the_same_seed_is_the_same_run_and_another_is_not() {
+    let module = module();
+    let run = |seed| world::run(&module, &generate::history(seed, Phase::Safety), &Means::default());
+    let mut hashes = Vec::new();
+    for seed in 0..8 {
+        let (first, again) = (run(seed), run(seed));
+        assert_eq!((first.hash, first.events), (again.hash, again.events), "seed {seed}");
+        hashes.push(first.hash);
+    }
+    hashes.sort_unstable();
+    hashes.dedup();
+    assert_eq!(hashes.len(), 8, "two seeds are one run");
+}
+
+#[test]
+fn words_cost_nothing_but_time() {
+    let module = module();
+    let history = generate::history(3, Phase::Safety);
+    let silent = world::run(&module, &history, &Means::default());
+    let told = world::run(&module, &history, &Means { keep_events: 100, ..Means::default() });
+    assert_eq!(silent.hash, told.hash);
+    assert_eq!(told.last_events.len(), 100);
+}
+
+#[test]
+fn an_outage_with_500_messages_delivers_each_once() {
+    let module = module();
+    let history = scenario::outage(500, 10);
+    let outcome = world::run(&module, &history, &Means::default());
+    assert_eq!(outcome.violation, None);
+    let counts = outcome.counts;
+    assert_eq!(counts.duplicated_unknown + counts.duplicated_lost, 0, "{counts:?}");
+    assert!(counts.acknowledged > 350, "messages of protected methods are acknowledged: {counts:?}");
+    assert_eq!(counts.delivered, counts.acknowledged, "{counts:?}");
+    // Its speed is printed by `scripts/sim.sh speed`; timings decide no test.
+}
+
+fn tool(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_redeliver-sim")).args(arguments).output().expect("the tool runs");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn bad_input_is_answered_with_a_sentence_that_names_the_cure() {
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&[], 2, "say what to do"),
+        (&["serch"], 2, "unknown command: serch"),
+        (&["replay", "safety", "x"], 2, "x is no number"),
+        (&["replay", "saftey", "1"], 2, "saftey is no kind of history: safety or liveness"),
+        (&["search", "--seeds", "5"], 2, "5 is no range of seeds: write 0..1000"),
+        (&["search", "--seeds", "5..5"], 2, "5..5 holds no seed"),
+        (&["search", "--module", "none.wasm"], 1, "none.wasm cannot be read"),
+        (&["refind", "--module", "none.wasm"], 1, "none.wasm cannot be read"),
+    ];
+    for (arguments, code, sentence) in cases {
+        let (found, text) = tool(arguments);
+        assert_eq!(found, Some(*code), "{arguments:?}: {text}");
+        assert!(text.contains(sentence), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn a_module_that_imports_what_no_host_has_is_refused_by_name() {
+    let folder = std::env::temp_dir().join(format!("redeliver-sim-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    let file = folder.join("stranger.wasm");
+    // (module (import "env" "proxy_teleport" (func)))
+    let bytes = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x02\x16\x01\x03env\x0eproxy_teleport\0\0";
+    std::fs::write(&file, bytes).expect("writable");
+    let (code, text) = tool(&["search", "--module", file.to_str().expect("text")]);
+    std::fs::remove_dir_all(&folder).expect("it is there");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("imports what this host does not have") && text.contains("proxy_teleport"), "{text}");
+}
