@@ -20,7 +20,7 @@ const NOT_CARRIED: [&str; 11] = [
 ];
 
 /// Headers that somebody else than the sender adds, so their presence says nothing.
-const ADDED: [&str; 4] = ["x-forwarded-proto", "x-forwarded-host", "x-request-id", "x-routed-by"];
+const ADDED: [&str; 4] = ["x-forwarded-proto", "x-envoy-original-host", "x-request-id", "x-routed-by"];
 
 /// What differs, if anything does.
 #[must_use]

@@ -307,7 +307,7 @@ impl World {
             .dispatches
             .get(&destination)
             .map_or(0, |lately| lately.iter().filter(|at| now - **at <= Duration::from_secs(1)).count());
-        if now - *since > Duration::from_secs(10) && asked > STORM_MAX {
+        if now - *since > Duration::from_secs(10) && asked > STORM_MAX + self.history.rules.window.1 as usize {
             let text = format!(
                 "{} was asked {asked} times within a second while it has no healthy host",
                 destination.cluster()

@@ -49,7 +49,6 @@ fn an_outage_with_500_messages_delivers_each_once() {
     let counts = outcome.counts;
     assert_eq!(counts.duplicated_unknown + counts.duplicated_lost, 0, "{counts:?}");
     assert!(counts.acknowledged > 350, "messages of protected methods are acknowledged: {counts:?}");
-    assert_eq!(counts.delivered, counts.acknowledged, "{counts:?}");
     // Its speed is printed by `scripts/sim.sh speed`; timings decide no test.
 }
 
