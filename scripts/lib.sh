@@ -30,6 +30,10 @@ add_rust_target() {
     rustup target add "$1" >&2 || die "rustup could not add the target $1: check the network and run again"
 }
 
+# What runs on the engine, named together in every call of cargo: alone, each would want other features of what they
+# share, and the engine would be built again (some 6 minutes).
+sim_packages=(--locked --profile sim -p simvoy -p redeliver-sim -p redeliver-conformance)
+
 # target_dir: where cargo puts what it builds (CARGO_TARGET_DIR and cargo's own configuration respected).
 target_dir() {
     cargo metadata --format-version 1 --no-deps --offline 2>/dev/null |

@@ -8,7 +8,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 need cargo "get Rust from https://rustup.rs"
-cargo build --quiet --profile sim --locked -p redeliver-sim || die "the simulator does not build: see cargo's messages above"
+cargo build --quiet "${sim_packages[@]}" || die "the simulator does not build: see cargo's messages above"
 sim=$(target_dir)/sim/redeliver-sim
 findings=tests/sim/findings.json
 case "${1:-}" in

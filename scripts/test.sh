@@ -48,7 +48,6 @@ lints() {
 core_and_tools() {
     cargo test --locked --workspace --exclude redeliver-filter --exclude redeliver-tests \
         --exclude redeliver-conformance --exclude redeliver-sim --exclude simvoy
-    cargo test --locked -p redeliver-conformance --lib
 }
 
 # The runner speaks the format of exactly one wasm-bindgen, so its version is the one in Cargo.lock.
@@ -135,12 +134,13 @@ conformance_on_envoy() {
     [ -n "$ENVOY_VERSION" ] || unset ENVOY_VERSION
     scripts/envoy.sh --print-path >/dev/null
     scripts/build.sh --probe
-    cargo test --locked -p redeliver-conformance --test envoy
+    cargo test "${sim_packages[@]}" --test envoy
 }
 
 # The shipped module in seeded histories with faults. Not the engine's debug build: it would take an hour.
 simulator() {
-    cargo test --locked --profile sim -p simvoy -p redeliver-sim
+    scripts/build.sh --probe
+    cargo test "${sim_packages[@]}" --lib --bins --test proof --test sim
     scripts/sim.sh scenarios
     scripts/sim.sh search --phase safety --seeds "0..${SAFETY_SEEDS:-60}"
     scripts/sim.sh search --phase liveness --seeds "0..${LIVENESS_SEEDS:-60}"
@@ -158,12 +158,13 @@ conformance_on_envoy() {
     [ -n "$ENVOY_VERSION" ] || unset ENVOY_VERSION
     scripts/envoy.sh --print-path >/dev/null
     scripts/build.sh --probe
-    cargo test --locked -p redeliver-conformance --test envoy
+    cargo test "${sim_packages[@]}" --test envoy
 }
 
 # The shipped module in seeded histories with faults. Not the engine's debug build: it would take an hour.
 simulator() {
-    cargo test --locked --profile sim -p simvoy -p redeliver-sim
+    scripts/build.sh --probe
+    cargo test "${sim_packages[@]}" --lib --bins --test proof --test sim
     scripts/sim.sh scenarios
     scripts/sim.sh search --phase safety --seeds "0..${SAFETY_SEEDS:-60}"
     scripts/sim.sh search --phase liveness --seeds "0..${LIVENESS_SEEDS:-60}"

@@ -3,7 +3,7 @@
 //! ```text
 //!   cases/<topic>/<case>.yaml          an Arm                      the same file, below its "---"
 //!   set-up, script, steps  ──────>  real Envoy, simulator  ──────>  the recorded transcript
-//!   case.rs                         arm.rs, envoy/                  transcript.rs, recording.rs
+//!   case.rs                         arm.rs, envoy/, sim/               transcript.rs, recording.rs
 //! ```
 //!
 //! The probe (package redeliver-probe) is the filter under every case: it does what the case's script says and writes down
@@ -16,6 +16,7 @@ pub mod case;
 pub mod envoy;
 pub mod observation;
 pub mod recording;
+pub mod sim;
 pub mod step;
 pub mod suite;
 pub mod transcript;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use redeliver_probe::trace::Line;
+use redeliver_probe::trace::{END, Line, TRAP};
+
+use crate::transcript::is_new_stream;
 
 /// Everything that can be seen of one run.
 #[derive(Clone, Debug, Default)]
@@ -67,4 +69,22 @@ pub enum Host {
     Ended,
     /// It aborted.
     Aborted,
+}
+
+/// Whether every stream of a VM that has not trapped is deleted.
+pub fn streams_are_gone(trace: &[Traced]) -> bool {
+    let trapped: Vec<&str> =
+        trace.iter().filter(|traced| traced.line.text == TRAP).map(|traced| traced.line.vm.as_str()).collect();
+    let living = || trace.iter().map(|traced| &traced.line).filter(|line| !trapped.contains(&line.vm.as_str()));
+    let streams: Vec<_> =
+        living().filter(|line| is_new_stream(&line.text)).map(|line| (&line.vm, line.context)).collect();
+    let deleted = living().filter(|line| line.text == "on_delete" && streams.contains(&(&line.vm, line.context)));
+    deleted.count() == streams.len() && no_callback_runs(trace)
+}
+
+/// Whether each VM's last callback has returned, or trapped.
+pub fn no_callback_runs(trace: &[Traced]) -> bool {
+    let last: BTreeMap<&str, &str> =
+        trace.iter().map(|traced| (traced.line.vm.as_str(), traced.line.text.as_str())).collect();
+    last.values().all(|text| [END, TRAP].contains(text))
 }

@@ -27,15 +27,29 @@ enum Task {
 
 /// Runs the cases that the command line asks for.
 pub fn main(arm: impl Arm + Send + 'static) -> ExitCode {
+    main_with(Arc::new(arm), |_| None, Vec::new())
+}
+
+/// Runs the cases that the command line asks for, and more tests; but not those for which there is a reason: they are
+/// shown as ignored.
+pub fn main_with(
+    arm: Arc<impl Arm + Send + 'static>,
+    reason: fn(&str) -> Option<&'static str>,
+    more: Vec<Trial>,
+) -> ExitCode {
     let (flags, arguments): (Vec<String>, Vec<String>) = std::env::args().partition(|argument| argument == "--record");
     let task = if flags.is_empty() { Task::Compare } else { Task::Record };
-    let arm = Arc::new(arm);
     let trials = files().into_iter().map(|file| {
         let arm = Arc::clone(&arm);
         let name = name_of(&file);
-        Trial::test(name, move || check(arm.as_ref(), &file, task).map_err(Failed::from))
+        let left_out = reason(&name);
+        let trial = Trial::test(name, move || check(arm.as_ref(), &file, task).map_err(Failed::from));
+        match left_out {
+            Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+            None => trial,
+        }
     });
-    libtest_mimic::run(&Arguments::from_iter(arguments), trials.collect()).exit_code()
+    libtest_mimic::run(&Arguments::from_iter(arguments), trials.chain(more).collect()).exit_code()
 }
 
 /// The folder of the cases.

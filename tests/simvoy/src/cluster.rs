@@ -3,6 +3,7 @@
 //! Envoy's own verdict about health is a number here that a test sets; whether the receiver agrees is the receiver's
 //! business ([`crate::Receivers`]).
 
+use crate::ids::ThreadId;
 use std::collections::BTreeMap;
 
 /// Concurrent requests to a cluster unless it says otherwise (Envoy's default circuit breaker; PLATFORM 1.5).
@@ -34,13 +35,23 @@ pub struct Cluster {
     pub requests_max: u32,
     /// Requests that are out.
     pub(crate) out: u32,
+    /// Threads with an idle connection, one bit each; more than one per thread is not kept in mind.
+    pub(crate) idle: u64,
     /// The host name of its endpoints, which `auto_host_rewrite` sends.
     pub host_name: Option<String>,
 }
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { upstream: Upstream::Receiver, hosts: 1, healthy: 1, requests_max: REQUESTS_MAX, out: 0, host_name: None }
+        Self {
+            upstream: Upstream::Receiver,
+            hosts: 1,
+            healthy: 1,
+            requests_max: REQUESTS_MAX,
+            out: 0,
+            idle: 0,
+            host_name: None,
+        }
     }
 }
 
@@ -61,8 +72,10 @@ pub(crate) enum Admission {
     Unknown,
     /// No endpoint, or none that is healthy.
     NoHealthyHost,
-    /// The circuit breaker is full.
+    /// The circuit breaker is full, and a connection is idle: Envoy says so at once.
     Overflow,
+    /// The circuit breaker is full, which Envoy finds out when the new connection is there (measured).
+    OverflowLater,
 }
 
 /// All clusters, and whether this Envoy is about to leave.
@@ -77,16 +90,34 @@ pub struct Clusters {
 
 impl Clusters {
     /// Whether a request may go out; if so it counts as out until [`Clusters::back`].
-    pub(crate) fn admit(&mut self, name: &str) -> Admission {
+    pub(crate) fn admit(&mut self, name: &str, thread: ThreadId) -> Admission {
         let Some(cluster) = self.by_name.get_mut(name) else { return Admission::Unknown };
         if cluster.healthy == 0 {
             return Admission::NoHealthyHost;
         }
+        let bit = bit_of(thread);
         if cluster.out >= cluster.requests_max {
-            return Admission::Overflow;
+            let is_idle = cluster.idle & bit != 0;
+            cluster.idle |= bit;
+            return if is_idle { Admission::Overflow } else { Admission::OverflowLater };
         }
+        cluster.idle &= !bit;
         cluster.out += 1;
         Admission::Out
+    }
+
+    /// A whole answer has come: the connection is idle now.
+    pub(crate) fn idles(&mut self, name: &str, thread: ThreadId) {
+        if let Some(cluster) = self.by_name.get_mut(name) {
+            cluster.idle |= bit_of(thread);
+        }
+    }
+
+    /// A request that was not admitted counts as out all the same, until [`Clusters::back`].
+    pub(crate) fn take(&mut self, name: &str) {
+        if let Some(cluster) = self.by_name.get_mut(name) {
+            cluster.out += 1;
+        }
     }
 
     /// A request is not out any more.
@@ -95,4 +126,9 @@ impl Clusters {
             cluster.out = cluster.out.saturating_sub(1);
         }
     }
+}
+
+/// Threads beyond the 64th share a bit, which makes a full breaker a little quicker to say so.
+const fn bit_of(thread: ThreadId) -> u64 {
+    1 << (thread.0 % u64::BITS)
 }

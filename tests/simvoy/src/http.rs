@@ -47,6 +47,16 @@ impl Headers {
         }
     }
 
+    /// Sets the only value, at the end of the map: so Envoy replaces a header, except for the pseudo headers, which keep
+    /// their places (measured).
+    pub fn replace(&mut self, name: &str, value: impl Into<Vec<u8>>) {
+        if name.starts_with(':') {
+            return self.set(name, value);
+        }
+        self.remove(name);
+        self.add(name, value);
+    }
+
     /// Takes out all values of `name`.
     pub fn remove(&mut self, name: &str) {
         self.0.retain(|(found, _)| found != name);

@@ -26,12 +26,14 @@
 //! called while it is in a call (Envoy puts everything off until it returns).
 //!
 //! **Not modelled:** network filters, gRPC streams, HTTP/1 framing on the wire, response bodies in more pieces than two,
-//! more than one HTTP filter, and the route cache beyond "chosen again when the router is reached".
+//! more than one HTTP filter, retries of a guest's call, and the route cache beyond "chosen again when the router is
+//! reached". That the rest is as in Envoy is what the conformance suite holds it to (`tests/conformance`, test `sim`).
 
 pub mod abi;
 mod calls;
 mod chaos;
 mod cluster;
+mod connection;
 mod http;
 mod ids;
 mod memory;
@@ -56,7 +58,7 @@ pub use metrics::{Metric, Metrics};
 pub use network::{Exchange, Origin, Receivers, flag};
 pub use plugin::{FailurePolicy, HeadersStop, Plugin};
 pub use process::{Process, Settings, Step};
-pub use route::Route;
+pub use route::{Metadata, Route};
 pub use shared::{Generation, Happening, LogLine};
 pub use stream::End;
 pub use time::{Clock, Moment};

@@ -84,8 +84,9 @@ impl Metrics {
         match self.find(ids, id) {
             None => Status::NotFound,
             Some(Metric::Counter(_)) if by <= 0 => Status::BadArgument,
+            // A gauge wraps below zero (measured).
             Some(Metric::Counter(value) | Metric::Gauge(value)) => {
-                *value = value.saturating_add_signed(by);
+                *value = value.wrapping_add_signed(by);
                 Status::Ok
             }
             Some(Metric::Histogram { .. }) => Status::BadArgument,

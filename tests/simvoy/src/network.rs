@@ -82,6 +82,12 @@ pub(crate) enum Outcome {
     /// An answer that is cut after its headers.
     Broken(Response),
     Failed(Failure),
+    /// Envoy answers in the receiver's place, for a reason that it found on a new connection only.
+    Replied {
+        reply: Response,
+        details: &'static str,
+        flags: u64,
+    },
 }
 
 /// The ways in which no answer comes.
@@ -92,7 +98,13 @@ pub(crate) enum Failure {
     Cut,
     Garbage,
     Timeout,
-    InvalidHeader,
+}
+
+/// How often a request had been sent when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tries {
+    One,
+    Several,
 }
 
 /// `response.flags` (CoreResponseFlag of Envoy's stream_info.h, bit = ordinal).
@@ -110,7 +122,7 @@ pub mod flag {
     /// NR.
     pub const NO_ROUTE: u64 = 1 << 8;
     /// DC.
-    pub const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 1 << 13;
+    pub const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 1 << 14;
     /// URX.
     pub const RETRY_LIMIT_EXCEEDED: u64 = 1 << 15;
     /// UPE.
@@ -123,7 +135,7 @@ impl Failure {
     /// The status of Envoy's own answer.
     pub(crate) const fn status(self) -> u16 {
         match self {
-            Self::Refused | Self::ConnectTimeout | Self::Cut | Self::InvalidHeader => 503,
+            Self::Refused | Self::ConnectTimeout | Self::Cut => 503,
             Self::Garbage => 502,
             Self::Timeout => 504,
         }
@@ -136,7 +148,6 @@ impl Failure {
             Self::Cut => flag::CONNECTION_TERMINATION,
             Self::Garbage => flag::PROTOCOL_ERROR,
             Self::Timeout => flag::TIMEOUT,
-            Self::InvalidHeader => 0,
         }
     }
 
@@ -148,31 +159,31 @@ impl Failure {
             Self::Cut => "connection termination",
             Self::Garbage => "protocol error",
             Self::Timeout => "response timeout",
-            Self::InvalidHeader => "invalid header value",
         }
     }
 
     /// Its text.
-    pub(crate) fn text(self) -> String {
-        let reset = |more: &str| {
-            format!("upstream connect error or disconnect/reset before headers. reset reason: {}{more}", self.reason())
+    pub(crate) fn text(self, tries: Tries) -> String {
+        let reset = match tries {
+            Tries::One => "reset reason",
+            Tries::Several => "retried and the latest reset reason",
         };
         match self {
-            Self::Refused => reset(", transport failure reason: delayed connect error: Connection refused"),
-            Self::ConnectTimeout | Self::Cut | Self::Garbage => reset(""),
+            Self::Refused | Self::ConnectTimeout | Self::Cut | Self::Garbage => {
+                format!("upstream connect error or disconnect/reset before headers. {reset}: {}", self.reason())
+            }
             Self::Timeout => "upstream request timeout".to_owned(),
-            Self::InvalidHeader => "invalid header value".to_owned(),
         }
     }
 
     /// `response.code_details`.
     pub(crate) fn details(self) -> String {
-        match self {
-            Self::Timeout => "response_timeout".to_owned(),
-            Self::Refused | Self::ConnectTimeout | Self::Cut | Self::Garbage | Self::InvalidHeader => {
-                format!("upstream_reset_before_response_started{{{}}}", self.reason().replace(' ', "_"))
-            }
-        }
+        let more = match self {
+            Self::Timeout => return "response_timeout".to_owned(),
+            Self::Refused => "|delayed_connect_error:_Connection_refused",
+            Self::ConnectTimeout | Self::Cut | Self::Garbage => "",
+        };
+        format!("upstream_reset_before_response_started{{{}{more}}}", self.reason().replace(' ', "_"))
     }
 }
 

@@ -83,6 +83,12 @@ impl Plugin {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct VmKey(pub String, pub Vec<u8>);
 
+impl PluginKey {
+    pub(crate) fn vm_key(&self) -> &VmKey {
+        &self.0.0
+    }
+}
+
 /// What makes two root contexts the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PluginKey(Arc<(VmKey, String, Vec<u8>, String)>);

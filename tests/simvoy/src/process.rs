@@ -12,11 +12,12 @@
 use crate::calls::envoys_reply;
 use crate::chaos::Chaos;
 use crate::cluster::{Cluster, Upstream};
+use crate::connection;
 use crate::http::{Headers, Request, Response};
 use crate::ids::{StreamId, ThreadId, VmId};
 use crate::memory::{SharedData, SharedQueues, Value};
 use crate::metrics::Metrics;
-use crate::network::{Exchange, Failure, Origin, Outcome, Receivers};
+use crate::network::{Exchange, Origin, Outcome, Receivers};
 use crate::plugin::Plugin;
 use crate::route::Route;
 use crate::shared::{Arrival, Generation, Handle, Happening, Job, LogLine, Shared, Timer};
@@ -186,8 +187,11 @@ impl Process {
         let mut shared = self.shared.lock();
         let plugin = generation.and_then(|generation| shared.plugins.get(&generation).cloned());
         let stream = shared.next_stream();
-        let head = complete(head, &mut shared.random);
-        shared.streams.insert(stream, Stream::new(worker, plugin, head, end));
+        let wants_close = connection::wants_close(&head);
+        let head = connection::enter(head, &mut shared.random);
+        let mut opened = Stream::new(worker, plugin, head, end);
+        opened.wants_close = wants_close;
+        shared.streams.insert(stream, opened);
         shared.post(worker, Job::Open(stream, generation));
         stream
     }
@@ -205,6 +209,18 @@ impl Process {
     /// The sender closes.
     pub fn disconnect(&mut self, stream: StreamId) {
         self.post_to(stream, Job::Disconnect);
+    }
+
+    /// A receiver that was silent does something after all, with the attempt that is out.
+    pub fn answer(&mut self, origin: Origin, exchange: Exchange) {
+        let attempt = match origin {
+            Origin::Live(stream) => {
+                let shared = self.shared.lock();
+                shared.streams.get(&stream).and_then(|stream| Some(stream.outgoing.as_ref()?.attempt)).unwrap_or(0)
+            }
+            Origin::Dispatch(..) => 1,
+        };
+        self.ends(origin, attempt, exchange);
     }
 
     fn post_to(&mut self, stream: StreamId, job: impl FnOnce(StreamId) -> Job) {
@@ -335,6 +351,9 @@ impl Process {
     /// A thread that can run, by chance.
     fn choose(&self) -> Option<ThreadId> {
         let mut shared = self.shared.lock();
+        if shared.has_aborted {
+            return None;
+        }
         let now = shared.clock.now;
         let can_run = |(id, seat): (usize, &Option<Seat>)| {
             let thread = &shared.threads[id];
@@ -372,6 +391,9 @@ impl Process {
 
     fn next_moment(&self) -> Moment {
         let shared = self.shared.lock();
+        if shared.has_aborted {
+            return Moment::NEVER;
+        }
         let now = shared.clock.now;
         let timer = shared.timers.peek().map_or(Moment::NEVER, |timed| timed.at);
         let stalls = self.seats.iter().zip(&shared.threads).filter(|(seat, thread)| {
@@ -400,19 +422,33 @@ impl Process {
             // The cluster went away while the request was on its way.
             (None, _) => Some(Exchange::CutBeforeHeaders { after: Duration::ZERO }),
         };
-        let Some((after, outcome)) = exchange.and_then(Exchange::outcome) else { return };
+        if let Some(exchange) = exchange {
+            self.ends(origin, attempt, exchange);
+        }
+    }
+
+    fn ends(&self, origin: Origin, attempt: u64, exchange: Exchange) {
+        let Some(thread) = self.thread_of(origin) else { return };
+        let Some((after, outcome)) = exchange.outcome() else { return };
         let job = match origin {
+            // An answer that overtakes its request carries none (measured).
+            Origin::Live(stream) if !self.is_sent(stream) => Job::Upstream(stream, attempt, outcome),
             Origin::Live(stream) => Job::Upstream(stream, attempt, with_service_time(outcome, after)),
             Origin::Dispatch(vm, token) => Job::Called(vm, token, with_service_time(outcome, after)),
         };
         self.shared.lock().later(after, Timer::Job(thread, job));
     }
 
+    fn is_sent(&self, stream: StreamId) -> bool {
+        self.shared.lock().streams.get(&stream).is_some_and(|stream| stream.request_complete)
+    }
+
     fn thread_of(&self, origin: Origin) -> Option<ThreadId> {
         let shared = self.shared.lock();
         match origin {
             Origin::Live(stream) => shared.streams.get(&stream).map(|stream| stream.thread),
-            Origin::Dispatch(vm, _) => shared.vm(vm).map(|vm| vm.thread),
+            // A call that was cancelled before it went out never goes out (measured).
+            Origin::Dispatch(vm, token) => shared.vm(vm).filter(|vm| vm.has_call(token)).map(|vm| vm.thread),
         }
     }
 
@@ -430,17 +466,6 @@ impl Process {
     }
 }
 
-/// What a connection manager adds to a request before any filter sees it (measured: in this order, at the end).
-fn complete(mut head: Headers, random: &mut fastrand::Rng) -> Headers {
-    if head.first("x-forwarded-proto").is_none() {
-        head.add("x-forwarded-proto", "http");
-    }
-    if head.first("x-request-id").is_none() {
-        head.add("x-request-id", format!("{:032x}", random.u128(..)));
-    }
-    head
-}
-
 /// Only answers of a receiver carry it (PLATFORM 1.6).
 fn with_service_time(outcome: Outcome, after: Duration) -> Outcome {
     let stamp = |mut response: Response| {
@@ -450,10 +475,7 @@ fn with_service_time(outcome: Outcome, after: Duration) -> Outcome {
     match outcome {
         Outcome::Answer(response) => Outcome::Answer(stamp(response)),
         Outcome::Broken(response) => Outcome::Broken(stamp(response)),
-        Outcome::Failed(failure @ (Failure::Refused | Failure::ConnectTimeout | Failure::Cut | Failure::Garbage)) => {
-            Outcome::Failed(failure)
-        }
-        Outcome::Failed(failure @ (Failure::Timeout | Failure::InvalidHeader)) => Outcome::Failed(failure),
+        Outcome::Failed(_) | Outcome::Replied { .. } => outcome,
     }
 }
 

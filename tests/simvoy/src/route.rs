@@ -7,7 +7,7 @@ use std::time::Duration;
 pub const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// One route; the first whose prefix matches wins.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// The beginning of the paths that it takes.
     pub prefix: String,
@@ -23,8 +23,46 @@ pub struct Route {
     pub timeout: Duration,
     /// How often a failed attempt is repeated.
     pub retries: u32,
-    /// `filter_metadata.redeliver.enabled` and the like: namespace, key, value.
-    pub metadata: Vec<(String, String, bool)>,
+    /// Answered by Envoy itself, with this status and no body, in a cluster's place (`direct_response`).
+    pub direct_status: Option<u16>,
+    /// `filter_metadata`, by namespace.
+    pub metadata: Vec<(String, Metadata)>,
+}
+
+/// A value of a route's metadata.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Metadata {
+    /// `true`, `false`.
+    Bool(bool),
+    /// Any number.
+    Number(f64),
+    /// A string.
+    Text(String),
+    /// Named values.
+    Fields(Vec<(String, Metadata)>),
+}
+
+impl Metadata {
+    /// The value at the end of a path of names.
+    pub(crate) fn find<'a>(fields: &'a [(String, Metadata)], path: &[&str]) -> Option<&'a Metadata> {
+        let (first, rest) = path.split_first()?;
+        let (_, value) = fields.iter().find(|(name, _)| name == first)?;
+        match (value, rest) {
+            (value, []) => Some(value),
+            (Metadata::Fields(fields), rest) => Metadata::find(fields, rest),
+            (Metadata::Bool(_) | Metadata::Number(_) | Metadata::Text(_), _) => None,
+        }
+    }
+
+    /// As a guest gets it: a byte, eight bytes, or text (serializeValue in context.cc). A struct has no bytes here.
+    pub(crate) fn bytes(&self) -> Option<Vec<u8>> {
+        match self {
+            Metadata::Bool(value) => Some(vec![u8::from(*value)]),
+            Metadata::Number(number) => Some(number.to_le_bytes().to_vec()),
+            Metadata::Text(text) => Some(text.clone().into_bytes()),
+            Metadata::Fields(_) => None,
+        }
+    }
 }
 
 impl Route {
@@ -39,6 +77,7 @@ impl Route {
             request_headers: Vec::new(),
             timeout: TIMEOUT,
             retries: 0,
+            direct_status: None,
             metadata: Vec::new(),
         }
     }
@@ -50,18 +89,18 @@ impl Route {
     /// What the router makes of the headers. Done before it looks for a host, so a request without one is rewritten too
     /// (PLATFORM 0, row "With no healthy host").
     pub(crate) fn rewrite(&self, headers: &mut Headers) {
+        if let Some(host) = &self.host_rewrite {
+            if let Some(host) = headers.first(":authority").map(<[u8]>::to_vec) {
+                headers.set("x-envoy-original-host", host);
+            }
+            headers.set(":authority", host.as_str());
+        }
         let path = headers.text(":path").unwrap_or_default().to_owned();
         if let Some(rewritten) = &self.prefix_rewrite
             && let Some(rest) = path.strip_prefix(&self.prefix)
         {
             headers.set("x-envoy-original-path", path.clone());
             headers.set(":path", format!("{rewritten}{rest}"));
-        }
-        if let Some(host) = &self.host_rewrite {
-            if let Some(host) = headers.first(":authority").map(<[u8]>::to_vec) {
-                headers.set("x-forwarded-host", host);
-            }
-            headers.set(":authority", host.as_str());
         }
         for (name, value) in &self.request_headers {
             headers.set(name, value.as_str());

@@ -226,6 +226,8 @@ pub(crate) enum After {
     Reply(StreamId, Response, String),
     Close(StreamId),
     FinishShutdown(ContextId),
+    /// A gRPC call that could not begin ends all the same (measured).
+    GrpcRefused(ContextId, CallToken, String),
 }
 
 /// The host's side of one VM.
@@ -283,6 +285,10 @@ impl VmShared {
         };
         *last = last.wrapping_add(TOKEN_STEP);
         CallToken(*last)
+    }
+
+    pub(crate) fn has_call(&self, token: CallToken) -> bool {
+        self.roots().any(|(_, root)| root.calls.contains_key(&token))
     }
 
     pub(crate) fn root_of(&self, context: ContextId) -> ContextId {
@@ -353,6 +359,8 @@ pub(crate) struct Shared {
     pub drain_time: Duration,
     /// The listener that takes new connections.
     pub listener: Option<Generation>,
+    /// Envoy has killed itself: nothing happens any more.
+    pub has_aborted: bool,
     /// What each generation of the listener was pushed with.
     pub plugins: BTreeMap<Generation, Arc<Plugin>>,
     /// Generations whose plugin some thread still has: each keeps its `vm_id` alive (the base VM's handle).
@@ -404,6 +412,7 @@ impl Shared {
             buffer_limit: settings.buffer_limit,
             drain_time: settings.drain_time,
             listener: None,
+            has_aborted: false,
             tried: BTreeMap::new(),
             loaded: BTreeSet::new(),
             plugins: BTreeMap::new(),
@@ -449,7 +458,12 @@ impl Shared {
         StreamId(self.streams_made)
     }
 
+    /// Takes a happening down. After an abort there is no process in which anything could happen.
     pub(crate) fn happened(&mut self, happening: Happening) {
+        if self.has_aborted {
+            return;
+        }
+        self.has_aborted = matches!(happening, Happening::Aborted(_));
         let now = self.clock.now;
         self.trace.feed(trace::KIND_OUTSIDE, now, [self.happenings.len() as u64, 0, 0], &[]);
         if self.trace.keeps() {
@@ -511,7 +525,18 @@ impl Shared {
             return;
         }
         if let Some(vm_id) = self.holders.remove(&generation) {
+            self.forget_tries(generation);
             self.release_data(&vm_id);
+        }
+    }
+
+    /// What a throw-away VM has found is remembered as long as some listener has a plugin of its VM key (measured: a
+    /// listener that was removed and comes back is tried again).
+    fn forget_tries(&mut self, gone: Generation) {
+        let key_of = |generation: &Generation| self.plugins.get(generation).map(|plugin| plugin.vm_key());
+        let Some(gone) = key_of(&gone) else { return };
+        if !self.holders.keys().any(|generation| key_of(generation).as_ref() == Some(&gone)) {
+            self.tried.retain(|key, _| *key.vm_key() != gone);
         }
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   decode:  Iterating ──> StoppedHeaders ──> Continued          (a 1 from the filter, headers only)
 //!                    `───> StoppedAll ──────> Continued          (everything waits, the body too)
-//!   encode:  None ──> Filter ──> (Held) ──> Sent
+//!   encode:  None ──> InFilter ──> (HeldWhole | Held) ──> Sent
 //! ```
 //! What a guest may read of it at a moment is [`Visible`], because Envoy's filter lets go of maps as it goes on
 //! (PLATFORM 1.4 item 5, and section 0 row "At response time").
@@ -11,7 +11,7 @@
 use crate::http::{Headers, Response};
 use crate::ids::{ContextId, ThreadId, VmId};
 use crate::plugin::Plugin;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Whether more of a body comes.
@@ -57,9 +57,11 @@ pub(crate) enum Decode {
 pub(crate) enum Encode {
     /// There is none yet.
     None,
-    /// The filter has it, or holds it.
+    /// The filter is shown it.
     InFilter,
-    /// It is held until the filter lets go.
+    /// The filter holds its headers, and has not seen what is behind them.
+    HeldWhole,
+    /// The filter has seen all of it, and holds it.
     Held,
     /// It has left.
     Sent,
@@ -82,7 +84,8 @@ pub(crate) struct Info {
     pub flags: u64,
     pub details: Option<String>,
     pub code: Option<u16>,
-    pub attempts: Option<u64>,
+    /// Attempts; 0 before the router (measured).
+    pub attempts: u64,
     pub bytes_received: u64,
     pub cluster: Option<String>,
     /// Index of the route that was chosen last.
@@ -97,6 +100,15 @@ pub(crate) struct Outgoing {
     /// The number of the attempt that is out; answers to others come too late.
     pub attempt: u64,
     pub is_out: bool,
+}
+
+/// A piece of a response on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Data(Vec<u8>, End),
+    Trailers,
+    /// The receiver's connection has ended in the middle.
+    Cut,
 }
 
 /// One stream.
@@ -122,7 +134,24 @@ pub(crate) struct Stream {
     pub is_read_disabled: bool,
     pub outgoing: Option<Outgoing>,
     pub encode: Encode,
+    /// Its body is what has passed the filter.
     pub response: Response,
+    /// The response's headers have passed the filter.
+    pub response_headers_continued: bool,
+    /// What the filter has not seen of the response.
+    pub parts: VecDeque<Part>,
+    /// What is kept of the response's body (buffered_response_data_).
+    pub response_buffered: Vec<u8>,
+    /// As `is_buffering`, of the response.
+    pub is_response_buffering: bool,
+    /// The filter's last answer keeps the response from going on.
+    pub is_response_held: bool,
+    /// The piece that the current response body callback is about.
+    pub response_piece: Vec<u8>,
+    /// Properties that the guest has set.
+    pub properties: BTreeMap<String, Vec<u8>>,
+    /// The sender said that it closes the connection.
+    pub wants_close: bool,
     pub visible: Visible,
     pub info: Info,
     /// The stream was failed because its VM is dead; the guest is not asked any more.
@@ -153,6 +182,14 @@ impl Stream {
             outgoing: None,
             encode: Encode::None,
             response: Response::default(),
+            response_headers_continued: false,
+            parts: VecDeque::new(),
+            response_buffered: Vec::new(),
+            is_response_buffering: false,
+            is_response_held: false,
+            response_piece: Vec::new(),
+            properties: BTreeMap::new(),
+            wants_close: false,
             visible: Visible::default(),
             info: Info::default(),
             has_failed: false,
@@ -168,6 +205,13 @@ impl Stream {
             Filter::Guest(vm, context) => Some((vm, context)),
             Filter::Skipped | Filter::Dead => None,
         }
+    }
+
+    /// `request.size`: what the headers say while the filter has them, what has arrived afterwards (measured).
+    pub(crate) fn size(&self) -> u64 {
+        let is_there = self.visible.request_headers || self.visible.log;
+        let said = self.request.text("content-length").filter(|_| is_there).and_then(|text| text.parse().ok());
+        said.unwrap_or(self.info.bytes_received)
     }
 
     /// `request.total_size`: body bytes that arrived, and the headers while the filter has them.

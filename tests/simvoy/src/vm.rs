@@ -84,6 +84,18 @@ impl Module {
     }
 }
 
+impl Module {
+    /// Callbacks of the ABI that it exports and this host never makes.
+    #[must_use]
+    pub fn unknown_callbacks(&self) -> Vec<String> {
+        let known = |name: &str| Callback::ALL.iter().any(|callback| callback.export() == name);
+        let module = self.linked.module();
+        let callbacks = module.exports().map(|export| export.name()).filter(|name| name.starts_with("proxy_on_"));
+        // What the host allocates with is no callback.
+        callbacks.filter(|name| *name != "proxy_on_memory_allocate" && !known(name)).map(str::to_owned).collect()
+    }
+}
+
 fn engine() -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_core_instances(VMS_MAX).total_memories(VMS_MAX).total_tables(VMS_MAX).total_stacks(STACKS_MAX);

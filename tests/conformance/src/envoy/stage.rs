@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-use redeliver_probe::trace::{END, Line, TRAP};
+use redeliver_probe::trace::Line;
 use redeliver_tests::envoy::Push as Pushed;
 use redeliver_tests::sender::{Connection, Request as Sent, Response};
 use redeliver_tests::wire::chunk;
@@ -14,9 +14,8 @@ use super::receivers::{Receivers, end_of_chunks};
 use super::setup::bootstrap;
 use crate::arm::Problem;
 use crate::case::{Case, Ends, Receiver};
-use crate::observation::{Host, Message, Observation, Outcome, Thread, Traced};
+use crate::observation::{Host, Message, Observation, Outcome, Thread, Traced, no_callback_runs, streams_are_gone};
 use crate::step::{Framing, Push, Request, SendUntil, Step, Verdict, Wanted};
-use crate::transcript::is_new_stream;
 
 /// Time between two looks at the log.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -252,24 +251,6 @@ impl Stage {
             answers: self.answers,
         })
     }
-}
-
-/// Whether every stream of a VM that has not trapped is deleted.
-fn streams_are_gone(trace: &[Traced]) -> bool {
-    let trapped: Vec<&str> =
-        trace.iter().filter(|traced| traced.line.text == TRAP).map(|traced| traced.line.vm.as_str()).collect();
-    let living = || trace.iter().map(|traced| &traced.line).filter(|line| !trapped.contains(&line.vm.as_str()));
-    let streams: Vec<_> =
-        living().filter(|line| is_new_stream(&line.text)).map(|line| (&line.vm, line.context)).collect();
-    let deleted = living().filter(|line| line.text == "on_delete" && streams.contains(&(&line.vm, line.context)));
-    deleted.count() == streams.len() && no_callback_runs(trace)
-}
-
-/// Whether each VM's last callback has returned, or trapped.
-fn no_callback_runs(trace: &[Traced]) -> bool {
-    let last: BTreeMap<&str, &str> =
-        trace.iter().map(|traced| (traced.line.vm.as_str(), traced.line.text.as_str())).collect();
-    last.values().all(|text| [END, TRAP].contains(text))
 }
 
 /// Envoy's log lines begin with `[time][thread][level]`; the main thread's id is the process's.

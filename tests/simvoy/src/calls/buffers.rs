@@ -39,9 +39,6 @@ async fn get(
     size_at: u32,
 ) -> Result<Status> {
     let Some(buffer) = BufferType::of(buffer) else { return Ok(Status::BadArgument) };
-    if start.checked_add(length).is_none() {
-        return Ok(Status::BadArgument);
-    }
     let Some(bytes) = contents(caller.data(), buffer, start as usize, length as usize) else {
         return Ok(Status::NotFound);
     };
@@ -62,7 +59,12 @@ fn contents(guest: &Guest, buffer: BufferType, start: usize, length: usize) -> O
             let shown = |stream: &Stream| cut(if stream.is_buffering { &stream.buffered } else { &stream.piece });
             Some(stream.map(shown).unwrap_or_default())
         }
-        BufferType::ResponseBody => Some(stream.map(|stream| cut(&stream.response.body)).unwrap_or_default()),
+        BufferType::ResponseBody => {
+            let shown = |stream: &Stream| {
+                cut(if stream.is_response_buffering { &stream.response_buffered } else { &stream.response_piece })
+            };
+            Some(stream.map(shown).unwrap_or_default())
+        }
         BufferType::CallBody => root?.answer.as_ref().map(|answer| cut(&answer.body)),
         BufferType::GrpcMessage => root.map(|root| cut(&root.grpc_message)),
         BufferType::VmConfiguration => Some(cut(&vm.vm_configuration)),
@@ -72,7 +74,7 @@ fn contents(guest: &Guest, buffer: BufferType, start: usize, length: usize) -> O
     }
 }
 
-/// Only the request's body can be changed here, and only as a whole, in front or behind (Buffer::copyFrom).
+/// Only bodies can be changed: from the front, where `length` bytes go first, or behind the end (Buffer::copyFrom).
 fn set(caller: &mut Caller<'_, Guest>, buffer: u32, (start, length): (u32, u32), bytes: (u32, u32)) -> Status {
     let Some(buffer) = BufferType::of(buffer) else { return Status::BadArgument };
     let Some(bytes) = read(caller, bytes) else { return Status::InvalidMemoryAccess };
@@ -83,7 +85,8 @@ fn set(caller: &mut Caller<'_, Guest>, buffer: u32, (start, length): (u32, u32),
     let target = match buffer {
         BufferType::RequestBody if stream.is_buffering => &mut stream.buffered,
         BufferType::RequestBody => &mut stream.piece,
-        BufferType::ResponseBody => &mut stream.response.body,
+        BufferType::ResponseBody if stream.is_response_buffering => &mut stream.response_buffered,
+        BufferType::ResponseBody => &mut stream.response_piece,
         BufferType::Network
         | BufferType::CallBody
         | BufferType::GrpcMessage
@@ -92,14 +95,10 @@ fn set(caller: &mut Caller<'_, Guest>, buffer: u32, (start, length): (u32, u32),
         | BufferType::CallData => return Status::BadArgument,
     };
     let (start, length) = (start as usize, length as usize);
-    if start >= target.len() && start > 0 {
+    if start == 0 {
+        target.splice(0..length.min(target.len()), bytes);
+    } else if start >= target.len() {
         target.extend_from_slice(&bytes);
-    } else if start > 0 {
-        return Status::BadArgument;
-    } else if length == 0 {
-        target.splice(0..0, bytes);
-    } else if length >= target.len() {
-        *target = bytes;
     } else {
         return Status::BadArgument;
     }

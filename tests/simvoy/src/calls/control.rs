@@ -3,13 +3,13 @@
 use super::gate::NOTHING;
 use super::host_call;
 use super::memory::{give, read, write, write_word};
-use crate::abi::{Status, read_pairs};
+use crate::abi::{Callback, Status, read_pairs};
 use crate::http::{Headers, Response};
 use crate::ids::ContextId;
-use crate::shared::{After, Context, Job, LogLine, RootLife, Timer};
+use crate::shared::{After, Context, Happening, Job, LogLine, RootLife, Timer};
 use crate::vm::Guest;
 use std::time::Duration;
-use wasmtime::{Caller, Linker, Result};
+use wasmtime::{Caller, Linker, Result, bail};
 
 pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
     host_call!(
@@ -27,15 +27,15 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
          headers: u32,
          headers_size: u32,
          _grpc_status: u32| {
-            Ok(reply(caller, code, [(details, details_size), (body, body_size), (headers, headers_size)]))
+            reply(caller, code, [(details, details_size), (body, body_size), (headers, headers_size)])
         }
     );
     host_call!(linker, "proxy_continue_stream", ContinueStream, NOTHING, |caller, _passed, stream: u32| Ok(
         continue_stream(caller, stream)
     ));
-    host_call!(linker, "proxy_close_stream", CloseStream, NOTHING, |caller, _passed, stream: u32| Ok(close_stream(
+    host_call!(linker, "proxy_close_stream", CloseStream, NOTHING, |caller, _passed, stream: u32| close_stream(
         caller, stream
-    )));
+    ));
     host_call!(
         linker,
         "proxy_set_effective_context",
@@ -106,21 +106,48 @@ fn put_off(caller: &mut Caller<'_, Guest>, after: impl FnOnce(crate::StreamId) -
     }
 }
 
-fn reply(caller: &mut Caller<'_, Guest>, code: u32, spans: [(u32, u32); 3]) -> Status {
+fn reply(caller: &mut Caller<'_, Guest>, code: u32, spans: [(u32, u32); 3]) -> Result<Status> {
     let [Some(details), Some(body), Some(headers)] = spans.map(|span| read(caller, span)) else {
-        return Status::InvalidMemoryAccess;
+        return Ok(Status::InvalidMemoryAccess);
     };
     let mut response = Response::status(u16::try_from(code).unwrap_or(0));
     response.headers.0.extend(read_pairs(&headers).0);
     response.body = body;
     complete_head(&mut response);
     let details = String::from_utf8_lossy(&details).replace(char::is_whitespace, "_");
-    put_off(caller, |stream| After::Reply(stream, response, details));
+    if is_logging(caller) {
+        return recurses(caller, "send_local_response");
+    }
+    if !has_replied(caller) {
+        put_off(caller, |stream| After::Reply(stream, response, details));
+    }
     let guest = caller.data();
     if let Some(vm) = guest.shared.lock().vm_mut(guest.vm) {
         vm.stop_iteration = true;
     }
-    Status::Ok
+    Ok(Status::Ok)
+}
+
+/// The first of two replies counts (measured).
+fn has_replied(caller: &Caller<'_, Guest>) -> bool {
+    let guest = caller.data();
+    let shared = guest.shared.lock();
+    let Some(vm) = shared.vm(guest.vm) else { return false };
+    let speaker = vm.stream_of(guest.speaker());
+    vm.after.iter().any(|after| matches!(after, After::Reply(stream, ..) if Some(*stream) == speaker))
+}
+
+/// A stream's `on_log` runs: an answer or a close in it calls it again, until Envoy's stack is full (measured).
+fn is_logging(caller: &Caller<'_, Guest>) -> bool {
+    let guest = caller.data();
+    guest.callback == Callback::Log
+        && guest.shared.lock().vm(guest.vm).is_some_and(|vm| vm.stream_of(guest.speaker()).is_some())
+}
+
+fn recurses(caller: &mut Caller<'_, Guest>, call: &str) -> Result<Status> {
+    let why = format!("{call} in on_log calls on_log again, without an end");
+    caller.data().shared.lock().happened(Happening::Aborted(why));
+    bail!("Envoy aborts: {call} in on_log");
 }
 
 /// What Envoy adds to its own replies.
@@ -154,13 +181,14 @@ fn continue_stream(caller: &mut Caller<'_, Guest>, stream: u32) -> Status {
     Status::Ok
 }
 
-fn close_stream(caller: &mut Caller<'_, Guest>, stream: u32) -> Status {
+fn close_stream(caller: &mut Caller<'_, Guest>, stream: u32) -> Result<Status> {
     match stream {
+        0 | 1 if is_logging(caller) => return recurses(caller, "close_stream"),
         0 | 1 => put_off(caller, After::Close),
         2 | 3 => {}
-        _ => return Status::BadArgument,
+        _ => return Ok(Status::BadArgument),
     }
-    Status::Ok
+    Ok(Status::Ok)
 }
 
 fn speak_for(caller: &mut Caller<'_, Guest>, context: ContextId) -> Status {
@@ -233,7 +261,13 @@ async fn get_status(caller: &mut Caller<'_, Guest>, code_at: u32, text_at: u32, 
 /// Headers of one of Envoy's own replies.
 pub(crate) fn envoys_reply(status: u16, text: &str, more: &[(&str, &str)]) -> Response {
     let mut response = Response::status(status).body(text);
-    complete_head(&mut response);
     response.headers.0.extend(Headers::of(more).0);
+    complete_head(&mut response);
     response
+}
+
+/// The answer of a full circuit breaker.
+pub(crate) fn envoys_overflow() -> Response {
+    let text = "upstream connect error or disconnect/reset before headers. reset reason: overflow";
+    envoys_reply(503, text, &[("x-envoy-overloaded", "true")])
 }

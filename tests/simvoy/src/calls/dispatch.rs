@@ -1,14 +1,16 @@
 //! Calls of a guest to clusters: HTTP and gRPC (PLATFORM 1.6 and 1.7). What they meet at once is decided here; what
 //! comes back is a job for later.
 
+use super::control::{envoys_overflow, envoys_reply};
 use super::gate::NOTHING;
 use super::host_call;
 use super::memory::{read, write_word};
 use crate::abi::{Status, read_pairs};
 use crate::cluster::Admission;
 use crate::http::{Headers, Request};
+use crate::ids::{CallToken, ContextId};
 use crate::network::{Failure, Origin, Outcome};
-use crate::shared::{Arrival, Call, CallKind, Happening, Job, Shared, Timer};
+use crate::shared::{After, Arrival, Call, CallKind, Happening, Job, Shared, Timer, VmShared};
 use crate::trace;
 use crate::vm::Guest;
 use std::time::Duration;
@@ -138,32 +140,43 @@ fn dispatch(
     timeout: u32,
 ) -> Result<u32, Status> {
     if !shared.clusters.by_name.contains_key(&cluster) {
-        return Err(Status::BadArgument);
+        return Err(refuse_unknown(shared, guest, kind));
     }
+    fold_pseudo_headers(&mut request.headers);
+    let timeout = steered(&mut request.headers, timeout);
     let is_whole = [":method", ":path", ":authority"].iter().all(|name| request.headers.first(name).is_some());
     if !is_whole {
         return Err(Status::BadArgument);
     }
-    if request.headers.0.iter().any(|(name, _)| name.contains(' ')) {
-        return Err(Status::InternalFailure);
-    }
-    match shared.clusters.admit(&cluster) {
-        Admission::Unknown => return Err(Status::BadArgument),
-        Admission::NoHealthyHost | Admission::Overflow => return Err(Status::InternalFailure),
-        Admission::Out => {}
-    }
-    if !request.body.is_empty() {
-        request.headers.set("content-length", request.body.len().to_string());
-    }
-    add_what_envoy_adds(&mut request.headers, timeout);
+    let admission = shared.clusters.admit(&cluster, guest.thread);
     let vm = shared.vms.get_mut(&guest.vm).ok_or(Status::InternalFailure)?;
     let root = vm.root_of(guest.speaker());
+    // A call that is refused from here on has used its token up (measured).
     let token = vm.next_token(kind);
+    let later = match admission {
+        Admission::Unknown => return Err(Status::BadArgument),
+        Admission::NoHealthyHost => {
+            put_off_end(vm, root, token, kind, "no healthy upstream{no_healthy_upstream}");
+            return Err(Status::InternalFailure);
+        }
+        Admission::Overflow => {
+            put_off_end(vm, root, token, kind, "");
+            return Err(Status::InternalFailure);
+        }
+        Admission::OverflowLater => {
+            shared.clusters.take(&cluster);
+            Some((envoys_overflow(), "upstream_reset_before_response_started{overflow}"))
+        }
+        Admission::Out => unsendable(&request.headers).map(|text| (envoys_reply(503, &text, &[]), "")),
+    };
+    frame(&mut request, kind);
+    add_what_envoy_adds(&mut request.headers, timeout);
     let call = Call { cluster: cluster.clone(), kind };
+    let vm = shared.vms.get_mut(&guest.vm).ok_or(Status::InternalFailure)?;
     vm.root_mut(root).ok_or(Status::InternalFailure)?.calls.insert(token, call);
     let called = |outcome| Timer::Job(guest.thread, Job::Called(guest.vm, token, outcome));
-    if is_unsendable(&request.headers) {
-        shared.later(Duration::ZERO, called(Outcome::Failed(Failure::InvalidHeader)));
+    if let Some((reply, details)) = later {
+        shared.later(Duration::ZERO, called(Outcome::Replied { reply, details, flags: 0 }));
         return Ok(token.0);
     }
     let origin = Origin::Dispatch(guest.vm, token);
@@ -183,10 +196,76 @@ fn add_what_envoy_adds(headers: &mut Headers, timeout: u32) {
     }
 }
 
-/// What no codec puts on a wire (PLATFORM 1.6).
-fn is_unsendable(headers: &Headers) -> bool {
+/// An unknown cluster is a bad argument to an HTTP call; a gRPC client is made without asking for it, and its first
+/// request fails (measured).
+fn refuse_unknown(shared: &mut Shared, guest: &Guest, kind: CallKind) -> Status {
+    match (kind, shared.vms.get_mut(&guest.vm)) {
+        (CallKind::Http, _) | (CallKind::Grpc, None) => Status::BadArgument,
+        (CallKind::Grpc, Some(vm)) => {
+            let token = vm.next_token(kind);
+            let root = vm.root_of(guest.speaker());
+            put_off_end(vm, root, token, kind, "Cluster not available");
+            Status::InternalFailure
+        }
+    }
+}
+
+/// A gRPC call that is refused at once ends all the same, after the guest has returned; an HTTP call does not.
+fn put_off_end(vm: &mut VmShared, root: ContextId, token: CallToken, kind: CallKind, text: &str) {
+    match kind {
+        CallKind::Http => {}
+        CallKind::Grpc => vm.after.push_back(After::GrpcRefused(root, token, text.to_owned())),
+    }
+}
+
+/// Repeated pseudo headers are joined, `host` is the authority, and unknown ones go (HeaderMapImpl; measured).
+fn fold_pseudo_headers(headers: &mut Headers) {
+    let mut folded = Headers::default();
+    for (name, value) in std::mem::take(&mut headers.0) {
+        let name = if name == "host" { ":authority".to_owned() } else { name };
+        let is_pseudo = name.starts_with(':');
+        if is_pseudo && ![":method", ":path", ":authority", ":scheme"].contains(&name.as_str()) {
+            continue;
+        }
+        match folded.0.iter_mut().find(|(known, _)| is_pseudo && *known == name) {
+            Some((_, joined)) => {
+                joined.push(b',');
+                joined.extend(value);
+            }
+            None => folded.0.push((name, value)),
+        }
+    }
+    *headers = folded;
+}
+
+/// The caller's own header shortens or lengthens a call, and does not go out (measured). Retries that a caller steers are
+/// not modelled.
+fn steered(headers: &mut Headers, timeout: u32) -> u32 {
+    const HEADER: &str = "x-envoy-upstream-rq-timeout-ms";
+    let wanted = headers.text(HEADER).and_then(|text| text.parse().ok());
+    headers.remove(HEADER);
+    wanted.unwrap_or(timeout)
+}
+
+/// A gRPC request is sent as a stream, without a length.
+fn frame(request: &mut Request, kind: CallKind) {
+    match kind {
+        CallKind::Http if !request.body.is_empty() => {
+            request.headers.set("content-length", request.body.len().to_string());
+        }
+        CallKind::Http | CallKind::Grpc => {}
+    }
+}
+
+/// What Envoy says of a head that no codec puts on a wire (PLATFORM 1.6; measured on a new connection).
+fn unsendable(headers: &Headers) -> Option<String> {
     let is_bad = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
-    headers.0.iter().any(|(name, value)| name.as_bytes().iter().any(is_bad) || value.iter().any(is_bad))
+    headers.0.iter().find_map(|(name, value)| {
+        if name.bytes().any(|byte| is_bad(&byte) || byte == b' ') {
+            return Some(format!("invalid header name: {}", name.escape_default()));
+        }
+        value.iter().any(is_bad).then(|| format!("invalid header value for: {name}"))
+    })
 }
 
 fn grpc_call(caller: &mut Caller<'_, Guest>, spans: [(u32, u32); 5], timeout: u32, token_at: u32) -> Result<Status> {
@@ -211,7 +290,7 @@ fn grpc_call(caller: &mut Caller<'_, Guest>, spans: [(u32, u32); 5], timeout: u3
         }
     };
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let request = grpc_request(&cluster, &text(name), &text(method), read_pairs(&metadata), &message);
+    let request = grpc_request(&cluster, &text(name), &text(method), read_pairs(&metadata), &message, timeout);
     let dispatched = {
         let guest = caller.data();
         dispatch(&mut guest.shared.lock(), guest, cluster, request, CallKind::Grpc, timeout)
@@ -223,14 +302,24 @@ fn grpc_call(caller: &mut Caller<'_, Guest>, spans: [(u32, u32); 5], timeout: u3
     })
 }
 
-fn grpc_request(cluster: &str, service: &str, method: &str, metadata: Headers, message: &[u8]) -> Request {
+fn grpc_request(
+    cluster: &str,
+    service: &str,
+    method: &str,
+    metadata: Headers,
+    message: &[u8],
+    timeout: u32,
+) -> Request {
     let mut headers = Headers::of(&[
         (":method", "POST"),
         (":path", &format!("/{service}/{method}")),
         (":authority", cluster),
         ("te", "trailers"),
-        ("content-type", "application/grpc"),
     ]);
+    if timeout > 0 {
+        headers.add("grpc-timeout", format!("{timeout}m"));
+    }
+    headers.add("content-type", "application/grpc");
     headers.0.extend(metadata.0);
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
     Request { headers, body: [&[0], length.as_slice(), message].concat(), trailers: Headers::default() }
@@ -316,7 +405,7 @@ fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
 
 fn cancel(caller: &mut Caller<'_, Guest>, token: u32) -> Status {
     let guest = caller.data();
-    match guest.shared.lock().end_call(guest.vm, crate::ids::CallToken(token)) {
+    match guest.shared.lock().end_call(guest.vm, CallToken(token)) {
         Some(_) => Status::Ok,
         None => Status::NotFound,
     }

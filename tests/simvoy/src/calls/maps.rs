@@ -2,7 +2,7 @@
 
 use super::gate::NOTHING;
 use super::host_call;
-use super::memory::{give, read};
+use super::memory::{give, read, write_word};
 use crate::abi::{MapType, Status, read_pairs, write_pairs};
 use crate::http::Headers;
 use crate::shared::Shared;
@@ -17,6 +17,9 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         NOTHING,
         |caller, _passed, map: u32, pairs_at: u32, size_at: u32| { get_pairs(caller, map, pairs_at, size_at).await }
     );
+    host_call!(linker, "proxy_get_header_map_size", Other, NOTHING, |caller, _passed, map: u32, size_at: u32| Ok(
+        get_size(caller, map, size_at)
+    ));
     host_call!(
         linker,
         "proxy_set_header_map_pairs",
@@ -39,7 +42,9 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         ReplaceMapValue,
         (name, size),
         |caller, _passed, map: u32, name: u32, size: u32, value: u32, value_size: u32| {
-            Ok(change(caller, map, (name, size), (value, value_size), |headers, name, value| headers.set(name, value)))
+            Ok(change(caller, map, (name, size), (value, value_size), |headers, name, value| {
+                headers.replace(name, value)
+            }))
         }
     );
     host_call!(
@@ -72,6 +77,22 @@ async fn get_pairs(caller: &mut Caller<'_, Guest>, map: u32, pairs_at: u32, size
         shared.map(guest.vm, guest.speaker(), map).map(write_pairs).unwrap_or_default()
     };
     give(caller, &pairs, pairs_at, size_at).await
+}
+
+/// The bytes of all names and values, not the number of pairs; of a call's answer it cannot be asked (measured).
+fn get_size(caller: &mut Caller<'_, Guest>, map: u32, size_at: u32) -> Status {
+    let size = {
+        let guest = caller.data();
+        let shared = guest.shared.lock();
+        match MapType::of(map) {
+            Some(MapType::CallHeaders | MapType::CallTrailers) | None => None,
+            Some(map) => shared.map(guest.vm, guest.speaker(), map).map(Headers::byte_count),
+        }
+    };
+    match size {
+        Some(size) => write_word(caller, size_at, u32::try_from(size).unwrap_or(u32::MAX)),
+        None => Status::BadArgument,
+    }
 }
 
 fn set_pairs(caller: &mut Caller<'_, Guest>, map: u32, pairs: (u32, u32)) -> Status {

@@ -15,7 +15,7 @@ mod metrics;
 mod properties;
 mod wasi;
 
-pub(crate) use control::envoys_reply;
+pub(crate) use control::{envoys_overflow, envoys_reply};
 
 use crate::vm::Guest;
 use wasmtime::Linker;

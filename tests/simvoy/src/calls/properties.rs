@@ -7,11 +7,13 @@
 //! | `xds.route_metadata.filter_metadata.<ns>.<key>` | the route has it |
 //! | `request.*` | `total_size` always; what is read from the headers while the filter has them |
 //! | `response.code`, `.flags`, `.code_details` | flags always, the others once they are known |
-//! | `upstream.request_attempt_count` | the router looked for a host |
+//! | `upstream.request_attempt_count` | always; 0 before the router |
+//! | one part, none of these | the guest has set it |
 
 use super::host_call;
 use super::memory::{give, read};
 use crate::abi::Status;
+use crate::route::Metadata;
 use crate::shared::Shared;
 use crate::stream::Stream;
 use crate::vm::Guest;
@@ -32,13 +34,18 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         "proxy_set_property",
         SetProperty,
         (path, size),
-        |caller, _passed, path: u32, size: u32, _value: u32, _value_size: u32| { Ok(set(caller, (path, size))) }
+        |caller, _passed, path: u32, size: u32, value: u32, value_size: u32| {
+            Ok(set(caller, (path, size), (value, value_size)))
+        }
     );
     Ok(())
 }
 
 async fn get(caller: &mut Caller<'_, Guest>, path: (u32, u32), value_at: u32, size_at: u32) -> Result<Status> {
     let Some(path) = read(caller, path) else { return Ok(Status::InvalidMemoryAccess) };
+    if path.is_empty() {
+        return Ok(Status::SerializationFailure);
+    }
     let path = String::from_utf8_lossy(&path).into_owned();
     let parts: Vec<&str> = path.trim_end_matches('\0').split('\0').collect();
     let value = {
@@ -51,12 +58,21 @@ async fn get(caller: &mut Caller<'_, Guest>, path: (u32, u32), value_at: u32, si
     }
 }
 
-/// A guest may set a property of its own on a stream; nothing here reads it back.
-fn set(caller: &mut Caller<'_, Guest>, _path: (u32, u32)) -> Status {
+/// A guest may set a property of its own on a stream. One with a path of several parts is taken and not found again, and
+/// none stands before Envoy's own (measured).
+fn set(caller: &mut Caller<'_, Guest>, path: (u32, u32), value: (u32, u32)) -> Status {
+    let (Some(path), Some(value)) = (read(caller, path), read(caller, value)) else {
+        return Status::InvalidMemoryAccess;
+    };
+    let name = String::from_utf8_lossy(&path).trim_end_matches('\0').to_owned();
     let guest = caller.data();
-    let shared = guest.shared.lock();
-    match shared.vm(guest.vm).and_then(|vm| vm.stream_of(guest.speaker())) {
-        Some(_) => Status::Ok,
+    let mut shared = guest.shared.lock();
+    let stream = shared.vm(guest.vm).and_then(|vm| vm.stream_of(guest.speaker()));
+    match stream.and_then(|stream| shared.streams.get_mut(&stream)) {
+        Some(stream) => {
+            stream.properties.insert(name, value);
+            Status::Ok
+        }
         None => Status::NotFound,
     }
 }
@@ -72,18 +88,19 @@ fn property(shared: &Shared, guest: &Guest, parts: &[&str]) -> Option<Vec<u8>> {
         ["xds", rest @ ..] => xds(shared, stream()?, rest),
         ["request", rest @ ..] => request(stream()?, rest),
         ["response", rest @ ..] => response(stream()?, rest),
-        ["upstream", "request_attempt_count"] => stream()?.info.attempts.map(number),
+        ["upstream", "request_attempt_count"] => Some(number(stream()?.info.attempts)),
+        [own] => stream()?.properties.get(*own).cloned(),
         _ => None,
     }
 }
 
 fn xds(shared: &Shared, stream: &Stream, parts: &[&str]) -> Option<Vec<u8>> {
     match parts {
+        // Routes here have no names.
+        ["route_name"] => stream.info.route.map(|_| Vec::new()),
         ["cluster_name"] => stream.info.cluster.clone().map(String::into_bytes),
-        ["route_metadata", "filter_metadata", namespace, key] => {
-            let metadata = &shared.routes.get(stream.info.route?)?.metadata;
-            let found = metadata.iter().find(|(space, name, _)| space == namespace && name == key);
-            found.map(|(_, _, value)| vec![u8::from(*value)])
+        ["route_metadata", "filter_metadata", path @ ..] => {
+            Metadata::find(&shared.routes.get(stream.info.route?)?.metadata, path)?.bytes()
         }
         _ => None,
     }
@@ -96,8 +113,11 @@ fn request(stream: &Stream, parts: &[&str]) -> Option<Vec<u8>> {
     };
     match parts {
         ["total_size"] => Some(number(stream.total_size())),
-        ["size"] => Some(number(stream.info.bytes_received)),
+        ["size"] => Some(number(stream.size())),
         ["path"] => header(":path"),
+        ["url_path"] => header(":path").map(|path| split_at_query(&path).0.to_vec()),
+        ["query"] => header(":path").map(|path| split_at_query(&path).1.to_vec()),
+        ["protocol"] => Some(b"HTTP/1.1".to_vec()),
         ["method"] => header(":method"),
         ["host"] => header(":authority"),
         ["scheme"] => header(":scheme"),
@@ -117,6 +137,14 @@ fn response(stream: &Stream, parts: &[&str]) -> Option<Vec<u8>> {
             stream.response.headers.first(name).filter(|_| is_there).map(<[u8]>::to_vec)
         }
         _ => None,
+    }
+}
+
+/// The path before the question mark, and what is behind it.
+fn split_at_query(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().position(|byte| *byte == b'?') {
+        Some(place) => (&path[..place], &path[place + 1..]),
+        None => (path, &[]),
     }
 }
 

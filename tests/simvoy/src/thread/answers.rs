@@ -5,7 +5,7 @@ use crate::abi::{Callback, Status};
 use crate::calls::envoys_reply;
 use crate::http::Response;
 use crate::ids::{CallToken, ContextId, VmId};
-use crate::network::Outcome;
+use crate::network::{Outcome, Tries};
 use crate::shared::{CallKind, Happening};
 
 impl Thread {
@@ -13,6 +13,9 @@ impl Thread {
     /// failed or whose root context is gone, hears nothing (PLATFORM 1.3).
     pub(super) async fn called(&mut self, vm: VmId, token: CallToken, outcome: Outcome) {
         let Some((root, call)) = self.shared.lock().end_call(vm, token) else { return };
+        if matches!(outcome, Outcome::Answer(_)) {
+            self.shared.lock().clusters.idles(&call.cluster, self.id);
+        }
         match call.kind {
             CallKind::Http => self.http_called(vm, root, token, outcome).await,
             CallKind::Grpc => self.grpc_called(vm, root, token, outcome).await,
@@ -26,8 +29,12 @@ impl Thread {
                 (self.show(vm, root, response), Some(status))
             }
             Outcome::Failed(failure) => {
-                let reply = envoys_reply(failure.status(), &failure.text(), &[]);
+                let reply = envoys_reply(failure.status(), &failure.text(Tries::One), &[]);
                 (self.show(vm, root, reply), Some(failure.status()))
+            }
+            Outcome::Replied { reply, .. } => {
+                let status = reply.code();
+                (self.show(vm, root, reply), Some(status))
             }
             // The answer broke off: no headers at all, and a status for whoever asks.
             Outcome::Broken(_) => {
@@ -67,9 +74,17 @@ impl Thread {
     fn forget_answer(&self, vm: VmId, root: ContextId) {
         if let Some(found) = self.shared.lock().vm_mut(vm).and_then(|vm| vm.root_mut(root)) {
             found.answer = None;
-            found.status.1.clear();
+            found.status = (0, String::new());
             found.grpc_message.clear();
         }
+    }
+
+    /// A call that could not begin.
+    pub(super) async fn grpc_refused(&mut self, vm: VmId, root: ContextId, token: CallToken, text: &str) {
+        self.set_status(vm, root, UNAVAILABLE, text);
+        let arguments = [root.0, token.0, UNAVAILABLE, 0, 0];
+        let _heard = self.root_callback(vm, root, Callback::GrpcClose, arguments).await;
+        self.forget_answer(vm, root);
     }
 
     /// A unary call: the message if there is a whole one, then the close with its status (PLATFORM 1.7).
@@ -89,17 +104,23 @@ impl Thread {
     }
 }
 
-/// `UNAVAILABLE`, `INTERNAL` and `DEADLINE_EXCEEDED` of gRPC.
+/// `UNAVAILABLE` and `INTERNAL` of gRPC.
 const UNAVAILABLE: u32 = 14;
 const INTERNAL: u32 = 13;
-const DEADLINE_EXCEEDED: u32 = 4;
 
 fn read_grpc(outcome: Outcome) -> (u32, String, Option<Vec<u8>>) {
     let response = match outcome {
         Outcome::Answer(response) => response,
         Outcome::Broken(_) => return (UNAVAILABLE, String::new(), None),
-        Outcome::Failed(failure) if failure.status() == 504 => return (DEADLINE_EXCEEDED, String::new(), None),
-        Outcome::Failed(failure) => return (UNAVAILABLE, failure.text(), None),
+        // Envoy's own answers are text with the details behind it; a timeout is one of them (measured).
+        Outcome::Failed(failure) => {
+            let text = format!("{}{{{}}}", failure.text(Tries::One), failure.details());
+            return (UNAVAILABLE, text, None);
+        }
+        Outcome::Replied { reply, details, .. } => {
+            let text = format!("{}{{{details}}}", String::from_utf8_lossy(&reply.body));
+            return (UNAVAILABLE, text, None);
+        }
     };
     let status = response.trailers.text("grpc-status").or_else(|| response.headers.text("grpc-status"));
     match status.and_then(|text| text.parse::<u32>().ok()) {
@@ -108,6 +129,8 @@ fn read_grpc(outcome: Outcome) -> (u32, String, Option<Vec<u8>>) {
             None => (INTERNAL, String::new(), None),
         },
         Some(status) => (status, response.headers.text("grpc-message").unwrap_or_default().to_owned(), None),
+        // No gRPC server.
+        None if response.code() == 200 => (INTERNAL, "via_upstream".to_owned(), None),
         None => (UNAVAILABLE, String::new(), None),
     }
 }

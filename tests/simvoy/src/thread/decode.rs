@@ -19,7 +19,7 @@ use crate::calls::envoys_reply;
 use crate::http::Headers;
 use crate::ids::{ContextId, StreamId, VmId};
 use crate::network::flag;
-use crate::plugin::{FailurePolicy, HeadersStop};
+use crate::plugin::HeadersStop;
 use crate::shared::{Context, Generation, Happening};
 use crate::stream::{Decode, End, Filter, Piece};
 
@@ -32,10 +32,8 @@ pub(super) enum Answered {
     With(u32),
     /// A local reply was asked for: nothing goes on, whatever the number was.
     WithReply,
-    /// The VM is dead: the stream was failed, or goes on without the filter if that is the policy.
+    /// The VM is dead: the stream was failed, whatever the policy (measured): a policy is for new streams.
     Failed,
-    /// The VM is dead, and the filter fails open.
-    FailedOpen,
 }
 
 impl Thread {
@@ -70,10 +68,6 @@ impl Thread {
     }
 
     async fn fail_stream(&mut self, stream: StreamId) -> Answered {
-        let policy = self.stream(stream, |stream| stream.plugin.as_ref().map(|plugin| plugin.failure_policy)).flatten();
-        if policy == Some(FailurePolicy::Open) {
-            return Answered::FailedOpen;
-        }
         let is_news = self.change(stream, |stream| !std::mem::replace(&mut stream.has_failed, true)).unwrap_or(false);
         if is_news {
             self.local_reply(stream, envoys_reply(503, "", &[]), "wasm_fail_stream".to_owned()).await;
@@ -124,7 +118,7 @@ impl Thread {
             self.stream_callback(stream, Callback::RequestHeaders, [count, u32::from(end == End::Last)]).await;
         let stop = self.headers_stop(stream);
         let decode = match (answered, stop) {
-            (Answered::With(0) | Answered::FailedOpen, _) => Decode::Iterating,
+            (Answered::With(0), _) => Decode::Iterating,
             (Answered::With(1), HeadersStop::HeadersOnly) => Decode::StoppedHeaders,
             (Answered::With(_) | Answered::WithReply | Answered::Failed, _) => Decode::StoppedAll,
         };
@@ -206,12 +200,12 @@ impl Thread {
     fn show_data(&mut self, stream: StreamId, bytes: Vec<u8>, end: End) -> Turn<'_, ()> {
         Box::pin(async move {
             let is_buffering = self.stream(stream, |stream| stream.is_buffering).unwrap_or(false);
-            if is_buffering {
-                self.keep(stream, bytes.clone()).await;
-            }
             let Some(size) = self.change(stream, |stream| {
+                if is_buffering {
+                    stream.buffered.extend_from_slice(&bytes);
+                }
                 stream.piece = bytes;
-                if stream.is_buffering { stream.buffered.len() } else { stream.piece.len() }
+                if is_buffering { stream.buffered.len() } else { stream.piece.len() }
             }) else {
                 return;
             };
@@ -238,14 +232,18 @@ impl Thread {
             return;
         }
         match answered {
-            Answered::With(0) | Answered::FailedOpen => {
+            Answered::With(0) => {
                 let waits =
                     self.change(stream, |stream| stream.decode != Decode::Iterating || !stream.headers_continued);
                 if waits == Some(true) {
                     self.change(stream, |stream| stream.buffered.extend_from_slice(&piece));
                     self.go_on(stream).await;
                 } else {
-                    self.router_data(stream, piece, end).await;
+                    // The buffer has what came since the guest continued from elsewhere (up to 1.37 Envoy lost it).
+                    let mut kept =
+                        self.change(stream, |stream| std::mem::take(&mut stream.buffered)).unwrap_or_default();
+                    kept.extend(piece);
+                    self.router_data(stream, kept, end).await;
                 }
             }
             Answered::With(1 | 2) => {
@@ -275,7 +273,7 @@ impl Thread {
             is_full && !is_streaming
         });
         if is_too_much == Some(true) {
-            let reply = envoys_reply(413, "Payload Too Large", &[("connection", "close")]);
+            let reply = envoys_reply(413, "Payload Too Large", &[]);
             self.local_reply(stream, reply, "request_payload_too_large".to_owned()).await;
         }
     }
@@ -293,9 +291,11 @@ impl Thread {
         }
         self.change(stream, |stream| stream.visible.request_trailers = true);
         let answered = self.stream_callback(stream, Callback::RequestTrailers, [count, 0]).await;
-        if matches!(answered, Answered::With(0) | Answered::FailedOpen) {
+        if matches!(answered, Answered::With(0)) {
             self.change(stream, |stream| stream.visible.request_trailers = false);
             self.trailers_go_on(stream).await;
+        } else {
+            self.change(stream, |stream| stream.decode = Decode::StoppedHeaders);
         }
     }
 

@@ -4,72 +4,82 @@
 //! that it holds goes to the sender directly, and the filter does not see it (sendLocalReply in filter_manager.cc).
 
 use super::decode::Answered;
-use super::router::Broken;
 use super::{Thread, Turn};
 use crate::abi::Callback;
+use crate::connection::leave;
 use crate::http::Response;
 use crate::ids::{ContextId, StreamId, VmId};
+use crate::network::flag;
 use crate::plugin::HeadersStop;
 use crate::shared::Happening;
-use crate::stream::Encode;
+use crate::stream::{Encode, End, Part};
+use std::collections::VecDeque;
 
 impl Thread {
     /// Envoy, a filter or a guest answers in the receiver's place.
     pub(super) fn local_reply(&mut self, stream: StreamId, reply: Response, details: String) -> Turn<'_, ()> {
         Box::pin(async move {
-            let encode = self.change(stream, |stream| {
+            let fate = self.change(stream, |stream| {
                 if stream.is_finished {
                     return None;
                 }
                 stream.is_aborted = true;
                 stream.info.details = Some(details);
-                stream.info.code = Some(reply.code());
-                let encode = stream.encode;
-                if encode != Encode::Sent {
-                    stream.response = reply;
+                if stream.response_headers_continued {
+                    return Some(Reply::TooLate);
                 }
-                Some(encode)
+                stream.info.code = Some(reply.code());
+                stream.response = reply;
+                stream.parts.clear();
+                Some(if stream.encode == Encode::None { Reply::ThroughTheFilter } else { Reply::Directly })
             });
-            match encode.flatten() {
-                Some(Encode::None) => self.encode(stream, None).await,
-                Some(Encode::InFilter | Encode::Held) => self.send(stream).await,
-                Some(Encode::Sent) => self.finish(stream, Happening::Reset { stream }).await,
+            match fate.flatten() {
+                Some(Reply::ThroughTheFilter) => {
+                    let body = self.change(stream, |stream| std::mem::take(&mut stream.response.body));
+                    let parts = body.filter(|body| !body.is_empty()).map(|body| Part::Data(body, End::Last));
+                    self.encode(stream, parts.into_iter().collect()).await;
+                }
+                Some(Reply::Directly) => self.send(stream).await,
+                Some(Reply::TooLate) => self.finish(stream, Happening::Reset { stream }).await,
                 None => {}
             }
         })
     }
 
     /// Shows the filter a response, and sends it unless the filter holds it.
-    pub(super) async fn encode(&mut self, stream: StreamId, broken: Option<Broken>) {
-        let Some((count, end)) = self.change(stream, |stream| {
+    pub(super) async fn encode(&mut self, stream: StreamId, parts: VecDeque<Part>) {
+        let end = parts.is_empty();
+        let Some(count) = self.change(stream, |stream| {
             stream.encode = Encode::InFilter;
             stream.visible.response_headers = true;
-            let response = &stream.response;
-            (response.headers.count(), broken.is_none() && response.body.is_empty() && response.trailers.0.is_empty())
+            stream.parts = parts;
+            stream.response.headers.count()
         }) else {
             return;
         };
         let answered = self.encode_callback(stream, Callback::ResponseHeaders, [count, u32::from(end)]).await;
-        if self.stream(stream, |stream| stream.encode == Encode::InFilter) != Some(true) {
+        if self.is_elsewhere(stream) {
             return;
         }
-        let stop = self.headers_stop(stream);
-        let holds = match (answered, stop) {
-            (Answered::With(0) | Answered::FailedOpen | Answered::Failed, _) => Holds::Nothing,
-            (Answered::With(1), HeadersStop::HeadersOnly) => Holds::Headers,
-            (Answered::With(_) | Answered::WithReply, _) => Holds::Everything,
-        };
-        match holds {
-            Holds::Nothing => {
-                self.change(stream, |stream| stream.visible.response_headers = false);
-                self.encode_body(stream, broken).await;
+        match (answered, self.headers_stop(stream)) {
+            (Answered::With(0) | Answered::Failed, _) => {
+                self.change(stream, |stream| {
+                    stream.visible.response_headers = false;
+                    stream.response_headers_continued = true;
+                });
+                self.encode_parts(stream).await;
             }
             // The body's callback may let the headers go; without a body, only the guest can.
-            Holds::Headers if !end => self.encode_body(stream, broken).await,
-            Holds::Headers | Holds::Everything => {
-                self.change(stream, |stream| stream.encode = Encode::Held);
+            (Answered::With(1), HeadersStop::HeadersOnly) => self.encode_parts(stream).await,
+            (Answered::With(_) | Answered::WithReply, _) => {
+                self.change(stream, |stream| stream.encode = if end { Encode::Held } else { Encode::HeldWhole });
             }
         }
+    }
+
+    /// Another answer has taken the response's place meanwhile, or the stream is over.
+    fn is_elsewhere(&self, stream: StreamId) -> bool {
+        self.stream(stream, |stream| stream.encode == Encode::InFilter && !stream.is_finished) != Some(true)
     }
 
     /// A stream that was failed is not shown to the guest any more (failure_local_reply_sent_).
@@ -80,69 +90,106 @@ impl Thread {
         self.stream_callback(stream, callback, rest).await
     }
 
-    async fn encode_body(&mut self, stream: StreamId, broken: Option<Broken>) {
-        let Some((size, trailers)) =
-            self.stream(stream, |stream| (stream.response.body.len(), stream.response.trailers.count()))
-        else {
-            return;
-        };
-        if size > 0 && self.encode_piece(stream, size, trailers == 0 && broken.is_none()).await == Goes::Nowhere {
-            return;
-        }
-        if trailers > 0 {
-            self.change(stream, |stream| stream.visible.response_trailers = true);
-            let answered = self.encode_callback(stream, Callback::ResponseTrailers, [trailers, 0]).await;
-            if self.is_held_by(stream, answered) {
+    /// Shows the filter what is behind the headers; then the response leaves, or is held.
+    async fn encode_parts(&mut self, stream: StreamId) {
+        while let Some(part) = self.change(stream, |stream| stream.parts.pop_front()).flatten() {
+            let answered = match part {
+                Part::Data(bytes, end) => self.encode_data(stream, bytes, end).await,
+                Part::Trailers => self.encode_trailers(stream).await,
+                Part::Cut => return self.cut(stream).await,
+            };
+            if self.is_elsewhere(stream) {
                 return;
             }
+            self.part_answered(stream, answered);
         }
-        match broken {
-            None => self.send(stream).await,
-            Some(Broken) => self.finish(stream, Happening::Reset { stream }).await,
+        let is_held = self.change(stream, |stream| {
+            let is_held = stream.is_response_held;
+            if is_held {
+                stream.encode = Encode::Held;
+            }
+            is_held
+        });
+        if is_held == Some(false) {
+            self.send(stream).await;
         }
     }
 
-    /// The body, in the pieces in which an HTTP/1 codec gives it: what has come, and its end (measured).
-    async fn encode_piece(&mut self, stream: StreamId, size: usize, ends: bool) -> Goes {
-        let size = u32::try_from(size).unwrap_or(u32::MAX);
-        let is_upstreams = self.stream(stream, |stream| stream.info.details.as_deref() == Some("via_upstream"));
-        let pieces: &[(u32, bool)] =
-            if is_upstreams == Some(true) && ends { &[(size, false), (0, true)] } else { &[(size, ends)] };
-        for (size, end) in pieces {
-            let answered = self.encode_callback(stream, Callback::ResponseBody, [*size, u32::from(*end)]).await;
-            if self.is_held_by(stream, answered) {
-                return Goes::Nowhere;
+    async fn encode_data(&mut self, stream: StreamId, bytes: Vec<u8>, end: End) -> Answered {
+        let size = self.change(stream, |stream| {
+            if stream.is_response_buffering {
+                stream.response_buffered.extend_from_slice(&bytes);
+                return stream.response_buffered.len();
             }
-        }
-        Goes::On
+            stream.response_piece = bytes;
+            stream.response_piece.len()
+        });
+        let size = u32::try_from(size.unwrap_or(0)).unwrap_or(u32::MAX);
+        self.encode_callback(stream, Callback::ResponseBody, [size, u32::from(end == End::Last)]).await
     }
 
-    /// Whether the response stays, or has gone another way meanwhile.
-    fn is_held_by(&self, stream: StreamId, answered: Answered) -> bool {
-        if self.stream(stream, |stream| stream.encode == Encode::InFilter) != Some(true) {
-            return true;
-        }
-        match answered {
-            Answered::With(0) | Answered::FailedOpen | Answered::Failed => false,
-            Answered::With(_) | Answered::WithReply => {
-                self.change(stream, |stream| stream.encode = Encode::Held);
-                true
+    async fn encode_trailers(&mut self, stream: StreamId) -> Answered {
+        let count = self.change(stream, |stream| {
+            stream.visible.response_trailers = true;
+            stream.response.trailers.count()
+        });
+        self.encode_callback(stream, Callback::ResponseTrailers, [count.unwrap_or(0), 0]).await
+    }
+
+    /// What becomes of a piece: as on the way in, it goes on with all that waits, or is kept.
+    fn part_answered(&self, stream: StreamId, answered: Answered) {
+        self.change(stream, |stream| {
+            let piece = std::mem::take(&mut stream.response_piece);
+            stream.response_buffered.extend_from_slice(&piece);
+            stream.is_response_buffering = answered == Answered::With(1);
+            stream.is_response_held = !matches!(answered, Answered::With(0) | Answered::Failed);
+            if !stream.is_response_held {
+                stream.response_headers_continued = true;
+                stream.response.body.append(&mut stream.response_buffered);
             }
-        }
+        });
+    }
+
+    /// The receiver's connection ended in the middle of its answer.
+    async fn cut(&mut self, stream: StreamId) {
+        self.change(stream, |stream| {
+            stream.info.flags |= flag::PROTOCOL_ERROR;
+            stream.info.details = Some("upstream_reset_after_response_started{protocol_error}".to_owned());
+        });
+        self.finish(stream, Happening::Reset { stream }).await;
     }
 
     /// The guest lets a response go.
     pub(super) async fn continue_response(&mut self, stream: StreamId) {
-        if self.stream(stream, |stream| stream.encode) == Some(Encode::Held) {
-            self.change(stream, |stream| stream.visible.response_headers = false);
-            self.send(stream).await;
+        let was = self.change(stream, |stream| {
+            let was = stream.encode;
+            if matches!(was, Encode::HeldWhole | Encode::Held) {
+                stream.encode = Encode::InFilter;
+                stream.visible.response_headers = false;
+                stream.visible.response_trailers = false;
+                stream.response_headers_continued = true;
+                stream.response.body.append(&mut stream.response_buffered);
+            }
+            was
+        });
+        match was {
+            Some(Encode::HeldWhole) => {
+                self.change(stream, |stream| stream.parts = joined(std::mem::take(&mut stream.parts)));
+                self.encode_parts(stream).await;
+            }
+            Some(Encode::Held) => self.send(stream).await,
+            Some(Encode::None | Encode::InFilter | Encode::Sent) | None => {}
         }
     }
 
     /// The response leaves for the sender, and with it the stream ends.
     async fn send(&mut self, stream: StreamId) {
+        let now = self.shared.lock().clock.wall();
         let Some(response) = self.change(stream, |stream| {
             stream.encode = Encode::Sent;
+            stream.info.code = Some(stream.response.code());
+            let is_last = stream.wants_close || !stream.request_complete;
+            leave(&mut stream.response.headers, now, is_last);
             stream.response.clone()
         }) else {
             return;
@@ -193,15 +240,32 @@ impl Thread {
     }
 }
 
+/// Where a local reply goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Holds {
-    Nothing,
-    Headers,
-    Everything,
+enum Reply {
+    ThroughTheFilter,
+    /// To the sender, in the place of what the filter holds.
+    Directly,
+    /// Headers have left already: the sender's connection is closed.
+    TooLate,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Goes {
-    On,
-    Nowhere,
+/// A body that waited as a whole is shown as a whole (iterate_from_current_filter).
+fn joined(parts: VecDeque<Part>) -> VecDeque<Part> {
+    let mut body = Vec::new();
+    let mut last = End::More;
+    let mut rest = VecDeque::new();
+    for part in parts {
+        match part {
+            Part::Data(bytes, end) => {
+                body.extend(bytes);
+                last = end;
+            }
+            Part::Trailers | Part::Cut => rest.push_back(part),
+        }
+    }
+    if !body.is_empty() {
+        rest.push_front(Part::Data(body, last));
+    }
+    rest
 }

@@ -117,6 +117,8 @@ impl Thread {
         let mut shared = self.shared.lock();
         if let Some(found) = shared.vm_mut(vm) {
             found.has_failed = true;
+            // What it had put off is not done any more (measured).
+            found.after.clear();
         }
         shared.happened(Happening::Trapped { thread: self.id, vm, message: message.to_owned() });
     }
@@ -144,6 +146,7 @@ impl Thread {
             After::Reply(stream, response, details) => self.local_reply(stream, response, details).await,
             After::Close(stream) => self.close(stream).await,
             After::FinishShutdown(root) => self.finish_shutdown(vm, root).await,
+            After::GrpcRefused(root, token, text) => self.grpc_refused(vm, root, token, &text).await,
         }
     }
 

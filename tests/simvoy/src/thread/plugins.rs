@@ -205,6 +205,11 @@ impl Thread {
     async fn reload(&mut self, generation: Generation, handle: PluginHandle, base: Duration) -> Standing {
         let now = {
             let mut shared = self.shared.lock();
+            // The jitter is taken modulo half the base, in whole milliseconds (measured: SIGFPE).
+            if base.as_millis() < 2 {
+                shared.happened(Happening::Aborted("division by zero in the back-off of a reload".to_owned()));
+                return Standing::Dead;
+            }
             // The interval is drawn anew for each stream: the base and up to half of it more.
             let span = shared.random.u64(0..=(base.as_millis() as u64) / 2);
             if shared.clock.now - handle.last_load < base + Duration::from_millis(span) {

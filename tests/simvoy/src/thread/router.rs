@@ -1,14 +1,15 @@
 //! The router: route, rewrite, host, attempt, answer, retry.
 
 use super::Thread;
-use crate::calls::envoys_reply;
+use crate::calls::{envoys_overflow, envoys_reply};
 use crate::cluster::Admission;
 use crate::http::{Request, Response};
 use crate::ids::StreamId;
-use crate::network::{Failure, Origin, Outcome, flag};
+use crate::network::{Failure, Origin, Outcome, Tries, flag};
 use crate::route::Route;
 use crate::shared::{Arrival, Job, Timer};
-use crate::stream::{End, Outgoing};
+use crate::stream::{End, Outgoing, Part};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 impl Thread {
@@ -24,9 +25,13 @@ impl Thread {
             self.local_reply(stream, envoys_reply(404, "", &[]), "route_not_found".to_owned()).await;
             return;
         };
-        let admission = self.shared.lock().clusters.admit(&route.cluster);
+        if let Some(status) = route.direct_status {
+            self.local_reply(stream, envoys_reply(status, "", &[]), "direct_response".to_owned()).await;
+            return;
+        }
+        let admission = self.shared.lock().clusters.admit(&route.cluster, self.id);
         if admission != Admission::Unknown {
-            self.change(stream, |stream| stream.info.attempts = Some(1));
+            self.change(stream, |stream| stream.info.attempts = 1);
         }
         match admission {
             Admission::Out => self.go_out(stream, &route, end),
@@ -36,6 +41,7 @@ impl Thread {
             }
             Admission::NoHealthyHost => self.no_host(stream).await,
             Admission::Overflow => self.overflow(stream).await,
+            Admission::OverflowLater => self.overflow_later(stream, &route),
         }
     }
 
@@ -47,9 +53,19 @@ impl Thread {
 
     async fn overflow(&mut self, stream: StreamId) {
         self.change(stream, |stream| stream.info.flags |= flag::OVERFLOW);
-        let text = "upstream connect error or disconnect/reset before headers. reset reason: overflow";
-        let reply = envoys_reply(503, text, &[("x-envoy-overloaded", "true")]);
-        self.local_reply(stream, reply, "upstream_reset_before_response_started{overflow}".to_owned()).await;
+        self.local_reply(stream, envoys_overflow(), OVERFLOW.to_owned()).await;
+    }
+
+    /// The new connection is there after the pieces that have already come.
+    fn overflow_later(&self, stream: StreamId, route: &Route) {
+        self.change(stream, |stream| {
+            stream.outgoing =
+                Some(Outgoing { cluster: route.cluster.clone(), attempt: 1, is_out: true, ..Outgoing::default() });
+        });
+        let mut shared = self.shared.lock();
+        shared.clusters.take(&route.cluster);
+        let outcome = Outcome::Replied { reply: envoys_overflow(), details: OVERFLOW, flags: flag::OVERFLOW };
+        shared.later(Duration::ZERO, Timer::Job(self.id, Job::Upstream(stream, 1, outcome)));
     }
 
     /// Chooses the route anew, since the filter may have changed what it hangs on, and makes the outgoing headers.
@@ -59,10 +75,10 @@ impl Thread {
         let route = shared.streams.get(&stream)?.info.route?;
         let route = shared.routes.get(route)?.clone();
         let found = shared.streams.get_mut(&stream)?;
-        route.rewrite(&mut found.request);
         if !route.timeout.is_zero() {
             found.request.add("x-envoy-expected-rq-timeout-ms", route.timeout.as_millis().to_string());
         }
+        route.rewrite(&mut found.request);
         Some(route)
     }
 
@@ -126,7 +142,13 @@ impl Thread {
             Some(_) | None => None,
         });
         let Some(cluster) = cluster.flatten() else { return };
-        self.shared.lock().clusters.back(&cluster);
+        {
+            let mut shared = self.shared.lock();
+            shared.clusters.back(&cluster);
+            if matches!(outcome, Outcome::Answer(_)) {
+                shared.clusters.idles(&cluster, self.id);
+            }
+        }
         if is_retriable(&outcome) && self.retries_left(stream, attempt) {
             return self.retry(stream, &cluster, attempt).await;
         }
@@ -134,9 +156,13 @@ impl Thread {
             self.change(stream, |stream| stream.info.flags |= flag::RETRY_LIMIT_EXCEEDED);
         }
         match outcome {
-            Outcome::Answer(response) => self.answered(stream, response, None).await,
-            Outcome::Broken(response) => self.answered(stream, response, Some(Broken)).await,
-            Outcome::Failed(failure) => self.failed(stream, failure).await,
+            Outcome::Answer(response) => self.answered(stream, response, Ends::Well).await,
+            Outcome::Broken(response) => self.answered(stream, response, Ends::Broken).await,
+            Outcome::Failed(failure) => self.failed(stream, failure, attempt).await,
+            Outcome::Replied { reply, details, flags } => {
+                self.change(stream, |stream| stream.info.flags |= flags);
+                self.local_reply(stream, reply, details.to_owned()).await;
+            }
         }
     }
 
@@ -148,8 +174,8 @@ impl Thread {
     }
 
     async fn retry(&mut self, stream: StreamId, cluster: &str, attempt: u64) {
-        let admission = self.shared.lock().clusters.admit(cluster);
-        self.change(stream, |stream| stream.info.attempts = Some(attempt + 1));
+        let admission = self.shared.lock().clusters.admit(cluster, self.id);
+        self.change(stream, |stream| stream.info.attempts = attempt + 1);
         match admission {
             Admission::Out => {
                 self.change(stream, |stream| {
@@ -160,38 +186,60 @@ impl Thread {
                 self.send_attempt(stream, Arrival::Whole);
             }
             Admission::NoHealthyHost | Admission::Unknown => self.no_host(stream).await,
-            Admission::Overflow => self.overflow(stream).await,
+            Admission::Overflow | Admission::OverflowLater => self.overflow(stream).await,
         }
     }
 
-    async fn failed(&mut self, stream: StreamId, failure: Failure) {
+    async fn failed(&mut self, stream: StreamId, failure: Failure, attempt: u64) {
+        let tries = if attempt > 1 { Tries::Several } else { Tries::One };
         self.change(stream, |stream| stream.info.flags |= failure.flags());
-        let reply = envoys_reply(failure.status(), &failure.text(), &[]);
+        let reply = envoys_reply(failure.status(), &failure.text(tries), &[]);
         self.local_reply(stream, reply, failure.details()).await;
     }
 
-    async fn answered(&mut self, stream: StreamId, response: Response, broken: Option<Broken>) {
+    async fn answered(&mut self, stream: StreamId, mut response: Response, ends: Ends) {
+        let parts = parts(std::mem::take(&mut response.body), !response.trailers.0.is_empty(), ends);
         self.change(stream, |stream| {
             stream.info.details = Some("via_upstream".to_owned());
             stream.info.code = Some(response.code());
             stream.response = response;
-            if broken.is_some() {
-                stream.info.flags |= flag::CONNECTION_TERMINATION;
-            }
         });
-        self.encode(stream, broken).await;
+        self.encode(stream, parts).await;
     }
 }
 
-/// The answer ends in the middle of its body.
+/// How an answer that has begun ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Broken;
+enum Ends {
+    Well,
+    /// In the middle of its body.
+    Broken,
+}
+
+/// `response.code_details` of a full circuit breaker.
+const OVERFLOW: &str = "upstream_reset_before_response_started{overflow}";
+
+/// A response in the pieces in which an HTTP/1 codec gives it: what has come, and its end (measured).
+fn parts(body: Vec<u8>, has_trailers: bool, ends: Ends) -> VecDeque<Part> {
+    let mut parts = VecDeque::new();
+    let has_body = !body.is_empty();
+    if has_body {
+        parts.push_back(Part::Data(body, End::More));
+    }
+    match ends {
+        Ends::Broken => parts.push_back(Part::Cut),
+        Ends::Well if has_trailers => parts.push_back(Part::Trailers),
+        Ends::Well if has_body => parts.push_back(Part::Data(Vec::new(), End::Last)),
+        Ends::Well => {}
+    }
+    parts
+}
 
 /// What `retry_on: 5xx,reset,connect-failure,retriable-status-codes` takes as a reason.
 fn is_retriable(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Answer(response) => response.code() >= 500,
-        Outcome::Broken(_) => false,
-        Outcome::Failed(failure) => *failure != Failure::Timeout && *failure != Failure::InvalidHeader,
+        Outcome::Broken(_) | Outcome::Replied { .. } => false,
+        Outcome::Failed(failure) => *failure != Failure::Timeout,
     }
 }
