@@ -152,25 +152,7 @@ on_envoy() {
 }
 
 # An Envoy older than the pinned one, with the test that all of redeliver is for.
-outage_# What a host does to a filter: the recorded cases on a real Envoy.
-conformance_on_envoy() {
-    export ENVOY_VERSION=${1:-}
-    [ -n "$ENVOY_VERSION" ] || unset ENVOY_VERSION
-    scripts/envoy.sh --print-path >/dev/null
-    scripts/build.sh --probe
-    cargo test "${sim_packages[@]}" --test envoy
-}
-
-# The shipped module in seeded histories with faults. Not the engine's debug build: it would take an hour.
-simulator() {
-    scripts/build.sh --probe
-    cargo test "${sim_packages[@]}" --lib --bins --test proof --test sim
-    scripts/sim.sh scenarios
-    scripts/sim.sh search --phase safety --seeds "0..${SAFETY_SEEDS:-60}"
-    scripts/sim.sh search --phase liveness --seeds "0..${LIVENESS_SEEDS:-60}"
-}
-
-on_envoy() {
+outage_on_envoy() {
     export ENVOY_VERSION=$1
     scripts/envoy.sh --print-path >/dev/null
     # A filter that matches nothing would pass. (Not grep -q: it would close the pipe on cargo.)
