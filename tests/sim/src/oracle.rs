@@ -57,6 +57,15 @@ pub struct Attempt {
     pub answers_before: u64,
 }
 
+/// One attempt of a route for a live request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveContact {
+    /// At the receiver.
+    pub contact: Contact,
+    /// The status that the receiver gave.
+    pub said: Option<u16>,
+}
+
 /// What is known of one message.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -68,8 +77,8 @@ pub struct Record {
     pub answer: Option<u16>,
     /// The id in a 202, and when by the wall clock (milliseconds).
     pub acknowledged: Option<(String, u64)>,
-    /// Contacts of the live request.
-    pub live: Vec<Contact>,
+    /// Contacts of the live request: one for each attempt of its route.
+    pub live: Vec<LiveContact>,
     /// Redeliveries.
     pub attempts: Vec<Attempt>,
     /// The id and key that redeliveries carry.
@@ -209,9 +218,9 @@ impl Oracle {
     }
 
     /// A live request reached its receiver.
-    pub fn reached_live(&mut self, number: Option<Number>, contact: Contact, now: Moment) {
+    pub fn reached_live(&mut self, number: Option<Number>, contact: Contact, exchange: &Exchange, now: Moment) {
         let Some(record) = number.and_then(|number| self.records.get_mut(&number)) else { return };
-        record.live.push(contact);
+        record.live.push(LiveContact { contact, said: said(exchange) });
         let (destination, is_settled) = (record.message.destination, record.acknowledged.is_some());
         *self.answers.entry(destination).or_default() += u64::from(contact != Contact::None);
         if is_settled {
@@ -245,10 +254,6 @@ impl Oracle {
         *answers += u64::from(contact != Contact::None && !matches!(exchange, Exchange::CutBeforeHeaders { .. }));
         self.calls.insert((sighting.vm, sighting.token), number);
         let Some(record) = self.records.get_mut(&number) else { return };
-        let said = match exchange {
-            Exchange::Answer { response, .. } => Some(response.code()),
-            _ => None,
-        };
         if contact == Contact::Processed && record.times_processed() > 0 {
             match record.attempts.iter().any(|attempt| attempt.heard.is_none()) {
                 true => self.counts.duplicated_lost += 1,
@@ -262,7 +267,7 @@ impl Oracle {
             contact,
             heard: None,
             was_told: false,
-            said,
+            said: said(exchange),
             answers_before,
         });
     }
@@ -280,6 +285,7 @@ impl Oracle {
         check(Invariant::NoCauselessRepeat, record.wrong_identity(request));
         check(Invariant::NoCauselessRepeat, record.unsafe_repeat(&self.rules));
         if !is_excused {
+            check(Invariant::NoCauselessRepeat, record.number_behind(request));
             check(Invariant::NothingUnexpected, record.after_the_end(sighting, &self.rules));
             check(Invariant::NoCauselessRepeat, record.causeless_repeat(sighting, &self.rules));
             check(Invariant::OneLease, record.second_lease(sighting, &self.rules));
@@ -349,6 +355,9 @@ impl Oracle {
     }
 }
 
+/// `failure.statuses`: a receiver's "not now".
+const REFUSED: u16 = 503;
+
 /// The world looks at the states of destinations a few times a second; a probe is over well within this.
 const PROBE_SEEN: Duration = Duration::from_secs(2);
 
@@ -357,7 +366,7 @@ const LEASE_SLACK: Duration = Duration::from_secs(2);
 
 impl Record {
     fn times_processed(&self) -> usize {
-        let live = self.live.iter().filter(|contact| **contact == Contact::Processed).count();
+        let live = self.live.iter().filter(|live| live.contact == Contact::Processed).count();
         live + self.attempts.iter().filter(|attempt| attempt.contact == Contact::Processed).count()
     }
 
@@ -366,7 +375,7 @@ impl Record {
         is_wrong.then(|| format!("arrived at {}", sighting.destination.cluster()))
     }
 
-    /// The id and the key are the same on every attempt, the number rises, and the id is the one that the sender has.
+    /// The id and the key are the same on every attempt, and the id is the one that the sender has.
     fn wrong_identity(&self, request: &Request) -> Option<String> {
         let id = request.headers.text("x-redeliver-id").unwrap_or_default();
         let key = request.headers.first(KEY).map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default();
@@ -379,23 +388,27 @@ impl Record {
         if key.is_empty() || sent.is_some_and(|sent| sent != key) {
             return Some(format!("idempotency key {key:?}"));
         }
-        let before = self.attempts.iter().map(|attempt| attempt.number).max().unwrap_or(0);
-        let number = header_number(&request.headers, "x-redeliver-attempt").unwrap_or(0);
-        if number <= before && !self.is_damaged {
-            return Some(format!("attempt {number} after attempt {before}"));
-        }
         None
     }
 
-    /// A live request that was processed is stored only if a repeat does no harm (contract, section 5).
+    /// The number of the attempt rises. (A thread that stood still before it sent says a number that has been overtaken.)
+    fn number_behind(&self, request: &Request) -> Option<String> {
+        let before = self.attempts.iter().map(|attempt| attempt.number).max().unwrap_or(0);
+        let number = header_number(&request.headers, "x-redeliver-attempt").unwrap_or(0);
+        (number <= before && !self.is_damaged).then(|| format!("attempt {number} after attempt {before}"))
+    }
+
+    /// A live request that was processed is stored only if a repeat does no harm (contract, section 5). Where the route
+    /// tries again by itself, its operator has called a repeat harmless, and the last receiver's word counts: a refusal.
     fn unsafe_repeat(&self, rules: &Rules) -> Option<String> {
-        let was_processed = self.live.contains(&Contact::Processed);
+        let was_processed = self.live.iter().any(|live| live.contact == Contact::Processed);
+        let was_refused = self.live.last().is_some_and(|live| live.said == Some(REFUSED));
         let is_allowed = match rules.unknown_outcome {
             crate::rules::UnknownOutcome::Always => true,
             crate::rules::UnknownOutcome::IfIdempotent => self.message.is_repeatable(),
             crate::rules::UnknownOutcome::Never => false,
         };
-        (was_processed && !is_allowed).then(|| "the live request was processed, and a repeat does harm".to_owned())
+        (was_processed && !was_refused && !is_allowed).then(|| "the live request was processed, and a repeat does harm".to_owned())
     }
 
     /// Nothing is sent after it had expired or was a dead letter.
@@ -458,6 +471,13 @@ impl Record {
             attempt.contact != Contact::None || attempt.heard.is_none() || *answers_after > attempt.answers_before
         });
         counted.count()
+    }
+}
+
+fn said(exchange: &Exchange) -> Option<u16> {
+    match exchange {
+        Exchange::Answer { response, .. } => Some(response.code()),
+        _ => None,
     }
 }
 

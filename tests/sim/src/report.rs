@@ -1,6 +1,7 @@
 //! What a person reads of a history that failed: where it comes from, what it was like, what was stored, what came last.
 
 use crate::history::{History, Phase};
+use crate::oracle::Record;
 use crate::world::Outcome;
 use std::fmt::Write;
 
@@ -34,11 +35,31 @@ fn write_failure(text: &mut String, history: &History, outcome: &Outcome) -> std
         writeln!(text, "  {at} {action:?}")?;
     }
     writeln!(text, "{:?}, trace hash {:016x} over {} events", outcome.counts, outcome.hash, outcome.events)?;
+    if let Some(record) = &outcome.concerned {
+        write_record(text, record)?;
+    }
     match &outcome.violation {
         Some(violation) => writeln!(text, "{violation}")?,
         None => writeln!(text, "nothing went wrong")?,
     }
     writeln!(text, "again: scripts/sim.sh replay {} {}", phase_word(history.phase), history.seed)
+}
+
+/// A message's life: as sent, what its sender got, and who saw it.
+fn write_record(text: &mut String, record: &Record) -> std::fmt::Result {
+    let message = &record.message;
+    writeln!(text, "message {}: {:?}", message.number.0, message.headers)?;
+    writeln!(
+        text,
+        "  {:?}, {} bytes, sent whole: {}, poison: {}, damaged: {}",
+        message.manner,
+        message.body.len(),
+        record.is_sent_whole,
+        message.is_poison,
+        record.is_damaged
+    )?;
+    writeln!(text, "  answered {:?}, stored as {:?}; live contacts {:?}", record.answer, record.acknowledged, record.live)?;
+    record.attempts.iter().try_for_each(|attempt| writeln!(text, "  {attempt:?}"))
 }
 
 /// The word for a phase on the command line.

@@ -130,7 +130,7 @@ impl Receivers for Town {
         let is_poison = self.poison == Poison::Works && number.is_some_and(|number| self.oracle.is_poison(number));
         let (exchange, contact) = self.act(destination, is_poison);
         match origin {
-            Origin::Live(_) => self.oracle.reached_live(number, contact, now),
+            Origin::Live(_) => self.oracle.reached_live(number, contact, &exchange, now),
             Origin::Dispatch(vm, token) => {
                 let call = crate::oracle::Sighting { vm, token, destination, now, wall_millis: self.wall_millis };
                 self.oracle.reached_again(number, &call, request, contact, &exchange);

@@ -7,7 +7,7 @@ use crate::faults::{Boards, Coverage, Fault, Hook, Rates};
 use crate::generate::BEGIN;
 use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving, Listener, Phase};
 use crate::message::{Destination, Manner, Message, Number};
-use crate::oracle::{Counts, Oracle};
+use crate::oracle::{Counts, Oracle, Record};
 use crate::slots::{self, RecordState, Table, VM_ID};
 use crate::town::{Mood, Poison, Town};
 use crate::violation::{Invariant, Violation};
@@ -38,6 +38,8 @@ pub struct Outcome {
     pub traps: u64,
     /// The largest guest's memory, in bytes.
     pub guest_bytes_max: usize,
+    /// The message that the violation is about.
+    pub concerned: Option<Record>,
     /// What was stored when it ended.
     pub table: Table,
     /// The last events, if they were kept.
@@ -339,7 +341,10 @@ impl World {
                 self.strikes(Fault::ClusterGone);
                 self.process.remove_cluster(&destination.cluster());
             }
-            Action::Restore(destination) => self.process.set_cluster(&destination.cluster(), Cluster::default()),
+            Action::Restore(destination) => {
+                self.down_since.remove(&destination);
+                self.process.set_cluster(&destination.cluster(), Cluster::default());
+            }
             Action::Breaker(destination, most) => {
                 self.strikes(Fault::Breaker);
                 self.process.with_cluster(&destination.cluster(), |cluster| cluster.requests_max = most);
@@ -621,8 +626,11 @@ impl World {
     }
 
     fn outcome(self) -> Outcome {
+        let violation = self.town.oracle.violation.clone();
+        let number = violation.as_ref().and_then(|violation| violation.number);
         Outcome {
-            violation: self.town.oracle.violation.clone(),
+            concerned: number.and_then(|number| self.town.oracle.records.get(&number).cloned()),
+            violation,
             hash: self.process.trace_hash(),
             events: self.process.trace_count(),
             simulated: self.process.now() - BEGIN,
