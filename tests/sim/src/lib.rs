@@ -19,6 +19,7 @@ pub mod hunt;
 pub mod message;
 pub mod oracle;
 pub mod page;
+pub mod patience;
 pub mod report;
 pub mod results;
 pub mod rules;

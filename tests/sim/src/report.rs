@@ -51,11 +51,11 @@ fn write_record(text: &mut String, record: &Record) -> std::fmt::Result {
     writeln!(text, "message {}: {:?}", message.number.0, message.headers)?;
     writeln!(
         text,
-        "  {:?}, {} bytes, sent whole: {}, poison: {}, damaged: {}",
+        "  {:?}, {} bytes, sent whole: {}, poison: {:?}, damaged: {}",
         message.manner,
         message.body.len(),
         record.is_sent_whole,
-        message.is_poison,
+        message.poison,
         record.is_damaged
     )?;
     writeln!(text, "  answered {:?}, stored as {:?}; live contacts {:?}", record.answer, record.acknowledged, record.live)?;

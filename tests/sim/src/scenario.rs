@@ -7,7 +7,7 @@ use crate::generate::BEGIN;
 use crate::history::{Action, Damage, HealthView, History, Listener, Phase};
 use crate::message::Destination;
 use crate::rules::{Form, Rules, Source};
-use crate::town::Mood;
+use crate::town::{Mood, Remedy};
 use simvoy::Moment;
 use std::time::Duration;
 
@@ -40,6 +40,7 @@ impl Script {
                 workers,
                 rules: rules.settled(),
                 drain_time: Duration::from_secs(5),
+                remedy: Remedy::Found,
                 end: at(end_millis),
                 actions: vec![(at(0), Action::Cure)],
             },

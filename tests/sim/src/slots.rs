@@ -6,6 +6,7 @@ use redeliver_core::ledger::Ledger;
 use redeliver_core::memory::{Cas, Conflict, Expect, SharedMemory, Versioned};
 use redeliver_core::message::{self, LargePart, MessageId};
 use redeliver_core::slot::{DeadReason, DestinationIndex, Head, SlotIndex, SlotState};
+use redeliver_core::units::Wall;
 use simvoy::{Process, SharedData};
 use std::fmt;
 
@@ -147,18 +148,22 @@ impl Table {
 
 fn read_slot(view: &View<'_>, keys: &Keys, index: SlotIndex, head: &[u8]) -> Slot {
     let head = Head::decode(head, index).ok();
-    let large = head
-        .filter(|head| head.state != SlotState::Free)
-        .and_then(|head| Some((head, view.get(&keys.large(index))?)))
-        .map(|(head, value)| message::decode(&value.bytes, index, head.generation));
-    let large = match large {
+    let large = head.map_or(Large::Unreadable, |head| read_large(view, keys, index, &head));
+    Slot { index, head, large }
+}
+
+fn read_large(view: &View<'_>, keys: &Keys, index: SlotIndex, head: &Head) -> Large {
+    if head.state == SlotState::Free {
+        return Large::Unreadable;
+    }
+    let decoded = view.get(&keys.large(index)).map(|value| message::decode(&value.bytes, index, head.generation));
+    match decoded {
         Some(Ok(LargePart::Message(message))) => {
             Large::Message(message.id, String::from_utf8_lossy(&message.arrived.path).into_owned())
         }
         Some(Ok(LargePart::Settled)) => Large::Settled,
         Some(Err(_)) | None => Large::Unreadable,
-    };
-    Slot { index, head, large }
+    }
 }
 
 /// What the leader of a destination says of it; `None` if nobody leads it yet.
@@ -170,6 +175,37 @@ pub fn published(process: &Process, cluster: &str) -> Option<PublishedState> {
         let place = names.iter().position(|name| name.0 == cluster)?;
         let leadership = view.get(&keys.leadership(DestinationIndex(u16::try_from(place).ok()?)))?;
         Leadership::decode(&leadership.bytes).ok().map(|found| found.state)
+    })
+}
+
+/// A message that waits, or is being sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its destination's cluster.
+    pub cluster: String,
+    /// Its path, if its large part can be read.
+    pub path: Option<String>,
+}
+
+/// Messages that were stored before this moment and are still to be delivered. (Those whose routed form is to come wait
+/// for something else.)
+#[must_use]
+pub fn waiting_since(process: &Process, before: Wall) -> Vec<Waiting> {
+    process.with_data(|data| {
+        let (view, keys) = (View(data), keys());
+        let names = view.get(&keys.destinations()).and_then(|value| decode_destinations(&value.bytes).ok());
+        let waits = |head: &Head| {
+            matches!(head.state, SlotState::Queued { .. } | SlotState::Sending { .. }) && head.stored_at < before
+        };
+        let found = data.entries(VM_ID).filter_map(|(key, value)| head_of(key, &value.bytes)).filter(|(_, head)| waits(head));
+        found
+            .filter_map(|(index, head)| {
+                let cluster = names.as_ref()?.get(usize::from(head.destination.0))?.0.clone();
+                let large = read_large(&view, &keys, index, &head);
+                let path = if let Large::Message(_, path) = large { Some(path) } else { None };
+                Some(Waiting { cluster, path })
+            })
+            .collect()
     })
 }
 
@@ -185,9 +221,13 @@ pub fn used_count(process: &Process) -> usize {
 /// The state that a head's bytes say.
 #[must_use]
 pub fn state_of(key: &[u8], bytes: &[u8]) -> Option<RecordState> {
+    head_of(key, bytes).map(|(_, head)| RecordState::of(head.state))
+}
+
+fn head_of(key: &[u8], bytes: &[u8]) -> Option<(SlotIndex, Head)> {
     let digits = std::str::from_utf8(key).ok()?.rsplit_once(".h")?.1;
     let index = SlotIndex(u32::from_str_radix(digits, 16).ok()?);
-    Some(RecordState::of(Head::decode(bytes, index).ok()?.state))
+    Some((index, Head::decode(bytes, index).ok()?))
 }
 
 impl fmt::Display for Table {

@@ -6,15 +6,18 @@ use crate::audit::{self, Circumstances};
 use crate::faults::{Boards, Coverage, Fault, Hook, Rates};
 use crate::generate::BEGIN;
 use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving, Listener, Phase};
-use crate::message::{Destination, Manner, Message, Number};
+use crate::message::{Destination, Entry, Manner, Message, Number, Poison};
+use crate::patience::{Patience, Sight};
 use crate::oracle::{Counts, Oracle, Record};
+use crate::rules::HOLD_MAX;
 use crate::slots::{self, RecordState, Table, VM_ID};
-use crate::town::{Mood, Poison, Town};
+use crate::town::{Mood, Remedy, SourceMood, Town};
 use crate::violation::{Invariant, Violation};
 use redeliver_core::cells::PublishedState;
+use redeliver_core::units::Wall;
 use simvoy::{
-    Cluster, End, Event, Generation, Happening, Headers, Module, Moment, Plugin, Process, Settings, Step, StreamId,
-    ThreadId, Upstream,
+    Cluster, End, Event, Generation, Happening, Headers, Module, Moment, Plugin, Process, REQUESTS_MAX, Settings, Step,
+    StreamId, ThreadId, Upstream,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -70,6 +73,8 @@ enum Later {
     Piece(StreamId, Number, Vec<u8>, End),
     Trailers(StreamId, Number),
     HangUp(StreamId),
+    /// The sender has paused for longer than it may be held.
+    Overslept(StreamId, Number),
 }
 
 /// One run.
@@ -92,8 +97,11 @@ pub struct World {
     steps: u64,
     audited_at: u64,
     down_since: BTreeMap<Destination, Moment>,
+    patience: Patience,
+    next_patience: Moment,
+    beside: Option<Generation>,
+    gloomy_since: Option<Moment>,
     log: Vec<String>,
-    pushes: u32,
 }
 
 /// Runs a history to its end, or to the first violation.
@@ -144,8 +152,11 @@ impl World {
             steps: 0,
             audited_at: 0,
             down_since: BTreeMap::new(),
+            patience: Patience::default(),
+            next_patience: BEGIN,
+            beside: None,
+            gloomy_since: None,
             log: Vec::new(),
-            pushes: 0,
             history,
         };
         world.push(Configuration::Own);
@@ -221,9 +232,11 @@ impl World {
             }
         }
         self.board.settle(&self.process, &mut self.coverage);
-        let stalled_until = self.board.lock().stalled_until;
-        // What a thread does right after it stood still is excused for as long as a lease takes to be seen as lost.
-        self.town.oracle.stalled(stalled_until + Duration::from_secs(if stalled_until > Moment(0) { 1 } else { 0 }));
+        let stalls = std::mem::take(&mut self.board.lock().stalls);
+        for (thread, until) in stalls {
+            self.town.oracle.stalled(thread, until);
+            self.patience.disturbed(until);
+        }
     }
 
     fn show(&mut self, happening: Happening, now: Moment) {
@@ -231,17 +244,20 @@ impl World {
         match happening {
             Happening::Answered { stream, response } => {
                 if let Some(number) = self.senders.remove(&stream) {
-                    self.town.oracle.answered(number, &response, wall);
+                    let is_forgiven = self.may_fail_silently(number);
+                    self.town.oracle.answered(number, &response, wall, is_forgiven);
                     self.check_record(number);
                 }
             }
+            Happening::Called { head, .. } => self.town.oracle.called(&head),
             Happening::Reset { stream } => {
                 self.senders.remove(&stream);
             }
             Happening::Told { vm, token } => self.town.oracle.told((vm, token)),
             Happening::Heard { vm, token, status } => self.town.oracle.heard((vm, token), status, now),
-            Happening::Trapped { message, thread, .. } => {
-                self.town.oracle.traps += 1;
+            Happening::Trapped { message, thread, vm } => {
+                self.town.oracle.trapped(vm);
+                self.patience.disturbed(now);
                 if !message.contains("injected trap") {
                     let text = format!("thread {}: {message}", thread.0);
                     self.town.oracle.violated(Violation::whole(Invariant::NoTrap, text));
@@ -252,12 +268,20 @@ impl World {
                 self.town.oracle.violated(Violation::whole(Invariant::NothingLost, text));
             }
             Happening::Aborted(why) => self.town.oracle.violated(Violation::whole(Invariant::NoTrap, why)),
+            Happening::Taken(generation) if Some(generation) == self.beside => {}
             Happening::Taken(generation) => {
                 self.draining = self.newest.map(|old| (old, now + self.history.drain_time));
                 self.newest = Some(generation);
             }
-            Happening::Started { .. } | Happening::Refused(_) | Happening::Gone { .. } => {}
+            Happening::Started { thread, vm } => self.town.oracle.started(vm, thread),
+            Happening::Refused(_) | Happening::Gone { .. } => {}
         }
+    }
+
+    /// A 503 of Envoy that is no failure of a receiver: there is no such cluster.
+    fn may_fail_silently(&self, number: Number) -> bool {
+        let cluster = self.town.oracle.records[&number].message.destination.cluster();
+        self.process.cluster(&cluster).is_none() || self.circumstances.cells_were_damaged
     }
 
     /// I11: at the moment of the 202 the record is there, or the message has arrived already.
@@ -283,6 +307,8 @@ impl World {
         let board = self.board.lock();
         self.circumstances.wall_millis = self.process.wall() / 1_000_000;
         self.circumstances.traps = board.traps;
+        self.circumstances.long_stalls = self.coverage.struck.get(&Fault::LongStall).copied().unwrap_or(0);
+        self.circumstances.poison_works = self.town.remedy == Remedy::None;
         self.circumstances.slots_lost = board.traps + self.coverage.struck.get(&Fault::LostHint).copied().unwrap_or(0);
         self.circumstances.used_max = self.circumstances.used_max.max(used);
     }
@@ -296,8 +322,49 @@ impl World {
                 self.town.oracle.troubled(destination, now);
             }
             self.check_storm(destination, now);
+            let mood = self.town.mood(destination);
+            let cluster = self.process.cluster(&destination.cluster());
+            let is_honest = self.gloomy_since.is_none();
+            let not_reached = self.town.oracle.not_reached.get(&destination);
+            let is_reached = not_reached.is_none_or(|at| now - *at > SAMPLE * 2);
+            let sight = Sight {
+                is_sound: is_honest && is_reached && mood.is_well() && cluster.as_ref().is_some_and(|cluster| cluster.healthy > 0),
+                is_free: cluster.is_some_and(|cluster| cluster.requests_max >= REQUESTS_MAX),
+                state,
+            };
+            if let Some(violation) = self.patience.look(destination, sight, now) {
+                self.town.oracle.violated(violation);
+            }
+        }
+        if self.next_patience <= now {
+            self.next_patience = now + Duration::from_secs(1);
+            self.check_patience(now);
         }
         self.circumstances.used_max = self.circumstances.used_max.max(slots::used_count(&self.process));
+    }
+
+    /// I12, I13: what waits longer than its destination's trouble explains.
+    fn check_patience(&mut self, now: Moment) {
+        let patience = self.history.rules.patience();
+        let free: Vec<Destination> = (0..self.history.rules.destinations)
+            .map(Destination)
+            .filter(|destination| self.patience.free_for(*destination, now) > patience)
+            .collect();
+        if free.is_empty() || self.circumstances.cells_were_damaged || self.process.live_vms().is_empty() {
+            return;
+        }
+        let before = Wall((self.process.wall() / 1_000_000).saturating_sub(patience.as_millis() as u64));
+        for waiting in slots::waiting_since(&self.process, before) {
+            let Some(destination) = Destination::of(&waiting.cluster) else { continue };
+            let Some(number) = waiting.path.as_deref().and_then(Message::number_of) else { continue };
+            let record = self.town.oracle.records.get(&number);
+            let is_well = record.is_some_and(|record| record.message.poison == Poison::None && !record.is_damaged);
+            if free.contains(&destination) && is_well {
+                let invariant = self.patience.invariant(destination, now);
+                let text = format!("still waits though {} has been well for more than {patience:?}", waiting.cluster);
+                return self.town.oracle.violated(Violation::of(invariant, number, text));
+            }
+        }
     }
 
     /// I6: while Envoy has no healthy host for a cluster, the filter asks it a few times a second at most.
@@ -329,7 +396,27 @@ impl World {
             }
             Action::Health(destination, view) => self.set_health(destination, view),
             Action::Rates(rates) => self.board.lock().rates = rates,
-            Action::Doom(thread) => self.board.lock().doomed = Some(self.thread(thread)),
+            Action::Doom(thread) => self.board.lock().doomed.push(self.thread(thread)),
+            Action::DoomWorkers => {
+                let workers = (1..=self.history.workers).map(ThreadId);
+                self.board.lock().doomed.extend(workers);
+            }
+            Action::Ambush(ambush) => self.board.lock().ambush = Some(ambush),
+            Action::LateTicks(thread, span) => {
+                self.strikes(Fault::LateTicks);
+                let now = self.process.now();
+                self.patience.disturbed(now + span);
+                self.process.delay_ticks(self.thread(thread), now + span);
+            }
+            Action::Source(mood) => self.set_source(mood),
+            Action::Beside => self.push_beside(),
+            Action::NotBeside => {
+                if let Some(beside) = self.beside.take() {
+                    self.strikes(Fault::Push);
+                    self.patience.disturbed(self.process.now() + self.history.drain_time);
+                    self.process.remove_beside(beside);
+                }
+            }
             Action::Freeze(thread, span) => self.board.lock().frozen = Some((self.thread(thread), span)),
             Action::Jump(millis) => self.jump(millis),
             Action::Damage(damage) => self.damage(damage),
@@ -353,7 +440,7 @@ impl World {
                 self.strikes(Fault::Leaving);
                 self.process.set_leaving(leaving == Leaving::Yes);
             }
-            Action::Cure => self.town.poison = Poison::Cured,
+            Action::Cure => self.town.remedy = Remedy::Found,
             Action::Heal => self.heal(),
         }
     }
@@ -391,13 +478,48 @@ impl World {
 
     fn jump(&mut self, millis: i64) {
         self.strikes(Fault::ClockJump);
+        self.patience.disturbed(self.process.now());
+        self.town.oracle.jumped_at = self.process.now();
         self.process.jump_wall(i128::from(millis) * 1_000_000);
         if millis >= LETTERS_TTL_MILLIS {
             self.circumstances.letters_may_be_gone = true;
         }
     }
 
+    fn set_source(&mut self, mood: SourceMood) {
+        if mood != SourceMood::Honest {
+            self.strikes(Fault::Source);
+        }
+        self.town.source = mood;
+        self.gloomy_since = (mood == SourceMood::Gloomy).then(|| self.process.now());
+        let (listener, admin) = match mood {
+            SourceMood::Honest => (Upstream::HealthListener, Upstream::Admin),
+            SourceMood::Silent | SourceMood::Gloomy => (Upstream::Receiver, Upstream::Receiver),
+        };
+        self.process.set_cluster("redeliver_health", Cluster::internal(listener));
+        self.process.set_cluster("admin_api", Cluster::internal(admin));
+    }
+
+    /// A second listener, with a configuration of its own: it rules while it is there.
+    fn push_beside(&mut self) {
+        if self.beside.is_some() {
+            return;
+        }
+        self.strikes(Fault::Push);
+        self.patience.disturbed(self.process.now());
+        let rules = crate::rules::Rules { tick: self.history.rules.tick * 3, ..self.history.rules.clone() };
+        let plugin = self.plugin(rules.configuration());
+        self.beside = Some(self.process.push_beside(plugin));
+    }
+
+    fn plugin(&self, configuration: String) -> Plugin {
+        let mut plugin = Plugin::new(VM_ID, configuration);
+        plugin.environment.extend(self.planted.clone().map(|name| ("REDELIVER_PLANTED".to_owned(), name)));
+        plugin
+    }
+
     fn push(&mut self, configuration: Configuration) {
+        self.patience.disturbed(self.process.now());
         let rules = &self.history.rules;
         let text = match configuration {
             Configuration::Own => rules.configuration(),
@@ -411,33 +533,35 @@ impl World {
             }
             Configuration::Faulty => r#"{"redelivery": {"timeout": "0s"}}"#.to_owned(),
         };
-        let mut plugin = Plugin::new(VM_ID, text);
-        plugin.environment.extend(self.planted.clone().map(|name| ("REDELIVER_PLANTED".to_owned(), name)));
-        self.pushes += 1;
-        if configuration == Configuration::Faulty {
+        let plugin = self.plugin(text);
+        match configuration {
             // Envoy keeps the listener that it has; a real one would not even drain it.
-            return self.try_faulty(plugin);
+            Configuration::Faulty => self.process.try_push(plugin),
+            Configuration::Own | Configuration::Slower | Configuration::Smaller => {
+                self.process.push(Some(plugin));
+            }
         }
-        self.process.push(Some(plugin));
-    }
-
-    fn try_faulty(&mut self, plugin: Plugin) {
-        self.process.try_push(plugin);
     }
 
     /// The rest of the history is calm.
     fn heal(&mut self) {
         self.board.lock().rates = Rates { turn: 10_000, ..Rates::default() };
-        (self.board.lock().doomed, self.board.lock().frozen) = (None, None);
+        {
+            let mut board = self.board.lock();
+            board.doomed.clear();
+            (board.frozen, board.ambush) = (None, None);
+        }
         self.process.set_leaving(false);
-        self.town.poison = Poison::Cured;
+        self.set_source(SourceMood::Honest);
+        self.perform(Action::NotBeside);
+        self.town.remedy = self.history.remedy;
         for n in 0..self.history.rules.destinations {
             let destination = Destination(n);
             self.process.set_cluster(&destination.cluster(), Cluster::default());
             self.town.set_mood(destination, Mood::Well(Duration::from_millis(5)));
         }
         self.down_since.clear();
-        self.later.retain(|_, later| matches!(later, Later::Piece(..) | Later::Trailers(..)));
+        self.later.retain(|_, later| !matches!(later, Later::HangUp(_)));
         let rest: Vec<_> = self
             .history
             .actions
@@ -465,7 +589,10 @@ impl World {
             Listener::Newest => self.newest,
         };
         let end = if message.body.is_empty() { End::Last } else { End::More };
-        let stream = self.process.open(worker, generation, message.headers.clone(), end);
+        let stream = match message.entry {
+            Entry::FromSender => self.process.open(worker, generation, message.headers.clone(), end),
+            Entry::FromFilter => self.process.open_as_is(worker, generation, message.headers.clone(), end),
+        };
         self.senders.insert(stream, number);
         self.plan_body(stream, &message, now);
         let is_empty = message.body.is_empty();
@@ -501,6 +628,10 @@ impl World {
             };
             self.add_later(at, later);
             at = at + pause;
+            if place < last && pause > HOLD_MAX + Duration::from_millis(500) {
+                // Before the next piece, which is of the same moment.
+                self.add_later(at, Later::Overslept(stream, message.number));
+            }
         }
         if matches!(message.manner, Manner::Trailers(..)) {
             self.add_later(at, Later::Trailers(stream, message.number));
@@ -523,6 +654,14 @@ impl World {
             Later::Trailers(stream, number) => {
                 self.town.oracle.sent_whole(number);
                 self.process.send_trailers(stream, Headers::of(&[("x-checksum", "1")]));
+            }
+            Later::Overslept(stream, number) => {
+                let is_excused = self.circumstances.cells_were_damaged
+                    || self.town.oracle.has_stalled()
+                    || self.coverage.struck.contains_key(&Fault::LateTicks);
+                if self.senders.contains_key(&stream) && !is_excused {
+                    self.town.oracle.goes_on_after_pause(number);
+                }
             }
             Later::HangUp(stream) => {
                 self.senders.remove(&stream);
@@ -580,7 +719,7 @@ impl World {
             }
         }
         // A head that is lost may be anybody's: the books are counted anew.
-        self.circumstances.cells_were_damaged = true;
+        self.damaged();
     }
 
     fn spoil(&mut self, key: &str, other: Option<&str>, damage: Damage, which: u32) {
@@ -599,7 +738,7 @@ impl World {
 
     fn overwrite_cell(&mut self, key: &str, bytes: &[u8]) {
         self.strikes(Fault::FlippedBit);
-        self.circumstances.cells_were_damaged = true;
+        self.damaged();
         self.process.overwrite(VM_ID, key.as_bytes(), bytes);
     }
 
@@ -611,11 +750,18 @@ impl World {
         });
         let Some(key) = cells.get(which as usize % cells.len().max(1)) else { return };
         self.strikes(Fault::FlippedBit);
-        self.circumstances.cells_were_damaged = true;
+        self.damaged();
         let Some(mut value) = self.process.value(VM_ID, key).map(|value| value.bytes) else { return };
         flip(&mut value, which);
         let key = key.clone();
         self.process.overwrite(VM_ID, &key, &value);
+    }
+
+    /// Books, tables or leases may be wrong from now on, until somebody counts anew.
+    fn damaged(&mut self) {
+        self.circumstances.cells_were_damaged = true;
+        self.town.oracle.cells_were_damaged = true;
+        self.patience.disturbed(self.process.now());
     }
 
     fn judge_rest(&mut self) {
