@@ -80,7 +80,8 @@ struct Swarm {
 impl Swarm {
     fn random(random: &mut fastrand::Rng, span: u64) -> Self {
         let mut one_in = |n: u32| random.u32(..n) == 0;
-        let kinds = KINDS.iter().filter(|(_, _, rare)| one_in(*rare)).map(|(kind, weight, _)| (*kind, *weight)).collect();
+        let kinds =
+            KINDS.iter().filter(|(_, _, rare)| one_in(*rare)).map(|(kind, weight, _)| (*kind, *weight)).collect();
         let (traps, stalls, memory) = (one_in(2), one_in(3), one_in(2));
         // Quiet and calm ends show what only traffic, or the next fault, would have hidden.
         let quiet_from = if one_in(3) { span / 3 } else { span };
@@ -204,7 +205,9 @@ fn fault(random: &mut fastrand::Rng, kind: Kind, destination: Destination, at: u
     let millis = Duration::from_millis;
     match kind {
         Kind::Outage => outage(random, destination, at, end),
-        Kind::Hindrance => vec![(at, Action::Mood(destination, mood(random))), (end, Action::Mood(destination, well()))],
+        Kind::Hindrance => {
+            vec![(at, Action::Mood(destination, mood(random))), (end, Action::Mood(destination, well()))]
+        }
         Kind::Lie => {
             let (first, then) = (HealthView::Unhealthy, HealthView::Healthy);
             vec![(at, Action::Health(destination, first)), (end, Action::Health(destination, then))]
@@ -259,7 +262,8 @@ fn well() -> Mood {
 
 fn mood(random: &mut fastrand::Rng) -> Mood {
     const STATUSES: [u16; 12] = [503, 503, 500, 429, 502, 504, 404, 409, 301, 401, 408, 425];
-    match random.u32(..14) {
+    match random.u32(..15) {
+        14 => Mood::Crashing,
         0..3 => Mood::Refusing,
         3 => Mood::Hanging,
         4 => Mood::Slow(Duration::from_millis(random.u64(500..12_000))),

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use simvoy::Module;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 fn main() -> ExitCode {
@@ -171,23 +172,24 @@ fn run_scenarios(options: &Options) -> Result<Verdict, String> {
 
 fn run_cuts(options: &Options) -> Result<Verdict, String> {
     let module = load(&options.module)?;
-    let mut verdict = Verdict::Well;
-    for callback in cuts::CALLBACKS {
-        for series in cuts::series(&module, callback, options.planted.as_deref()) {
-            println!(
-                "{:<28} {:<26} {:>4} cuts, {} broken",
-                callback.export(),
-                series.way,
-                series.cuts,
-                series.failures.len()
-            );
-            for (at, violation) in &series.failures {
-                println!("  at call {at}: {violation}");
-                verdict = Verdict::Broken;
-            }
+    let (cuts, broken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    cuts::all(&module, options.planted.as_deref(), |series| {
+        println!(
+            "{:<28} {:<26} {:>4} cuts, {} broken",
+            series.callback.export(),
+            series.way,
+            series.cuts,
+            series.failures.len()
+        );
+        for (at, violation) in &series.failures {
+            println!("  at call {at}: {violation}");
         }
-    }
-    Ok(verdict)
+        cuts.fetch_add(series.cuts as usize, Ordering::SeqCst);
+        broken.fetch_add(series.failures.len(), Ordering::SeqCst);
+    });
+    let (cuts, broken) = (cuts.into_inner(), broken.into_inner());
+    println!("{cuts} cut points, {broken} broken");
+    Ok(if broken == 0 { Verdict::Well } else { Verdict::Broken })
 }
 
 /// Looks for each bug of the list on standard input, or for those that are named, and writes what was found.

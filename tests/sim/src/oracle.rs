@@ -3,7 +3,7 @@
 //! It knows the contract and nothing of how the filter works. Every sight is checked when it comes, so the work for one
 //! event does not grow with the history; what must hold for all messages at once is looked at by [`crate::audit`].
 
-use crate::message::{Destination, KEY, Message, Number, Poison};
+use crate::message::{Destination, KEY, Manner, Message, Number, Poison};
 use crate::rules::Rules;
 use crate::town::FORGED_ID;
 use crate::violation::{Invariant, Violation};
@@ -296,7 +296,10 @@ impl Oracle {
         self.counts.acknowledged += 1;
         let is_whole = record.is_sent_whole || record.message.body.is_empty();
         let is_protected = record.message.is_protected();
-        if !is_whole || !is_protected {
+        if matches!(record.message.manner, Manner::Trailers(..)) {
+            let text = "acknowledged, and nobody has kept its trailers";
+            self.violated(Violation::of(Invariant::ContentEqual, number, text));
+        } else if !is_whole || !is_protected {
             let text = format!("acknowledged: whole {is_whole}, protected {is_protected}");
             self.violated(Violation::of(Invariant::Acknowledged, number, text));
         }
@@ -381,7 +384,8 @@ impl Oracle {
         }
         let (count, window) = (out.len(), self.rules.window.1 as usize);
         if count > window && !self.cells_were_damaged {
-            let text = format!("{count} redeliveries are at {}: window.max is {window}", sighting.destination.cluster());
+            let text =
+                format!("{count} redeliveries are at {}: window.max is {window}", sighting.destination.cluster());
             self.violated(Violation::whole(Invariant::Paced, text));
         }
     }
@@ -395,13 +399,7 @@ impl Oracle {
     }
 
     /// Everything that is wrong with a redelivery.
-    fn faults_of(
-        &self,
-        number: Number,
-        sighting: &Sighting,
-        request: &Request,
-        is_excused: bool,
-    ) -> Vec<Violation> {
+    fn faults_of(&self, number: Number, sighting: &Sighting, request: &Request, is_excused: bool) -> Vec<Violation> {
         let Some(record) = self.records.get(&number) else { return Vec::new() };
         let mut faults = Vec::new();
         let mut check = |invariant, wrong: Option<String>| {
@@ -556,7 +554,8 @@ impl Record {
             crate::rules::UnknownOutcome::IfIdempotent => self.message.is_repeatable(),
             crate::rules::UnknownOutcome::Never => false,
         };
-        (was_processed && !was_refused && !is_allowed).then(|| "the live request was processed, and a repeat does harm".to_owned())
+        (was_processed && !was_refused && !is_allowed)
+            .then(|| "the live request was processed, and a repeat does harm".to_owned())
     }
 
     /// Nothing is sent after it had expired or was a dead letter.
@@ -594,10 +593,9 @@ impl Record {
 
     /// Another attempt while the one before has neither ended nor run out.
     fn second_lease(&self, sighting: &Sighting, rules: &Rules) -> Option<String> {
-        let out = self
-            .attempts
-            .iter()
-            .find(|attempt| !attempt.was_told && !attempt.is_late && sighting.now < attempt.sent + rules.timeout + LEASE_SLACK)?;
+        let out = self.attempts.iter().find(|attempt| {
+            !attempt.was_told && !attempt.is_late && sighting.now < attempt.sent + rules.timeout + LEASE_SLACK
+        })?;
         (!self.is_damaged).then(|| format!("sent while attempt {} of {} is out", out.number, out.sent))
     }
 

@@ -46,11 +46,8 @@ impl Patience {
 
     /// One more look. I6: a destination that is sound does not go down, whatever its circuit breaker does.
     pub fn look(&mut self, destination: Destination, sight: Sight, now: Moment) -> Option<Violation> {
-        let before = self.seen.get(&destination).copied().unwrap_or(Seen {
-            sound_since: now,
-            free_since: now,
-            state: None,
-        });
+        let before =
+            self.seen.get(&destination).copied().unwrap_or(Seen { sound_since: now, free_since: now, state: None });
         let sound_since = if sight.is_sound { before.sound_since } else { now };
         let free_since = if sight.is_sound && sight.is_free { before.free_since } else { now };
         self.seen.insert(destination, Seen { sound_since, free_since, state: sight.state });
@@ -72,7 +69,8 @@ impl Patience {
     /// The invariant that a message breaks which waits too long: fairness, if another destination is not well.
     #[must_use]
     pub fn invariant(&self, destination: Destination, now: Moment) -> Invariant {
-        let is_other_in_trouble = |(other, seen): (&Destination, &Seen)| *other != destination && seen.sound_since == now;
+        let is_other_in_trouble =
+            |(other, seen): (&Destination, &Seen)| *other != destination && seen.sound_since == now;
         if self.seen.iter().any(is_other_in_trouble) { Invariant::Fair } else { Invariant::Drains }
     }
 }

@@ -58,7 +58,11 @@ fn write_record(text: &mut String, record: &Record) -> std::fmt::Result {
         message.poison,
         record.is_damaged
     )?;
-    writeln!(text, "  answered {:?}, stored as {:?}; live contacts {:?}", record.answer, record.acknowledged, record.live)?;
+    writeln!(
+        text,
+        "  answered {:?}, stored as {:?}; live contacts {:?}",
+        record.answer, record.acknowledged, record.live
+    )?;
     record.attempts.iter().try_for_each(|attempt| writeln!(text, "  {attempt:?}"))
 }
 

@@ -197,7 +197,8 @@ pub fn waiting_since(process: &Process, before: Wall) -> Vec<Waiting> {
         let waits = |head: &Head| {
             matches!(head.state, SlotState::Queued { .. } | SlotState::Sending { .. }) && head.stored_at < before
         };
-        let found = data.entries(VM_ID).filter_map(|(key, value)| head_of(key, &value.bytes)).filter(|(_, head)| waits(head));
+        let found =
+            data.entries(VM_ID).filter_map(|(key, value)| head_of(key, &value.bytes)).filter(|(_, head)| waits(head));
         found
             .filter_map(|(index, head)| {
                 let cluster = names.as_ref()?.get(usize::from(head.destination.0))?.0.clone();

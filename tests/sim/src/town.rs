@@ -23,6 +23,8 @@ pub enum Mood {
     Says(u16),
     /// Closes before it answers; half of the time it has processed the request.
     Cutting,
+    /// Processes, closes, and is not there for a moment: it has crashed, and somebody starts it again.
+    Crashing,
     /// Processes, begins an answer, and closes.
     CuttingAfter,
     /// Speaks no HTTP; it has processed nothing.
@@ -64,6 +66,8 @@ pub enum Remedy {
 /// All receivers of a history, and the oracle that sees what they see.
 pub struct Town {
     moods: BTreeMap<Destination, Mood>,
+    /// Receivers that have crashed, and until when.
+    crashed: BTreeMap<Destination, Moment>,
     random: fastrand::Rng,
     /// What should be, and what is.
     pub oracle: Oracle,
@@ -79,6 +83,9 @@ const LATENCY: Duration = Duration::from_millis(5);
 /// A connection that does not come about is given up after so long.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
 
+/// A crashed receiver is back after so long.
+const RESTART: Duration = Duration::from_millis(200);
+
 impl Town {
     /// Everybody is well.
     #[must_use]
@@ -86,6 +93,7 @@ impl Town {
         let moods = (0..destinations).map(|n| (Destination(n), Mood::Well(LATENCY))).collect();
         Self {
             moods,
+            crashed: BTreeMap::new(),
             random: fastrand::Rng::with_seed(seed ^ 0x746f_776e),
             oracle,
             remedy: Remedy::None,
@@ -106,9 +114,11 @@ impl Town {
     }
 
     /// What this receiver does with a message now, and whether it has processed it.
-    fn act(&mut self, destination: Destination, poison: Poison) -> (Exchange, Contact) {
+    fn act(&mut self, destination: Destination, poison: Poison, now: Moment) -> (Exchange, Contact) {
+        let is_away = self.crashed.get(&destination).is_some_and(|until| *until > now);
         let mood = match self.mood(destination) {
             Mood::Flaky => self.any_mood(),
+            Mood::Crashing if is_away => Mood::Refusing,
             mood => mood,
         };
         let answer = |status| Exchange::Answer { after: LATENCY, response: Response::status(status) };
@@ -126,6 +136,10 @@ impl Town {
             (Mood::Cutting, Poison::None) => {
                 let contact = if self.random.bool() { Contact::Processed } else { Contact::Read };
                 (Exchange::CutBeforeHeaders { after: LATENCY }, contact)
+            }
+            (Mood::Crashing, Poison::None) => {
+                self.crashed.insert(destination, now + RESTART);
+                (Exchange::CutBeforeHeaders { after: LATENCY }, Contact::Processed)
             }
             (Mood::CuttingAfter, Poison::None) => {
                 (Exchange::CutAfterHeaders { after: LATENCY, response: self.thanks() }, Contact::Processed)
@@ -183,7 +197,7 @@ impl Receivers for Town {
     fn exchange(&mut self, cluster: &str, origin: Origin, request: &Request, now: Moment) -> Exchange {
         let Some(destination) = Destination::of(cluster) else { return self.source(request) };
         let (number, poison) = self.poison(request);
-        let (exchange, contact) = self.act(destination, poison);
+        let (exchange, contact) = self.act(destination, poison, now);
         match origin {
             Origin::Live(_) => self.oracle.reached_live(number, contact, &exchange, now),
             Origin::Dispatch(vm, token) => {

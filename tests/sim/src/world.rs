@@ -7,8 +7,8 @@ use crate::faults::{Boards, Coverage, Fault, Hook, Rates};
 use crate::generate::BEGIN;
 use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving, Listener, Phase};
 use crate::message::{Destination, Entry, Manner, Message, Number, Poison};
-use crate::patience::{Patience, Sight};
 use crate::oracle::{Counts, Oracle, Record};
+use crate::patience::{Patience, Sight};
 use crate::rules::HOLD_MAX;
 use crate::slots::{self, RecordState, Table, VM_ID};
 use crate::town::{Mood, Remedy, SourceMood, Town};
@@ -259,7 +259,8 @@ impl World {
                 self.town.oracle.trapped(vm);
                 self.patience.disturbed(now);
                 if !message.contains("injected trap") {
-                    let text = format!("thread {}: {message}", thread.0);
+                    let (export, cause) = (message.lines().last().unwrap_or_default(), "wasm trap");
+                    let text = format!("thread {}: {cause} ({})", thread.0, export.trim());
                     self.town.oracle.violated(Violation::whole(Invariant::NoTrap, text));
                 }
             }
@@ -328,7 +329,10 @@ impl World {
             let not_reached = self.town.oracle.not_reached.get(&destination);
             let is_reached = not_reached.is_none_or(|at| now - *at > SAMPLE * 2);
             let sight = Sight {
-                is_sound: is_honest && is_reached && mood.is_well() && cluster.as_ref().is_some_and(|cluster| cluster.healthy > 0),
+                is_sound: is_honest
+                    && is_reached
+                    && mood.is_well()
+                    && cluster.as_ref().is_some_and(|cluster| cluster.healthy > 0),
                 is_free: cluster.is_some_and(|cluster| cluster.requests_max >= REQUESTS_MAX),
                 state,
             };
@@ -767,8 +771,22 @@ impl World {
     fn judge_rest(&mut self) {
         let table = Table::read(&self.process);
         self.refresh_circumstances(&table);
+        self.check_leftovers();
         let process = &self.process;
         audit::at_rest(&mut self.town.oracle, &table, &self.circumstances, |name| process.metric(name));
+    }
+
+    /// I8: a configuration that has drained leaves nothing behind in the VM that goes on.
+    fn check_leftovers(&mut self) {
+        let rest = self.process.now() - self.history.healed_at().unwrap_or(self.process.now());
+        if self.history.drain_time + Duration::from_secs(60) > rest {
+            return;
+        }
+        let crowded = self.process.live_vms().into_iter().find(|(_, vm)| self.process.root_count(*vm) > 1);
+        if let Some((thread, vm)) = crowded {
+            let text = format!("vm {} on thread {} still has the root context of a drained listener", vm.0, thread.0);
+            self.town.oracle.violated(Violation::whole(Invariant::GuestMemory, text));
+        }
     }
 
     fn outcome(self) -> Outcome {

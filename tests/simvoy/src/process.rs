@@ -331,6 +331,12 @@ impl Process {
         self.shared.lock().live_vms().collect()
     }
 
+    /// Root contexts of a VM: one for each plugin configuration that it has and has not let go.
+    #[must_use]
+    pub fn root_count(&self, vm: VmId) -> usize {
+        self.shared.lock().vm(vm).map_or(0, |vm| vm.roots().count())
+    }
+
     /// The largest memory of a guest, in bytes; guests in the middle of a job are left out.
     #[must_use]
     pub fn memory_bytes_max(&self) -> usize {

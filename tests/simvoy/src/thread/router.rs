@@ -120,7 +120,9 @@ impl Thread {
     fn send_attempt(&self, stream: StreamId, arrival: Arrival) {
         let mut shared = self.shared.lock();
         let Some(found) = shared.streams.get(&stream) else { return };
-        let Some(outgoing) = found.outgoing.as_ref().filter(|outgoing| outgoing.is_out && !outgoing.is_refused) else { return };
+        let Some(outgoing) = found.outgoing.as_ref().filter(|outgoing| outgoing.is_out && !outgoing.is_refused) else {
+            return;
+        };
         let (attempt, cluster) = (outgoing.attempt, outgoing.cluster.clone());
         let request = Request {
             headers: found.request.clone(),
