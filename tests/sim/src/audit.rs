@@ -49,17 +49,17 @@ fn note_deaths(oracle: &mut Oracle, table: &Table, _wall_millis: u64) {
 
 /// I1: an acknowledged message that is neither settled nor in a slot.
 fn lost(oracle: &Oracle, table: &Table, circumstances: &Circumstances) -> Option<Violation> {
-    let held: BTreeSet<String> = table
+    let held: BTreeSet<&str> = table
         .slots
         .iter()
         .filter_map(|slot| match &slot.large {
-            Large::Message(id, _) => Some(id.to_string()),
+            Large::Message(id, _) => Some(id.as_str()),
             Large::Settled | Large::Unreadable => None,
         })
         .collect();
     oracle.records.iter().find_map(|(number, record)| {
         let (id, _) = record.acknowledged.as_ref()?;
-        let is_gone = !held.contains(id) && !may_be_gone(record, circumstances);
+        let is_gone = !held.contains(id.as_str()) && !may_be_gone(record, circumstances);
         is_gone.then(|| Violation::of(Invariant::NothingLost, *number, lost_text(record, id)))
     })
 }

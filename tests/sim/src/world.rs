@@ -7,6 +7,7 @@ use crate::faults::{Boards, Coverage, Fault, Hook, Rates};
 use crate::generate::BEGIN;
 use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving, Listener, Phase};
 use crate::message::{Destination, Manner, Message, Number};
+use crate::mirror::Mirror;
 use crate::oracle::{Counts, Oracle, Record};
 use crate::slots::{self, RecordState, Table, VM_ID};
 use crate::town::{Mood, Poison, Town};
@@ -75,6 +76,7 @@ enum Later {
 /// One run.
 pub struct World {
     process: Process,
+    mirror: Mirror,
     town: Town,
     board: Boards,
     history: History,
@@ -128,6 +130,7 @@ impl World {
         board.lock().cut = means.cut;
         let mut world = Self {
             process,
+            mirror: Mirror::default(),
             town,
             board,
             next_action: 0,
@@ -262,10 +265,11 @@ impl World {
 
     /// I11: at the moment of the 202 the record is there, or the message has arrived already.
     fn check_record(&mut self, number: Number) {
+        self.follow();
         let record = &self.town.oracle.records[&number];
         let Some((id, _)) = &record.acknowledged else { return };
         let has_arrived = !record.attempts.is_empty();
-        if !has_arrived && !record.is_damaged && Table::read(&self.process).find(id).is_none() {
+        if !has_arrived && !record.is_damaged && self.mirror.find(id).is_none() {
             let text = format!("acknowledged as {id}, and no slot can be read that holds it");
             self.town.oracle.violated(Violation::of(Invariant::Acknowledged, number, text));
         }
@@ -273,9 +277,16 @@ impl World {
 
     fn audit(&mut self) {
         self.audited_at = self.steps;
-        let table = Table::read(&self.process);
+        self.follow();
+        let table = self.process.with_data(|data| self.mirror.table(data));
         self.refresh_circumstances(&table);
         audit::look(&mut self.town.oracle, &table, &self.circumstances);
+    }
+
+    /// Brings the mirror up to date.
+    fn follow(&mut self) {
+        let mirror = &mut self.mirror;
+        self.process.with_data(|data| mirror.follow(data));
     }
 
     fn refresh_circumstances(&mut self, table: &Table) {
@@ -297,7 +308,8 @@ impl World {
             }
             self.check_storm(destination, now);
         }
-        self.circumstances.used_max = self.circumstances.used_max.max(slots::used_count(&self.process));
+        self.follow();
+        self.circumstances.used_max = self.circumstances.used_max.max(self.mirror.used_count());
     }
 
     /// I6: while Envoy has no healthy host for a cluster, the filter asks it a few times a second at most.

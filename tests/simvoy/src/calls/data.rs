@@ -87,10 +87,8 @@ fn set(caller: &mut Caller<'_, Guest>, passed: Passed, key: (u32, u32), value: (
     let now = shared.clock.now;
     shared.trace.feed(trace::KIND_OUTSIDE, now, [u64::from(cas), 0, 0], &value);
     if passed == Passed::IntoConflict && cas != 0 {
-        // As if another VM had just written what was there: only a key that exists can be rewritten.
-        if let Some(found) = shared.data.get(vm_id, &key).cloned() {
-            shared.data.set(vm_id, &key, &found.bytes, 0);
-        }
+        // As if another VM had just written what was there.
+        shared.data.rewrite(vm_id, &key);
     }
     shared.data.set(vm_id, &key, &value, cas)
 }
