@@ -48,6 +48,7 @@ mod stream;
 mod thread;
 mod time;
 mod trace;
+mod turnstile;
 mod vm;
 
 pub use chaos::{Calm, Chaos, Point, Verdict};
