@@ -150,6 +150,7 @@ pub struct Board {
     /// Dispatches per cluster, lately.
     pub dispatches: BTreeMap<Destination, VecDeque<Moment>>,
     strikes: Vec<Strike>,
+    /// Empty: the VM has named none in this callback.
     last_heads: BTreeMap<VmId, Vec<u8>>,
 }
 
@@ -281,60 +282,61 @@ impl Hook {
     pub fn new(board: Boards, seed: u64) -> Self {
         Self { board, random: fastrand::Rng::with_seed(seed ^ 0x6861_6f73) }
     }
+}
 
-    fn decide(&mut self, point: &Point<'_>) -> (Verdict, Option<Fault>) {
-        let mut board = self.board.lock();
-        if let Some(verdict) = board.ordered(point) {
-            return verdict;
-        }
-        let rates = board.rates;
-        drop(board);
-        if is_birth(point.callback) {
-            return (Verdict::Proceed, None);
-        }
-        let dice = self.random.u32(..MILLION);
-        let mut line = rates.turn;
-        if dice < line {
-            return (Verdict::Yield, None);
-        }
-        let mut within = |rate: u32| {
-            line += rate;
-            dice < line
-        };
-        if within(rates.trap) {
-            return (Verdict::Trap, Some(Fault::Trap));
-        }
-        if within(rates.trap_after) {
-            return (Verdict::TrapAfter, Some(Fault::TrapAfter));
-        }
-        if within(rates.stall) {
-            return (Verdict::Stall(Duration::from_millis(self.random.u64(1..400))), Some(Fault::Stall));
-        }
-        if within(rates.long_stall) {
-            return (Verdict::Stall(Duration::from_millis(self.random.u64(3_000..30_000))), Some(Fault::LongStall));
-        }
-        self.decide_about_memory(point, rates)
+/// What happens at a call, and which fault that is.
+type Decision = (Verdict, Option<Fault>);
+
+fn decide(board: &mut Board, random: &mut fastrand::Rng, point: &Point<'_>) -> Decision {
+    if let Some(decision) = board.ordered(point) {
+        return decision;
     }
+    let rates = board.rates;
+    if is_birth(point.callback) {
+        return (Verdict::Proceed, None);
+    }
+    let dice = random.u32(..MILLION);
+    let mut line = rates.turn;
+    if dice < line {
+        return (Verdict::Yield, None);
+    }
+    let mut within = |rate: u32| {
+        line += rate;
+        dice < line
+    };
+    if within(rates.trap) {
+        return (Verdict::Trap, Some(Fault::Trap));
+    }
+    if within(rates.trap_after) {
+        return (Verdict::TrapAfter, Some(Fault::TrapAfter));
+    }
+    if within(rates.stall) {
+        return (Verdict::Stall(Duration::from_millis(random.u64(1..400))), Some(Fault::Stall));
+    }
+    if within(rates.long_stall) {
+        return (Verdict::Stall(Duration::from_millis(random.u64(3_000..30_000))), Some(Fault::LongStall));
+    }
+    decide_about_memory(rates, random, point)
+}
 
-    fn decide_about_memory(&mut self, point: &Point<'_>, rates: Rates) -> (Verdict, Option<Fault>) {
-        use simvoy::abi::HostCall;
-        let dice = self.random.u32(..MILLION);
-        match point.call {
-            // A large part has one writer at a time; only heads and cells are fought over.
-            HostCall::SetSharedData if dice < rates.conflict && !is_slot(point.name, b'm') => {
-                (Verdict::Conflict, Some(Fault::Conflict))
-            }
-            HostCall::EnqueueQueue | HostCall::DequeueQueue if dice < rates.lost_hint => {
-                (Verdict::Lose, Some(Fault::LostHint))
-            }
-            _ => (Verdict::Proceed, None),
+fn decide_about_memory(rates: Rates, random: &mut fastrand::Rng, point: &Point<'_>) -> Decision {
+    use simvoy::abi::HostCall;
+    let dice = random.u32(..MILLION);
+    match point.call {
+        // A large part has one writer at a time; only heads and cells are fought over.
+        HostCall::SetSharedData if dice < rates.conflict && !is_slot(point.name, b'm') => {
+            (Verdict::Conflict, Some(Fault::Conflict))
         }
+        HostCall::EnqueueQueue | HostCall::DequeueQueue if dice < rates.lost_hint => {
+            (Verdict::Lose, Some(Fault::LostHint))
+        }
+        _ => (Verdict::Proceed, None),
     }
 }
 
 impl Board {
     /// What was ordered for just this call.
-    fn ordered(&mut self, point: &Point<'_>) -> Option<(Verdict, Option<Fault>)> {
+    fn ordered(&mut self, point: &Point<'_>) -> Option<Decision> {
         if self.doomed.contains(&point.thread) && !is_birth(point.callback) {
             self.doomed.retain(|thread| *thread != point.thread);
             return Some((Verdict::Trap, Some(Fault::Trap)));
@@ -370,11 +372,13 @@ impl Board {
     }
 
     fn note(&mut self, point: &Point<'_>) {
+        let last_head = self.last_heads.entry(point.vm).or_default();
         if point.nth == 0 {
-            self.last_heads.remove(&point.vm);
+            last_head.clear();
         }
         if is_slot(point.name, b'h') {
-            self.last_heads.insert(point.vm, point.name.to_vec());
+            last_head.clear();
+            last_head.extend_from_slice(point.name);
         }
         if point.call == simvoy::abi::HostCall::HttpCall
             && let Some(destination) = destination_of(point.name)
@@ -395,11 +399,11 @@ fn is_slot(name: &[u8], kind: u8) -> bool {
 
 impl Chaos for Hook {
     fn at(&mut self, point: &Point<'_>) -> Verdict {
-        self.board.lock().note(point);
-        let (verdict, fault) = self.decide(point);
+        let mut board = self.board.lock();
+        board.note(point);
+        let (verdict, fault) = decide(&mut board, &mut self.random, point);
         if let Some(fault) = fault {
-            let mut board = self.board.lock();
-            let head = board.last_heads.get(&point.vm).cloned();
+            let head = board.last_heads.get(&point.vm).filter(|head| !head.is_empty()).cloned();
             board.strikes.push(Strike { fault, head });
             match verdict {
                 Verdict::Trap | Verdict::TrapAfter => board.traps += 1,

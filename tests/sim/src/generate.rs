@@ -133,7 +133,7 @@ pub fn history(seed: u64, phase: Phase) -> History {
         phase,
         workers,
         rules,
-        drain_time: Duration::from_secs([5, 20, 600][random.usize(..3)]),
+        drain_time: Duration::from_secs([1, 5, 20, 600][random.usize(..4)]),
         remedy: if random.u32(..4) == 0 { Remedy::None } else { Remedy::Found },
         end: at(end),
         actions: actions.into_iter().map(|(millis, action)| (at(millis), action)).collect(),

@@ -6,7 +6,7 @@
 //!                                ├── Town: receivers and their moods                (town)
 //!                                └── Oracle, audit: what must hold                  (oracle, audit)
 //! ```
-//! It knows the filter by its contract; only `slots` reads shared memory, with the product's decoders. The same seed gives
+//! It knows the filter by its contract; only `slots` (and `mirror`, which remembers what it read) reads shared memory, with the product's decoders. The same seed gives
 //! the same run, so a failure is a number.
 
 pub mod audit;
@@ -17,6 +17,7 @@ pub mod generate;
 pub mod history;
 pub mod hunt;
 pub mod message;
+pub mod mirror;
 pub mod oracle;
 pub mod page;
 pub mod patience;

@@ -80,6 +80,8 @@ pub struct LiveContact {
 pub struct Record {
     /// As sent.
     pub message: Message,
+    /// When, on the wall clock, in milliseconds.
+    pub sent_wall: u64,
     /// Every byte of it has been sent.
     pub is_sent_whole: bool,
     /// Its head has left the filter before its body was whole.
@@ -189,9 +191,10 @@ impl Oracle {
     }
 
     /// A sender begins.
-    pub fn sends(&mut self, message: Message) {
+    pub fn sends(&mut self, message: Message, wall_millis: u64) {
         self.counts.sent += 1;
         let record = Record {
+            sent_wall: wall_millis,
             is_sent_whole: false,
             went_on: false,
             answer: None,
@@ -483,8 +486,8 @@ impl Oracle {
         }
     }
 
-    /// A message is a dead letter with this reason, after so many failed attempts.
-    pub fn died(&mut self, number: Number, reason: redeliver_core::slot::DeadReason, age_millis: u64) {
+    /// A message is a dead letter with this reason, since this moment on the wall clock.
+    pub fn died(&mut self, number: Number, reason: redeliver_core::slot::DeadReason, wall_millis: u64) {
         let Some(record) = self.records.get_mut(&number) else { return };
         if std::mem::replace(&mut record.is_dead, true) {
             return;
@@ -495,6 +498,7 @@ impl Oracle {
             return;
         }
         let answers = self.answers.get(&record.message.destination).copied().unwrap_or(0);
+        let age_millis = wall_millis.saturating_sub(record.sent_wall);
         if let Some(wrong) = record.wrong_death(reason, age_millis, &self.rules, answers, self.traps) {
             self.violated(Violation::of(Invariant::NothingLost, number, wrong));
         }

@@ -4,9 +4,8 @@ use redeliver_core::cells::{Leadership, PublishedState, decode_destinations};
 use redeliver_core::keys::Keys;
 use redeliver_core::ledger::Ledger;
 use redeliver_core::memory::{Cas, Conflict, Expect, SharedMemory, Versioned};
-use redeliver_core::message::{self, LargePart, MessageId};
+use redeliver_core::message::{self, LargePart};
 use redeliver_core::slot::{DeadReason, DestinationIndex, Head, SlotIndex, SlotState};
-use redeliver_core::units::Wall;
 use simvoy::{Process, SharedData};
 use std::fmt;
 
@@ -49,7 +48,7 @@ impl RecordState {
 }
 
 /// One slot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// Its number.
     pub index: SlotIndex,
@@ -59,11 +58,19 @@ pub struct Slot {
     pub large: Large,
 }
 
+impl Slot {
+    /// It holds the message with this id.
+    #[must_use]
+    pub fn holds(&self, id: &str) -> bool {
+        matches!(&self.large, Large::Message(found, _) if found == id)
+    }
+}
+
 /// What a large part says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Large {
-    /// A message.
-    Message(MessageId, String),
+    /// A message: its id, as senders and receivers see it, and its path.
+    Message(String, String),
     /// The receipt of one.
     Settled,
     /// Nothing that can be read.
@@ -71,7 +78,7 @@ pub enum Large {
 }
 
 /// All slots, and the books.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// In order.
     pub slots: Vec<Slot>,
@@ -79,7 +86,8 @@ pub struct Table {
     pub ledger: Option<Ledger>,
 }
 
-const GAP_MAX: u32 = 64;
+/// A VM that dies between taking a number and writing there leaves a gap; so many numbers without a slot are the end.
+pub(crate) const GAP_MAX: u32 = 64;
 
 struct View<'a>(&'a SharedData);
 
@@ -109,34 +117,29 @@ impl Table {
     /// Reads them all.
     #[must_use]
     pub fn read(process: &Process) -> Self {
-        process.with_data(|data| {
-            let (view, keys) = (View(data), keys());
-            let ledger = Ledger::read(&view, &keys.ledger()).ok();
-            let mut slots = Vec::new();
-            let mut missing = 0;
-            for index in (0..).map(SlotIndex) {
-                match view.get(&keys.head(index)) {
-                    Some(head) => slots.push(read_slot(&view, &keys, index, &head.bytes)),
-                    // A VM that dies between taking a number and writing there leaves a gap.
-                    None if missing < GAP_MAX => missing += 1,
-                    None => break,
-                }
+        process.with_data(Self::of)
+    }
+
+    /// Reads them all; [`crate::mirror::Mirror`] is for who looks often.
+    #[must_use]
+    pub fn of(data: &SharedData) -> Self {
+        let keys = keys();
+        let mut slots = Vec::new();
+        let mut missing = 0;
+        for index in (0..).map(SlotIndex) {
+            match read_slot(data, &keys, index) {
+                Some(slot) => slots.push(slot),
+                None if missing < GAP_MAX => missing += 1,
+                None => break,
             }
-            Self { slots, ledger }
-        })
+        }
+        Self { slots, ledger: read_ledger(data, &keys) }
     }
 
     /// Slots with a message in them.
     pub fn used(&self) -> impl Iterator<Item = (&Slot, &Head)> {
         let with_head = self.slots.iter().filter_map(|slot| Some((slot, slot.head.as_ref()?)));
         with_head.filter(|(_, head)| head.state != SlotState::Free)
-    }
-
-    /// The slot that holds a message.
-    #[must_use]
-    pub fn find(&self, id: &str) -> Option<&Slot> {
-        let is_it = |slot: &&Slot| matches!(&slot.large, Large::Message(found, _) if found.to_string() == id);
-        self.slots.iter().find(is_it)
     }
 
     /// How many are in a state.
@@ -146,24 +149,35 @@ impl Table {
     }
 }
 
-fn read_slot(view: &View<'_>, keys: &Keys, index: SlotIndex, head: &[u8]) -> Slot {
-    let head = Head::decode(head, index).ok();
-    let large = head.map_or(Large::Unreadable, |head| read_large(view, keys, index, &head));
-    Slot { index, head, large }
+/// The books; `None`: damaged.
+pub(crate) fn read_ledger(data: &SharedData, keys: &Keys) -> Option<Ledger> {
+    Ledger::read(&View(data), &keys.ledger()).ok()
 }
 
-fn read_large(view: &View<'_>, keys: &Keys, index: SlotIndex, head: &Head) -> Large {
-    if head.state == SlotState::Free {
-        return Large::Unreadable;
-    }
-    let decoded = view.get(&keys.large(index)).map(|value| message::decode(&value.bytes, index, head.generation));
-    match decoded {
+/// One slot; `None`: nobody has ever written there.
+pub(crate) fn read_slot(data: &SharedData, keys: &Keys, index: SlotIndex) -> Option<Slot> {
+    let head = Head::decode(&data.get(VM_ID, keys.head(index).as_bytes())?.bytes, index).ok();
+    let large = head
+        .filter(|head| head.state != SlotState::Free)
+        .and_then(|head| Some((head, data.get(VM_ID, keys.large(index).as_bytes())?)))
+        .map(|(head, value)| message::decode(&value.bytes, index, head.generation));
+    let large = match large {
         Some(Ok(LargePart::Message(message))) => {
-            Large::Message(message.id, String::from_utf8_lossy(&message.arrived.path).into_owned())
+            Large::Message(message.id.to_string(), String::from_utf8_lossy(&message.arrived.path).into_owned())
         }
         Some(Ok(LargePart::Settled)) => Large::Settled,
         Some(Err(_)) | None => Large::Unreadable,
-    }
+    };
+    Some(Slot { index, head, large })
+}
+
+/// The slot that a key is a part of: `rd<version><six digits>.<kind><eight digits>`, kind `h` for its head and `m` for its
+/// large part.
+#[must_use]
+pub fn slot_of(key: &[u8]) -> Option<SlotIndex> {
+    let kind = key.get(10).filter(|_| key.len() == 19 && key.starts_with(b"rd"))?;
+    let digits = std::str::from_utf8(&key[11..]).ok().filter(|_| matches!(kind, b'h' | b'm'))?;
+    u32::from_str_radix(digits, 16).ok().map(SlotIndex)
 }
 
 /// What the leader of a destination says of it; `None` if nobody leads it yet.
@@ -178,57 +192,12 @@ pub fn published(process: &Process, cluster: &str) -> Option<PublishedState> {
     })
 }
 
-/// A message that waits, or is being sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// Its destination's cluster.
-    pub cluster: String,
-    /// Its path, if its large part can be read.
-    pub path: Option<String>,
-}
-
-/// Messages that were stored before this moment and are still to be delivered. (Those whose routed form is to come wait
-/// for something else.)
-#[must_use]
-pub fn waiting_since(process: &Process, before: Wall) -> Vec<Waiting> {
-    process.with_data(|data| {
-        let (view, keys) = (View(data), keys());
-        let names = view.get(&keys.destinations()).and_then(|value| decode_destinations(&value.bytes).ok());
-        let waits = |head: &Head| {
-            matches!(head.state, SlotState::Queued { .. } | SlotState::Sending { .. }) && head.stored_at < before
-        };
-        let found =
-            data.entries(VM_ID).filter_map(|(key, value)| head_of(key, &value.bytes)).filter(|(_, head)| waits(head));
-        found
-            .filter_map(|(index, head)| {
-                let cluster = names.as_ref()?.get(usize::from(head.destination.0))?.0.clone();
-                let large = read_large(&view, &keys, index, &head);
-                let path = if let Large::Message(_, path) = large { Some(path) } else { None };
-                Some(Waiting { cluster, path })
-            })
-            .collect()
-    })
-}
-
-/// How many slots are in use, without a look at what is in them.
-#[must_use]
-pub fn used_count(process: &Process) -> usize {
-    process.with_data(|data| {
-        let heads = data.entries(VM_ID).filter_map(|(key, value)| state_of(key, &value.bytes));
-        heads.filter(|state| *state != RecordState::Free).count()
-    })
-}
-
 /// The state that a head's bytes say.
 #[must_use]
 pub fn state_of(key: &[u8], bytes: &[u8]) -> Option<RecordState> {
-    head_of(key, bytes).map(|(_, head)| RecordState::of(head.state))
-}
-
-fn head_of(key: &[u8], bytes: &[u8]) -> Option<(SlotIndex, Head)> {
     let digits = std::str::from_utf8(key).ok()?.rsplit_once(".h")?.1;
     let index = SlotIndex(u32::from_str_radix(digits, 16).ok()?);
-    Some((index, Head::decode(bytes, index).ok()?))
+    Some(RecordState::of(Head::decode(bytes, index).ok()?.state))
 }
 
 impl fmt::Display for Table {

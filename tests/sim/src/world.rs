@@ -7,6 +7,7 @@ use crate::faults::{Boards, Coverage, Fault, Hook, Rates};
 use crate::generate::BEGIN;
 use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving, Listener, Phase};
 use crate::message::{Destination, Entry, Manner, Message, Number, Poison};
+use crate::mirror::Mirror;
 use crate::oracle::{Counts, Oracle, Record};
 use crate::patience::{Patience, Sight};
 use crate::rules::HOLD_MAX;
@@ -80,6 +81,7 @@ enum Later {
 /// One run.
 pub struct World {
     process: Process,
+    mirror: Mirror,
     town: Town,
     board: Boards,
     history: History,
@@ -136,6 +138,7 @@ impl World {
         board.lock().cut = means.cut;
         let mut world = Self {
             process,
+            mirror: Mirror::default(),
             town,
             board,
             next_action: 0,
@@ -287,10 +290,11 @@ impl World {
 
     /// I11: at the moment of the 202 the record is there, or the message has arrived already.
     fn check_record(&mut self, number: Number) {
+        self.follow();
         let record = &self.town.oracle.records[&number];
         let Some((id, _)) = &record.acknowledged else { return };
         let has_arrived = !record.attempts.is_empty();
-        if !has_arrived && !record.is_damaged && Table::read(&self.process).find(id).is_none() {
+        if !has_arrived && !record.is_damaged && self.mirror.find(id).is_none() {
             let text = format!("acknowledged as {id}, and no slot can be read that holds it");
             self.town.oracle.violated(Violation::of(Invariant::Acknowledged, number, text));
         }
@@ -298,9 +302,16 @@ impl World {
 
     fn audit(&mut self) {
         self.audited_at = self.steps;
-        let table = Table::read(&self.process);
+        self.follow();
+        let table = self.process.with_data(|data| self.mirror.table(data));
         self.refresh_circumstances(&table);
         audit::look(&mut self.town.oracle, &table, &self.circumstances);
+    }
+
+    /// Brings the mirror up to date.
+    fn follow(&mut self) {
+        let mirror = &mut self.mirror;
+        self.process.with_data(|data| mirror.follow(data));
     }
 
     fn refresh_circumstances(&mut self, table: &Table) {
@@ -344,7 +355,8 @@ impl World {
             self.next_patience = now + Duration::from_secs(1);
             self.check_patience(now);
         }
-        self.circumstances.used_max = self.circumstances.used_max.max(slots::used_count(&self.process));
+        self.follow();
+        self.circumstances.used_max = self.circumstances.used_max.max(self.mirror.used_count());
     }
 
     /// I12, I13: what waits longer than its destination's trouble explains.
@@ -358,16 +370,18 @@ impl World {
             return;
         }
         let before = Wall((self.process.wall() / 1_000_000).saturating_sub(patience.as_millis() as u64));
-        for waiting in slots::waiting_since(&self.process, before) {
-            let Some(destination) = Destination::of(&waiting.cluster) else { continue };
-            let Some(number) = waiting.path.as_deref().and_then(Message::number_of) else { continue };
-            let record = self.town.oracle.records.get(&number);
-            let is_well = record.is_some_and(|record| record.message.poison == Poison::None && !record.is_damaged);
-            if free.contains(&destination) && is_well {
-                let invariant = self.patience.invariant(destination, now);
-                let text = format!("still waits though {} has been well for more than {patience:?}", waiting.cluster);
-                return self.town.oracle.violated(Violation::of(invariant, number, text));
-            }
+        self.follow();
+        let is_waiting_in_vain = |path: &str| {
+            let number = Message::number_of(path)?;
+            let record = self.town.oracle.records.get(&number)?;
+            let is_well = record.message.poison == Poison::None && !record.is_damaged;
+            (is_well && free.contains(&record.message.destination)).then_some((number, record.message.destination))
+        };
+        let in_vain = self.mirror.waiting_since(before).find_map(is_waiting_in_vain);
+        if let Some((number, destination)) = in_vain {
+            let invariant = self.patience.invariant(destination, now);
+            let text = format!("still waits though {} has been well for {patience:?}", destination.cluster());
+            self.town.oracle.violated(Violation::of(invariant, number, text));
         }
     }
 
@@ -600,7 +614,7 @@ impl World {
         self.senders.insert(stream, number);
         self.plan_body(stream, &message, now);
         let is_empty = message.body.is_empty();
-        self.town.oracle.sends(message);
+        self.town.oracle.sends(message, self.process.wall() / 1_000_000);
         if is_empty {
             self.town.oracle.sent_whole(number);
         }

@@ -11,6 +11,7 @@
 
 use crate::abi::Status;
 use crate::ids::{ContextId, VmId};
+use crate::space::Space;
 use std::collections::{BTreeMap, VecDeque};
 
 /// One value and its number.
@@ -22,50 +23,77 @@ pub struct Value {
     pub cas: u32,
 }
 
+/// How far a reader has followed the shared data ([`SharedData::changed_since`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    cas: u32,
+    spaces_gone: u32,
+}
+
 /// The shared data of all `vm_id`s.
 #[derive(Debug, Default)]
 pub struct SharedData {
-    values: BTreeMap<String, BTreeMap<Vec<u8>, Value>>,
+    spaces: BTreeMap<String, Space>,
     last_cas: u32,
+    spaces_gone: u32,
 }
 
 impl SharedData {
     /// The value of `key`.
     #[must_use]
     pub fn get(&self, vm_id: &str, key: &[u8]) -> Option<&Value> {
-        self.values.get(vm_id)?.get(key)
+        self.spaces.get(vm_id)?.get(key)
     }
 
     /// Writes a value.
     pub fn set(&mut self, vm_id: &str, key: &[u8], bytes: &[u8], cas: u32) -> Status {
         let next = self.last_cas.wrapping_add(1);
-        let space = match self.values.get_mut(vm_id) {
+        let space = match self.spaces.get_mut(vm_id) {
             Some(space) => space,
-            None => self.values.entry(vm_id.to_owned()).or_default(),
+            None => self.spaces.entry(vm_id.to_owned()).or_default(),
         };
-        match space.get_mut(key) {
-            Some(found) if cas != 0 && cas != found.cas => return Status::CasMismatch,
-            Some(found) => {
-                found.bytes.clear();
-                found.bytes.extend_from_slice(bytes);
-                found.cas = next;
-            }
-            None => {
-                space.insert(key.to_vec(), Value { bytes: bytes.to_vec(), cas: next });
-            }
+        let status = space.set(key, bytes, cas, next);
+        if status == Status::Ok {
+            self.last_cas = next;
         }
-        self.last_cas = next;
-        Status::Ok
+        status
+    }
+
+    /// Somebody has just written what was there: only a key that exists can be rewritten.
+    pub(crate) fn rewrite(&mut self, vm_id: &str, key: &[u8]) {
+        let next = self.last_cas.wrapping_add(1);
+        if self.spaces.get_mut(vm_id).and_then(|space| space.touch(key, next)).is_some() {
+            self.last_cas = next;
+        }
     }
 
     /// All keys and values of a `vm_id`, in the order of the keys.
     pub fn entries(&self, vm_id: &str) -> impl Iterator<Item = (&[u8], &Value)> {
-        self.values.get(vm_id).into_iter().flatten().map(|(key, value)| (key.as_slice(), value))
+        let mut entries: Vec<_> = self.spaces.get(vm_id).into_iter().flat_map(Space::entries).collect();
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        entries.into_iter()
+    }
+
+    /// What was written up to now.
+    #[must_use]
+    pub const fn mark(&self) -> Mark {
+        Mark { cas: self.last_cas, spaces_gone: self.spaces_gone }
+    }
+
+    /// Keys that were written since `mark` (one of this process), each once, with what they now hold; in no order that
+    /// says anything. `None`: values have gone away meanwhile, and the reader begins anew with `Mark::default()`.
+    pub fn changed_since(&self, vm_id: &str, mark: Mark) -> Option<impl Iterator<Item = (&[u8], &Value)>> {
+        let begins = mark == Mark::default();
+        let space = self.spaces.get(vm_id).filter(|_| mark.cas != self.last_cas);
+        let changed = space.into_iter().flat_map(Space::entries).filter(move |(_, value)| value.cas > mark.cas);
+        (begins || mark.spaces_gone == self.spaces_gone).then_some(changed)
     }
 
     /// The last VM of `vm_id` is gone.
     pub(crate) fn forget(&mut self, vm_id: &str) {
-        self.values.remove(vm_id);
+        if self.spaces.remove(vm_id).is_some() {
+            self.spaces_gone += 1;
+        }
     }
 }
 
@@ -154,6 +182,43 @@ mod tests {
         assert_eq!(data.set("v", b"k", b"3", first), Status::CasMismatch);
         assert_eq!(data.set("v", b"k", b"3", 0), Status::Ok, "zero asks nothing");
         assert_eq!(data.get("w", b"k"), None, "a vm_id is a namespace");
+    }
+
+    #[test]
+    fn a_reader_that_follows_sees_each_change_once_and_begins_anew_when_values_are_gone() {
+        let mut data = SharedData::default();
+        let mut mark = data.mark();
+        let mut changes = |data: &SharedData| {
+            let changed = data.changed_since("v", mark)?;
+            let keys: Vec<String> = changed.map(|(key, _)| String::from_utf8_lossy(key).into_owned()).collect();
+            mark = data.mark();
+            Some(keys.join(" "))
+        };
+        data.set("v", b"b", b"1", 0);
+        data.set("v", b"a", b"1", 0);
+        data.set("w", b"c", b"1", 0);
+        assert_eq!(changes(&data).as_deref(), Some("b a"));
+        assert_eq!(changes(&data).as_deref(), Some(""));
+        data.set("v", b"a", b"2", 0);
+        data.set("v", b"a", b"3", 0);
+        data.set("v", b"b", b"2", u32::MAX);
+        assert_eq!(changes(&data).as_deref(), Some("a"), "a set that is refused changes nothing");
+        data.rewrite("v", b"b");
+        data.rewrite("v", b"absent");
+        assert_eq!(changes(&data).as_deref(), Some("b"), "the same bytes again are a write, as the number says");
+        data.forget("v");
+        assert_eq!(changes(&data), None);
+        assert_eq!(data.changed_since("v", Mark::default()).map(Iterator::count), Some(0));
+    }
+
+    #[test]
+    fn entries_come_in_the_order_of_the_keys() {
+        let mut data = SharedData::default();
+        for key in ["b", "c", "a"] {
+            data.set("v", key.as_bytes(), b"1", 0);
+        }
+        let keys: Vec<&[u8]> = data.entries("v").map(|(key, _)| key).collect();
+        assert_eq!(keys, [b"a", b"b", b"c"]);
     }
 
     #[test]

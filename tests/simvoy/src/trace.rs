@@ -31,9 +31,14 @@ impl fmt::Display for Event {
     }
 }
 
+/// Events wait until there are so many bytes of them: the hash is quickest in large pieces.
+const BLOCK_BYTES: usize = 8 << 10;
+
 /// The trace of one process.
 pub struct Trace {
     hash: Xxh3,
+    /// Events that are not in the hash yet.
+    waiting: Vec<u8>,
     events: u64,
     kept: VecDeque<Event>,
     keep_max: usize,
@@ -41,13 +46,21 @@ pub struct Trace {
 
 impl Trace {
     pub(crate) fn new(keep_max: usize) -> Self {
-        Self { hash: Xxh3::new(), events: 0, kept: VecDeque::new(), keep_max }
+        Self {
+            hash: Xxh3::new(),
+            waiting: Vec::with_capacity(2 * BLOCK_BYTES),
+            events: 0,
+            kept: VecDeque::new(),
+            keep_max,
+        }
     }
 
     /// The hash of all that happened so far.
     #[must_use]
     pub fn hash(&self) -> u64 {
-        self.hash.digest()
+        let mut hash = self.hash.clone();
+        hash.update(&self.waiting);
+        hash.digest()
     }
 
     /// How many events there were.
@@ -75,8 +88,12 @@ impl Trace {
             let from = 9 + place * 8;
             head[from..from + 8].copy_from_slice(&number.to_le_bytes());
         }
-        self.hash.update(&head);
-        self.hash.update(bytes);
+        self.waiting.extend_from_slice(&head);
+        self.waiting.extend_from_slice(bytes);
+        if self.waiting.len() >= BLOCK_BYTES {
+            self.hash.update(&self.waiting);
+            self.waiting.clear();
+        }
     }
 
     pub(crate) fn keep(&mut self, event: Event) {

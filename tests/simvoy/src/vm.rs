@@ -2,17 +2,18 @@
 //!
 //! Knows nothing of Envoy but the exports' names and shapes.
 
-use crate::abi::Callback;
-use crate::calls;
+use crate::abi::{Callback, Status};
+use crate::calls::{self, Parcel, Passed};
 use crate::ids::{ContextId, ThreadId, VmId};
 use crate::plugin::Plugin;
 use crate::shared::Handle;
+use crate::turnstile;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use wasmtime::{
-    Config, Engine, Instance, InstanceAllocationStrategy, InstancePre, Linker, Memory, PoolingAllocationConfig, Store,
-    StoreLimits, StoreLimitsBuilder, TypedFunc,
+    Config, Engine, Extern, Instance, InstanceAllocationStrategy, InstancePre, Linker, Memory, PoolingAllocationConfig,
+    Ref, Store, StoreLimits, StoreLimitsBuilder, TypedFunc, error::Context as _,
 };
 
 /// V8's limit in Envoy: 1 GiB and not the 4 GiB of the format (PLATFORM 1.5).
@@ -20,8 +21,6 @@ const MEMORY_BYTES_MAX: usize = 1 << 30;
 /// VMs that may live at the same time in one test process: nine threads, each with an old and a new VM, in a few
 /// processes side by side. The pool only reserves address space.
 const VMS_MAX: u32 = 200;
-/// Stacks: each VM has at most a callback and an allocation inside a host call at the same time.
-const STACKS_MAX: u32 = 2 * VMS_MAX;
 /// What a guest leaves behind in a pooled memory is wiped by hand up to here, instead of by the kernel.
 const KEEP_RESIDENT_BYTES: usize = 1 << 20;
 
@@ -53,7 +52,8 @@ impl std::error::Error for LoadError {}
 /// A compiled module, linked to the host calls: cheap to copy, and to make VMs of.
 #[derive(Clone)]
 pub struct Module {
-    linked: InstancePre<Guest>,
+    guest: wasmtime::Module,
+    turnstile: InstancePre<Guest>,
     reactor: Option<&'static str>,
 }
 
@@ -75,12 +75,15 @@ impl Module {
     pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<Self, LoadError> {
         let refused = |error| LoadError::Module(name.to_owned(), error);
         let engine = engine().map_err(refused)?;
-        let module = wasmtime::Module::new(&engine, bytes).map_err(refused)?;
+        let guest = wasmtime::Module::new(&engine, bytes).map_err(refused)?;
         let mut linker = Linker::new(&engine);
         calls::link(&mut linker).map_err(refused)?;
-        let linked = linker.instantiate_pre(&module).map_err(|error| LoadError::Import(name.to_owned(), error))?;
-        let reactor = ["_initialize", "_start"].into_iter().find(|start| module.get_export(start).is_some());
-        Ok(Self { linked, reactor })
+        // What it imports goes through the turnstile; whether all of that is there is asked of the host calls themselves.
+        linker.instantiate_pre(&guest).map_err(|error| LoadError::Import(name.to_owned(), error))?;
+        let turnstile = wasmtime::Module::new(&engine, turnstile::bytes_for(&guest)).map_err(refused)?;
+        let turnstile = linker.instantiate_pre(&turnstile).map_err(refused)?;
+        let reactor = ["_initialize", "_start"].into_iter().find(|start| guest.get_export(start).is_some());
+        Ok(Self { guest, turnstile, reactor })
     }
 }
 
@@ -89,8 +92,7 @@ impl Module {
     #[must_use]
     pub fn unknown_callbacks(&self) -> Vec<String> {
         let known = |name: &str| Callback::ALL.iter().any(|callback| callback.export() == name);
-        let module = self.linked.module();
-        let callbacks = module.exports().map(|export| export.name()).filter(|name| name.starts_with("proxy_on_"));
+        let callbacks = self.guest.exports().map(|export| export.name()).filter(|name| name.starts_with("proxy_on_"));
         // What the host allocates with is no callback.
         callbacks.filter(|name| *name != "proxy_on_memory_allocate" && !known(name)).map(str::to_owned).collect()
     }
@@ -98,7 +100,8 @@ impl Module {
 
 fn engine() -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::default();
-    pool.total_core_instances(VMS_MAX).total_memories(VMS_MAX).total_tables(VMS_MAX).total_stacks(STACKS_MAX);
+    // Each VM is two instances with a table each, the guest and its turnstile, of which one has a memory.
+    pool.total_core_instances(2 * VMS_MAX).total_tables(2 * VMS_MAX).total_memories(VMS_MAX).total_stacks(VMS_MAX);
     pool.max_memory_size(MEMORY_BYTES_MAX).table_elements(10_000);
     pool.linear_memory_keep_resident(KEEP_RESIDENT_BYTES).async_stack_keep_resident(64 << 10);
     let mut config = Config::new();
@@ -121,7 +124,14 @@ pub(crate) struct Guest {
     /// Set while `on_configure` runs: only then there is a plugin configuration to read.
     pub configuring: Option<Arc<Plugin>>,
     pub memory: Option<Memory>,
-    pub allocate: Option<TypedFunc<u32, u32>>,
+    /// What the guest is being given.
+    pub parcel: Parcel,
+    /// A call that waits for its turn is decided already: so it will be made.
+    pub passed: Option<Passed>,
+    /// With what the call before ended.
+    pub last_status: Status,
+    /// Somebody wants to read in words what happened.
+    pub keeps_events: bool,
     limits: StoreLimits,
 }
 
@@ -164,19 +174,27 @@ impl Vm {
             calls: 0,
             configuring: None,
             memory: None,
-            allocate: None,
+            parcel: Parcel::default(),
+            passed: None,
+            last_status: Status::Ok,
+            keeps_events: shared.lock().trace.keeps(),
             limits: StoreLimitsBuilder::new().memory_size(MEMORY_BYTES_MAX).build(),
         };
-        let mut store = Store::new(module.linked.module().engine(), guest);
+        let mut store = Store::new(module.guest.engine(), guest);
         store.limiter(|guest| &mut guest.limits);
-        let instance = module.linked.instantiate_async(&mut store).await?;
+        let turnstile = module.turnstile.instantiate_async(&mut store).await?;
+        let calls = calls_through(&turnstile, &mut store, &module.guest)?;
+        let instance = Instance::new_async(&mut store, &module.guest, &calls).await?;
         let memory = instance.get_memory(&mut store, "memory");
         // The host takes malloc first, and the SDK's own name if there is none (getFunctions in wasm.cc).
         let allocate = ["malloc", "proxy_on_memory_allocate"]
             .into_iter()
             .find_map(|name| instance.get_typed_func::<u32, u32>(&mut store, name).ok());
         store.data_mut().memory = memory;
-        store.data_mut().allocate = allocate;
+        if let (Some(allocate), Some(table)) = (allocate, turnstile.get_table(&mut store, turnstile::ALLOCATE_TABLE)) {
+            table.set(&mut store, 0, Ref::Func(Some(*allocate.func())))?;
+            store.data_mut().parcel.can_allocate = true;
+        }
         let exports = Callback::ALL.into_iter().map(|callback| find(&instance, &mut store, callback, module)).collect();
         Ok(Self { store, exports })
     }
@@ -201,6 +219,7 @@ impl Vm {
         let export = exports.get(callback as usize)?.as_ref()?;
         let guest = store.data_mut();
         (guest.context, guest.effective, guest.callback, guest.calls) = (context, None, callback, 0);
+        guest.last_status = Status::Ok;
         let [a, b, c, d, e] = arguments;
         Some(match export {
             Export::Void0(function) => function.call_async(store, ()).await.map(|()| 0),
@@ -213,6 +232,17 @@ impl Vm {
             Export::Word3(function) => function.call_async(store, (a, b, c)).await,
         })
     }
+}
+
+/// What the guest imports, in the order in which it does.
+fn calls_through(
+    turnstile: &Instance,
+    store: &mut Store<Guest>,
+    guest: &wasmtime::Module,
+) -> wasmtime::Result<Vec<Extern>> {
+    let names = guest.imports().map(|import| turnstile::export_name(import.module(), import.name()));
+    let find = |name: String| turnstile.get_export(&mut *store, &name).with_context(|| format!("no call {name}"));
+    names.map(find).collect()
 }
 
 fn find(instance: &Instance, store: &mut Store<Guest>, callback: Callback, module: &Module) -> Option<Export> {

@@ -1,6 +1,6 @@
 //! Buffers: bodies, configurations, answers of calls.
 
-use super::gate::NOTHING;
+use super::gate::{Answer, NOTHING};
 use super::host_call;
 use super::memory::{give, read};
 use crate::abi::{BufferType, Status};
@@ -15,7 +15,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         GetBuffer,
         NOTHING,
         |caller, _passed, buffer: u32, start: u32, length: u32, bytes_at: u32, size_at: u32| {
-            get(caller, buffer, (start, length), bytes_at, size_at).await
+            Ok(get(caller, buffer, (start, length), bytes_at, size_at))
         }
     );
     host_call!(
@@ -31,18 +31,18 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
 }
 
 /// A length beyond the end is cut; a start beyond it reads nothing (get_buffer_bytes in exports.cc).
-async fn get(
+fn get(
     caller: &mut Caller<'_, Guest>,
     buffer: u32,
     (start, length): (u32, u32),
     bytes_at: u32,
     size_at: u32,
-) -> Result<Status> {
-    let Some(buffer) = BufferType::of(buffer) else { return Ok(Status::BadArgument) };
+) -> Answer {
+    let Some(buffer) = BufferType::of(buffer) else { return Status::BadArgument.into() };
     let Some(bytes) = contents(caller.data(), buffer, start as usize, length as usize) else {
-        return Ok(Status::NotFound);
+        return Status::NotFound.into();
     };
-    give(caller, &bytes, bytes_at, size_at).await
+    give(caller, &bytes, bytes_at, size_at)
 }
 
 fn contents(guest: &Guest, buffer: BufferType, start: usize, length: usize) -> Option<Vec<u8>> {

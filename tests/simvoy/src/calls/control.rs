@@ -1,6 +1,6 @@
 //! Streams, replies, timers, the log, and the odds and ends of the ABI.
 
-use super::gate::NOTHING;
+use super::gate::{Answer, NOTHING};
 use super::host_call;
 use super::memory::{give, read, write, write_word};
 use crate::abi::{Callback, Status, read_pairs};
@@ -75,7 +75,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         GetStatus,
         NOTHING,
         |caller, _passed, code_at: u32, text_at: u32, size_at: u32| {
-            get_status(caller, code_at, text_at, size_at).await
+            Ok(get_status(caller, code_at, text_at, size_at))
         }
     );
     host_call!(
@@ -241,7 +241,7 @@ pub(super) fn log(caller: &mut Caller<'_, Guest>, level: u32, text: (u32, u32)) 
 }
 
 /// The status of the call or gRPC answer that the root context's callback is about.
-async fn get_status(caller: &mut Caller<'_, Guest>, code_at: u32, text_at: u32, size_at: u32) -> Result<Status> {
+fn get_status(caller: &mut Caller<'_, Guest>, code_at: u32, text_at: u32, size_at: u32) -> Answer {
     let (code, text) = {
         let guest = caller.data();
         let shared = guest.shared.lock();
@@ -253,8 +253,8 @@ async fn get_status(caller: &mut Caller<'_, Guest>, code_at: u32, text_at: u32, 
         root.unwrap_or_default()
     };
     match write_word(caller, code_at, code) {
-        Status::Ok => give(caller, text.as_bytes(), text_at, size_at).await,
-        bad => Ok(bad),
+        Status::Ok => give(caller, text.as_bytes(), text_at, size_at),
+        bad => bad.into(),
     }
 }
 

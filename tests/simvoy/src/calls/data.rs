@@ -1,8 +1,8 @@
 //! Shared data and shared queues (PLATFORM 1.1 and 1.2).
 
-use super::gate::{NOTHING, Passed};
+use super::gate::{Answer, NOTHING, Passed, Span};
 use super::host_call;
-use super::memory::{give, read, write_word};
+use super::memory::{Places, both, give, read, slice, write_word};
 use crate::abi::Status;
 use crate::memory::Registrant;
 use crate::shared::Job;
@@ -17,7 +17,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         GetSharedData,
         (key, size),
         |caller, _passed, key: u32, size: u32, value_at: u32, size_at: u32, cas_at: u32| {
-            get(caller, (key, size), (value_at, size_at, cas_at)).await
+            Ok(get(caller, (key, size), (value_at, size_at, cas_at)))
         }
     );
     host_call!(
@@ -58,41 +58,36 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         DequeueQueue,
         NOTHING,
         |caller, passed, token: u32, item_at: u32, size_at: u32| {
-            dequeue(caller, passed, token, item_at, size_at).await
+            Ok(dequeue(caller, passed, token, item_at, size_at))
         }
     );
     Ok(())
 }
 
-async fn get(caller: &mut Caller<'_, Guest>, key: (u32, u32), results: (u32, u32, u32)) -> Result<Status> {
-    let Some(key) = read(caller, key) else { return Ok(Status::InvalidMemoryAccess) };
-    let found = {
-        let guest = caller.data();
-        let shared = guest.shared.lock();
-        shared.vm(guest.vm).and_then(|vm| shared.data.get(&vm.vm_id, &key)).cloned()
-    };
-    let Some(value) = found else { return Ok(Status::NotFound) };
-    let (value_at, size_at, cas_at) = results;
-    let given = give(caller, &value.bytes, value_at, size_at).await?;
-    Ok(if given == Status::Ok { write_word(caller, cas_at, value.cas) } else { given })
+fn get(caller: &mut Caller<'_, Guest>, key: Span, (pointer_at, length_at, cas_at): (u32, u32, u32)) -> Answer {
+    let Some((memory, guest)) = both(caller) else { return Status::InvalidMemoryAccess.into() };
+    let Some(key) = slice(memory, key) else { return Status::InvalidMemoryAccess.into() };
+    let shared = guest.shared.lock();
+    let found = shared.vm(guest.vm).and_then(|vm| shared.data.get(&vm.vm_id, key));
+    let Some(value) = found else { return Status::NotFound.into() };
+    let places = Places { pointer_at, length_at, word: Some((cas_at, value.cas)) };
+    guest.parcel.send(memory, &value.bytes, places)
 }
 
-fn set(caller: &mut Caller<'_, Guest>, passed: Passed, key: (u32, u32), value: (u32, u32), cas: u32) -> Status {
-    let (Some(key), Some(value)) = (read(caller, key), read(caller, value)) else {
+fn set(caller: &mut Caller<'_, Guest>, passed: Passed, key: Span, value: Span, cas: u32) -> Status {
+    let Some((memory, guest)) = both(caller) else { return Status::InvalidMemoryAccess };
+    let (Some(key), Some(value)) = (slice(memory, key), slice(memory, value)) else {
         return Status::InvalidMemoryAccess;
     };
-    let guest = caller.data();
     let shared = &mut *guest.shared.lock();
     let Some(vm_id) = shared.vms.get(&guest.vm).map(|vm| vm.vm_id.as_str()) else { return Status::InternalFailure };
     let now = shared.clock.now;
-    shared.trace.feed(trace::KIND_OUTSIDE, now, [u64::from(cas), 0, 0], &value);
+    shared.trace.feed(trace::KIND_OUTSIDE, now, [u64::from(cas), 0, 0], value);
     if passed == Passed::IntoConflict && cas != 0 {
-        // As if another VM had just written what was there: only a key that exists can be rewritten.
-        if let Some(found) = shared.data.get(vm_id, &key).cloned() {
-            shared.data.set(vm_id, &key, &found.bytes, 0);
-        }
+        // As if another VM had just written what was there.
+        shared.data.rewrite(vm_id, key);
     }
-    shared.data.set(vm_id, &key, &value, cas)
+    shared.data.set(vm_id, key, value, cas)
 }
 
 fn register(caller: &mut Caller<'_, Guest>, name: (u32, u32), token_at: u32) -> Status {
@@ -140,17 +135,11 @@ fn enqueue(caller: &mut Caller<'_, Guest>, passed: Passed, token: u32, item: (u3
     Status::Ok
 }
 
-async fn dequeue(
-    caller: &mut Caller<'_, Guest>,
-    passed: Passed,
-    token: u32,
-    item_at: u32,
-    size_at: u32,
-) -> Result<Status> {
+fn dequeue(caller: &mut Caller<'_, Guest>, passed: Passed, token: u32, item_at: u32, size_at: u32) -> Answer {
     let taken = caller.data().shared.lock().queues.dequeue(token);
     match taken {
-        Ok(_) if passed == Passed::IntoLoss => Ok(Status::Empty),
-        Ok(item) => give(caller, &item, item_at, size_at).await,
-        Err(status) => Ok(status),
+        Ok(_) if passed == Passed::IntoLoss => Status::Empty.into(),
+        Ok(item) => give(caller, &item, item_at, size_at),
+        Err(status) => status.into(),
     }
 }

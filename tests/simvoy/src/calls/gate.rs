@@ -3,17 +3,28 @@
 use crate::abi::{HostCall, Status};
 use crate::chaos::{Point, Verdict};
 use crate::trace::{self, Event};
+use crate::turnstile::{self, TURN};
 use crate::vm::Guest;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use wasmtime::{Caller, Result, bail};
+use wasmtime::{Caller, Linker, Result, bail};
+
+/// The turnstile's own calls.
+pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
+    linker.func_wrap_async(turnstile::MODULE, turnstile::TURN_FUNCTION, |_: Caller<'_, Guest>, (): ()| {
+        Box::new(Turn::default())
+    })?;
+    linker.func_wrap(turnstile::MODULE, turnstile::DELIVER_FUNCTION, super::memory::deliver)?;
+    Ok(())
+}
 
 /// How a call got through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Passed {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Passed {
     /// Like any call.
+    #[default]
     Plainly,
     /// The guest traps when it is done.
     ThenTrap,
@@ -29,24 +40,54 @@ pub(super) type Span = (u32, u32);
 /// A call that is about nothing in particular.
 pub(super) const NOTHING: Span = (0, 0);
 
-/// Asks whether and how the call is made; lets other threads run first if so decided.
-pub(super) async fn pass(caller: &mut Caller<'_, Guest>, call: HostCall, about: Span) -> Result<Passed> {
+/// What the gate says of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// It is made, and how.
+    Open(Passed),
+    /// Other threads may run first; the turnstile comes back with the same call.
+    Turn,
+}
+
+/// What a call has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It is done.
+    Done(Status),
+    /// It is done when the guest has made room for so many bytes, more than none, which wait in its [`Parcel`].
+    ///
+    /// [`Parcel`]: super::memory::Parcel
+    Room(u32),
+}
+
+impl From<Status> for Answer {
+    fn from(status: Status) -> Self {
+        Self::Done(status)
+    }
+}
+
+/// Asks whether and how the call is made. A call that comes back after a turn is not asked about again.
+pub(super) fn pass(caller: &mut Caller<'_, Guest>, call: HostCall, about: Span) -> Result<Gate> {
+    if let Some(passed) = caller.data_mut().passed.take() {
+        return Ok(Gate::Open(passed));
+    }
     match ask(caller, call, about) {
-        Verdict::Proceed => Ok(Passed::Plainly),
-        Verdict::Yield => {
-            Turn::default().await;
-            Ok(Passed::Plainly)
-        }
+        Verdict::Proceed => Ok(Gate::Open(Passed::Plainly)),
+        Verdict::Yield => Ok(take_turn(caller)),
         Verdict::Stall(span) => {
             stall(caller, span);
-            Turn::default().await;
-            Ok(Passed::Plainly)
+            Ok(take_turn(caller))
         }
         Verdict::Trap => bail!("injected trap in place of {call:?}"),
-        Verdict::TrapAfter => Ok(Passed::ThenTrap),
-        Verdict::Conflict => Ok(Passed::IntoConflict),
-        Verdict::Lose => Ok(Passed::IntoLoss),
+        Verdict::TrapAfter => Ok(Gate::Open(Passed::ThenTrap)),
+        Verdict::Conflict => Ok(Gate::Open(Passed::IntoConflict)),
+        Verdict::Lose => Ok(Gate::Open(Passed::IntoLoss)),
     }
+}
+
+fn take_turn(caller: &mut Caller<'_, Guest>) -> Gate {
+    caller.data_mut().passed = Some(Passed::Plainly);
+    Gate::Turn
 }
 
 fn ask(caller: &mut Caller<'_, Guest>, call: HostCall, about: Span) -> Verdict {
@@ -57,7 +98,9 @@ fn ask(caller: &mut Caller<'_, Guest>, call: HostCall, about: Span) -> Verdict {
     guest.calls += 1;
     let mut shared = guest.shared.lock();
     let now = shared.clock.now;
-    let numbers = [u64::from(guest.vm.0) << 32 | u64::from(guest.speaker().0), u64::from(nth), guest.callback as u64];
+    // The status that the call before this one ended with goes along: one event for each call.
+    let (callback, before) = (guest.callback as u64, guest.last_status as u64);
+    let numbers = [u64::from(guest.vm.0) << 32 | u64::from(guest.speaker().0), u64::from(nth), callback << 32 | before];
     shared.trace.feed(trace::kind_of_call(call), now, numbers, name);
     shared.chaos.at(&Point {
         now,
@@ -78,21 +121,37 @@ fn stall(caller: &mut Caller<'_, Guest>, span: Duration) {
     shared.thread_mut(guest.thread).stalled_until = until;
 }
 
+/// What goes to the turnstile: a status, how much room is wanted, or that the call waits for its turn.
+pub(super) fn finish(caller: &mut Caller<'_, Guest>, call: HostCall, passed: Passed, answer: Answer) -> Result<i32> {
+    match answer {
+        Answer::Done(status) => end(caller, call, passed, status),
+        Answer::Room(length) => {
+            caller.data_mut().parcel.belongs_to(call, passed);
+            // No memory is large enough for bytes whose number is no i32.
+            Ok(i32::try_from(length).map_or(TURN + 1, |length| -length))
+        }
+    }
+}
+
 /// The call is done; its status goes to the guest, unless the guest traps now.
-pub(super) fn finish(caller: &mut Caller<'_, Guest>, call: HostCall, passed: Passed, status: Status) -> Result<u32> {
-    let guest = caller.data();
-    let mut shared = guest.shared.lock();
-    let now = shared.clock.now;
-    shared.trace.feed(trace::kind_of_call(call), now, [status as u64, 0, 0], &[]);
-    if shared.trace.keeps() {
-        let place = Some((guest.thread, guest.vm, guest.speaker()));
-        let text = format!("{:?}#{} {call:?} -> {status:?}", guest.callback, guest.calls.saturating_sub(1));
-        shared.trace.keep(Event { at: now, place, text });
+pub(super) fn end(caller: &mut Caller<'_, Guest>, call: HostCall, passed: Passed, status: Status) -> Result<i32> {
+    let guest = caller.data_mut();
+    guest.last_status = status;
+    if guest.keeps_events {
+        keep(guest, call, status);
     }
     if passed == Passed::ThenTrap {
         bail!("injected trap after {call:?}");
     }
-    Ok(status as u32)
+    Ok(status as i32)
+}
+
+fn keep(guest: &Guest, call: HostCall, status: Status) {
+    let mut shared = guest.shared.lock();
+    let place = Some((guest.thread, guest.vm, guest.speaker()));
+    let text = format!("{:?}#{} {call:?} -> {status:?}", guest.callback, guest.calls.saturating_sub(1));
+    let event = Event { at: shared.clock.now, place, text };
+    shared.trace.keep(event);
 }
 
 /// Lets the event loop give the turn to somebody else, once.

@@ -1,6 +1,6 @@
 //! Header maps. Which map is there at a moment is [`crate::stream::Visible`]'s business.
 
-use super::gate::NOTHING;
+use super::gate::{Answer, NOTHING};
 use super::host_call;
 use super::memory::{give, read, write_word};
 use crate::abi::{MapType, Status, read_pairs, write_pairs};
@@ -15,7 +15,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         "proxy_get_header_map_pairs",
         GetMapPairs,
         NOTHING,
-        |caller, _passed, map: u32, pairs_at: u32, size_at: u32| { get_pairs(caller, map, pairs_at, size_at).await }
+        |caller, _passed, map: u32, pairs_at: u32, size_at: u32| { Ok(get_pairs(caller, map, pairs_at, size_at)) }
     );
     host_call!(linker, "proxy_get_header_map_size", Other, NOTHING, |caller, _passed, map: u32, size_at: u32| Ok(
         get_size(caller, map, size_at)
@@ -33,7 +33,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         GetMapValue,
         (name, size),
         |caller, _passed, map: u32, name: u32, size: u32, value_at: u32, size_at: u32| {
-            get_value(caller, map, (name, size), value_at, size_at).await
+            Ok(get_value(caller, map, (name, size), value_at, size_at))
         }
     );
     host_call!(
@@ -69,14 +69,14 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
 }
 
 /// A map that is not there reads as an empty one: no error (PLATFORM 1.4 item 5).
-async fn get_pairs(caller: &mut Caller<'_, Guest>, map: u32, pairs_at: u32, size_at: u32) -> Result<Status> {
-    let Some(map) = MapType::of(map) else { return Ok(Status::BadArgument) };
+fn get_pairs(caller: &mut Caller<'_, Guest>, map: u32, pairs_at: u32, size_at: u32) -> Answer {
+    let Some(map) = MapType::of(map) else { return Status::BadArgument.into() };
     let pairs = {
         let guest = caller.data();
         let shared = guest.shared.lock();
         shared.map(guest.vm, guest.speaker(), map).map(write_pairs).unwrap_or_default()
     };
-    give(caller, &pairs, pairs_at, size_at).await
+    give(caller, &pairs, pairs_at, size_at)
 }
 
 /// The bytes of all names and values, not the number of pairs; of a call's answer it cannot be asked (measured).
@@ -101,15 +101,9 @@ fn set_pairs(caller: &mut Caller<'_, Guest>, map: u32, pairs: (u32, u32)) -> Sta
     with_map(caller, map, |headers| *headers = read_pairs(&pairs))
 }
 
-async fn get_value(
-    caller: &mut Caller<'_, Guest>,
-    map: u32,
-    name: (u32, u32),
-    value_at: u32,
-    size_at: u32,
-) -> Result<Status> {
-    let Some(map) = MapType::of(map) else { return Ok(Status::BadArgument) };
-    let Some(name) = read_name(caller, name) else { return Ok(Status::InvalidMemoryAccess) };
+fn get_value(caller: &mut Caller<'_, Guest>, map: u32, name: (u32, u32), value_at: u32, size_at: u32) -> Answer {
+    let Some(map) = MapType::of(map) else { return Status::BadArgument.into() };
+    let Some(name) = read_name(caller, name) else { return Status::InvalidMemoryAccess.into() };
     let found = {
         let guest = caller.data();
         let shared = guest.shared.lock();
@@ -121,8 +115,8 @@ async fn get_value(
         }
     };
     match found {
-        Ok(value) => give(caller, &value, value_at, size_at).await,
-        Err(status) => Ok(status),
+        Ok(value) => give(caller, &value, value_at, size_at),
+        Err(status) => status.into(),
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `upstream.request_attempt_count` | always; 0 before the router |
 //! | one part, none of these | the guest has set it |
 
+use super::gate::Answer;
 use super::host_call;
 use super::memory::{give, read};
 use crate::abi::Status;
@@ -26,7 +27,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         GetProperty,
         (path, size),
         |caller, _passed, path: u32, size: u32, value_at: u32, size_at: u32| {
-            get(caller, (path, size), value_at, size_at).await
+            Ok(get(caller, (path, size), value_at, size_at))
         }
     );
     host_call!(
@@ -41,10 +42,10 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
     Ok(())
 }
 
-async fn get(caller: &mut Caller<'_, Guest>, path: (u32, u32), value_at: u32, size_at: u32) -> Result<Status> {
-    let Some(path) = read(caller, path) else { return Ok(Status::InvalidMemoryAccess) };
+fn get(caller: &mut Caller<'_, Guest>, path: (u32, u32), value_at: u32, size_at: u32) -> Answer {
+    let Some(path) = read(caller, path) else { return Status::InvalidMemoryAccess.into() };
     if path.is_empty() {
-        return Ok(Status::SerializationFailure);
+        return Status::SerializationFailure.into();
     }
     let path = String::from_utf8_lossy(&path).into_owned();
     let parts: Vec<&str> = path.trim_end_matches('\0').split('\0').collect();
@@ -53,8 +54,8 @@ async fn get(caller: &mut Caller<'_, Guest>, path: (u32, u32), value_at: u32, si
         property(&guest.shared.lock(), guest, &parts)
     };
     match value {
-        Some(value) => give(caller, &value, value_at, size_at).await,
-        None => Ok(Status::NotFound),
+        Some(value) => give(caller, &value, value_at, size_at),
+        None => Status::NotFound.into(),
     }
 }
 

@@ -1,8 +1,9 @@
 //! The few calls of WASI preview 1 that Envoy has, in virtual time and with the seed's randomness.
 
-use super::gate::{NOTHING, Passed, pass};
+use super::gate::{Gate, NOTHING, Passed, pass};
 use super::memory::{read, write, write_word};
 use crate::abi::{HostCall, Status};
+use crate::turnstile::TURN;
 use crate::vm::Guest;
 use wasmtime::{Caller, Linker, Result, bail};
 
@@ -16,21 +17,11 @@ const CLOCK_WALL: u32 = 0;
 const CLOCK_MONOTONIC: u32 = 1;
 
 pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
-    linker.func_wrap_async(
-        MODULE,
-        "clock_time_get",
-        |mut caller: Caller<'_, Guest>, (clock, _, time_at): (u32, u64, u32)| {
-            Box::new(async move {
-                gate(&mut caller, HostCall::ClockTimeGet).await?;
-                Ok(clock_time(&mut caller, clock, time_at))
-            })
-        },
-    )?;
-    linker.func_wrap_async(MODULE, "random_get", |mut caller: Caller<'_, Guest>, (buffer, length): (u32, u32)| {
-        Box::new(async move {
-            gate(&mut caller, HostCall::RandomGet).await?;
-            Ok(random(&mut caller, buffer, length))
-        })
+    linker.func_wrap(MODULE, "clock_time_get", |mut caller: Caller<'_, Guest>, clock: u32, _: u64, time_at: u32| {
+        gated(&mut caller, HostCall::ClockTimeGet, |caller| clock_time(caller, clock, time_at))
+    })?;
+    linker.func_wrap(MODULE, "random_get", |mut caller: Caller<'_, Guest>, buffer: u32, length: u32| {
+        gated(&mut caller, HostCall::RandomGet, |caller| random(caller, buffer, length))
     })?;
     linker.func_wrap(MODULE, "environ_sizes_get", environ_sizes)?;
     linker.func_wrap(MODULE, "environ_get", environ)?;
@@ -46,10 +37,15 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
 }
 
 /// These calls have no status of the ABI, so a fault here is a trap or a turn and nothing else.
-async fn gate(caller: &mut Caller<'_, Guest>, call: HostCall) -> Result<()> {
-    match pass(caller, call, NOTHING).await? {
-        Passed::ThenTrap => bail!("injected trap at {call:?}"),
-        Passed::Plainly | Passed::IntoConflict | Passed::IntoLoss => Ok(()),
+fn gated(
+    caller: &mut Caller<'_, Guest>,
+    call: HostCall,
+    make: impl FnOnce(&mut Caller<'_, Guest>) -> u32,
+) -> Result<i32> {
+    match pass(caller, call, NOTHING)? {
+        Gate::Turn => Ok(TURN),
+        Gate::Open(Passed::ThenTrap) => bail!("injected trap at {call:?}"),
+        Gate::Open(Passed::Plainly | Passed::IntoConflict | Passed::IntoLoss) => Ok(make(caller).cast_signed()),
     }
 }
 
