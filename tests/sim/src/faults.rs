@@ -169,6 +169,8 @@ pub enum Site {
     Dispatch,
     /// An answer is about to be read.
     Answer,
+    /// The routed form of a stored request is about to be written, at the end of its stream.
+    Log,
 }
 
 /// What strikes there.
@@ -204,6 +206,7 @@ impl Site {
             Self::Hint => point.call == HostCall::EnqueueQueue,
             Self::Dispatch => point.call == HostCall::HttpCall && destination_of(point.name).is_some(),
             Self::Answer => point.callback == Callback::CallResponse && point.nth == 0,
+            Self::Log => point.callback == Callback::Log && point.nth == 0,
         }
     }
 }

@@ -51,11 +51,11 @@ const KINDS: [(Kind, u32, u32); 16] = [
     (Kind::Outage, 12, 1),
     (Kind::Hindrance, 4, 1),
     (Kind::Lie, 4, 3),
-    (Kind::Source, 3, 4),
+    (Kind::Source, 4, 3),
     (Kind::Push, 2, 3),
     (Kind::Beside, 2, 8),
     (Kind::Clock, 2, 4),
-    (Kind::Damage, 4, 4),
+    (Kind::Damage, 8, 4),
     (Kind::Cluster, 1, 4),
     (Kind::Breaker, 3, 4),
     (Kind::Leaving, 2, 6),
@@ -174,6 +174,11 @@ fn faults(random: &mut fastrand::Rng, swarm: &Swarm, rules: &Rules, span: u64) -
         let destination = any_destination(random, rules);
         let kind = swarm.kind(random);
         actions.extend(fault(random, kind, destination, at));
+        if needs_attempts_out(kind) && random.bool() {
+            let slow = Mood::Slow(Duration::from_millis(random.u64(500..5_000)));
+            actions.push((at.saturating_sub(4_000), Action::Mood(destination, slow)));
+            actions.push((at + random.u64(500..8_000), Action::Mood(destination, well())));
+        }
     }
     // What has an end has it before the calm.
     for (at, action) in &mut actions {
@@ -182,6 +187,14 @@ fn faults(random: &mut fastrand::Rng, swarm: &Swarm, rules: &Rules, span: u64) -
         }
     }
     actions
+}
+
+/// Whether a fault says most when it finds redeliveries under way, to a receiver that takes its time.
+fn needs_attempts_out(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Push | Kind::Beside | Kind::Doom | Kind::DoomWorkers | Kind::Freeze | Kind::LateTicks | Kind::Ambush
+    )
 }
 
 /// Whether an action makes something well again.
@@ -213,9 +226,9 @@ fn fault(random: &mut fastrand::Rng, kind: Kind, destination: Destination, at: u
             vec![(at, Action::Health(destination, first)), (end, Action::Health(destination, then))]
         }
         Kind::Source => {
-            let mood = if random.bool() { SourceMood::Silent } else { SourceMood::Gloomy };
-            let mut actions = vec![(at, Action::Source(mood)), (end + 30_000, Action::Source(SourceMood::Honest))];
-            if random.bool() {
+            let mood = if random.u32(..3) > 0 { SourceMood::Silent } else { SourceMood::Gloomy };
+            let mut actions = vec![(at, Action::Source(mood)), (end + 60_000, Action::Source(SourceMood::Honest))];
+            if random.u32(..3) > 0 {
                 // Its last word was a bad one.
                 actions.push((at.saturating_sub(3_000), Action::Health(destination, HealthView::Unhealthy)));
                 actions.push((at + 1_000, Action::Health(destination, HealthView::Healthy)));
@@ -245,8 +258,16 @@ fn fault(random: &mut fastrand::Rng, kind: Kind, destination: Destination, at: u
 }
 
 fn ambush(random: &mut fastrand::Rng) -> Ambush {
-    const SITES: [Site; 6] =
-        [Site::LargeWrite, Site::HeadWrite, Site::CellWrite, Site::Hint, Site::Dispatch, Site::Answer];
+    const SITES: [Site; 8] = [
+        Site::LargeWrite,
+        Site::HeadWrite,
+        Site::CellWrite,
+        Site::Hint,
+        Site::Dispatch,
+        Site::Answer,
+        Site::Log,
+        Site::Log,
+    ];
     let stall = [random.u64(1..50), random.u64(100..1_000), random.u64(3_000..20_000)][random.usize(..3)];
     let blow = match random.u32(..6) {
         0 => Blow::Trap,
@@ -308,12 +329,12 @@ fn jump(random: &mut fastrand::Rng) -> i64 {
 
 fn damage(random: &mut fastrand::Rng) -> Damage {
     let which = random.u32(..);
-    match random.u32(..8) {
+    match random.u32(..9) {
         0..2 => Damage::FlipHead(which),
         2..4 => Damage::FlipLarge(which),
         4 => Damage::CutHead(which),
         5 => Damage::CutLarge(which),
-        6 => Damage::Swap(which),
+        6..8 => Damage::Swap(which),
         _ => Damage::FlipCell(which),
     }
 }

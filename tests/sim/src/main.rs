@@ -57,6 +57,7 @@ fn run(options: &Options) -> Result<Verdict, String> {
         Command::Cuts => run_cuts(options),
         Command::Hunt(names) => run_hunt(options, names),
         Command::Refind => refind(options),
+        Command::Endurance => endurance(options),
         Command::Speed => speed(options),
         Command::Page => write_page(options),
     }
@@ -247,6 +248,26 @@ fn refind(options: &Options) -> Result<Verdict, String> {
         );
     }
     Ok(if lost.is_empty() { Verdict::Well } else { Verdict::Broken })
+}
+
+/// I8: a guest that has stored and delivered many messages is no larger than one that has a few hundred behind it.
+fn endurance(options: &Options) -> Result<Verdict, String> {
+    const FEW: u32 = 500;
+    const GROWTH_MAX: usize = 1 << 20;
+    let module = load(&options.module)?;
+    let run = |messages| world::run(&module, &scenario::endurance(messages), &options.means());
+    let (few, many) = (run(FEW), run(options.messages));
+    let growth = many.guest_bytes_max.saturating_sub(few.guest_bytes_max);
+    println!(
+        "{} redeliveries: a guest has {} KiB, after {} redeliveries {} KiB more; {:?}",
+        few.counts.attempts,
+        few.guest_bytes_max >> 10,
+        many.counts.attempts,
+        growth >> 10,
+        many.violation
+    );
+    let is_well = few.violation.is_none() && many.violation.is_none() && growth <= GROWTH_MAX;
+    Ok(if is_well { Verdict::Well } else { Verdict::Broken })
 }
 
 /// Simulated against real time, for one outage with 500 messages.

@@ -129,6 +129,8 @@ pub struct Oracle {
     /// A thread stood still for longer than a lease, until this moment: what it does just then is excused, since no fence
     /// reaches a receiver.
     stalls: BTreeMap<ThreadId, Moment>,
+    /// When the process was last disturbed: another VM may lead since, and not know what the one before it saw.
+    pub disturbed_at: Moment,
     /// When the wall clock last jumped: a callback that began before knows the time before.
     pub jumped_at: Moment,
     /// Cells were damaged on purpose: what was out may have been forgotten.
@@ -178,6 +180,7 @@ impl Oracle {
             threads: BTreeMap::new(),
             trapped: BTreeSet::new(),
             stalls: BTreeMap::new(),
+            disturbed_at: Moment(0),
             jumped_at: Moment(0),
             cells_were_damaged: false,
             traps: 0,
@@ -440,13 +443,16 @@ impl Oracle {
 
     /// Another attempt though the one before went well, and nothing kept its VM from hearing so.
     fn unheard_success(&self, record: &Record, sighting: &Sighting) -> Option<String> {
-        let unheard = record.attempts.iter().find(|attempt| {
-            let vm = attempt.call.0;
-            let went_well = attempt.said.is_some_and(is_success) && attempt.ends < attempt.sent + self.rules.timeout;
-            went_well && !attempt.was_told && !self.trapped.contains(&vm) && self.back_at(vm) < attempt.sent
-        })?;
+        let unheard = record.attempts.iter().find(|attempt| !attempt.was_told && self.must_be_heard(attempt))?;
         (sighting.now - unheard.ends > Duration::from_secs(1) && !record.is_damaged)
             .then(|| format!("sent again: nobody waited for the answer to attempt {}, a success", unheard.number))
+    }
+
+    /// Whether this attempt is a success that its VM hears, or will, before it may give it up.
+    fn must_be_heard(&self, attempt: &Attempt) -> bool {
+        let vm = attempt.call.0;
+        let went_well = attempt.said.is_some_and(is_success) && attempt.ends < attempt.sent + self.rules.timeout;
+        went_well && !self.trapped.contains(&vm) && self.back_at(vm) < attempt.sent
     }
 
     /// A destination was seen to be down, or probed, at this moment.
@@ -477,7 +483,7 @@ impl Oracle {
         let answers = self.heard_answers.entry((call.0, record.message.destination)).or_default();
         let Some(attempt) = record.attempts.iter_mut().find(|attempt| attempt.call == call) else { return };
         attempt.heard = Some((now, status));
-        attempt.others_answered = *answers > attempt.heard_before;
+        attempt.others_answered = *answers > attempt.heard_before && self.disturbed_at < attempt.sent;
         *answers += u64::from(attempt.said.is_some() && attempt.said == status);
         if status.is_some_and(is_success) && !record.is_settled {
             record.is_settled = true;
@@ -498,7 +504,13 @@ impl Oracle {
             return;
         }
         let answers = self.answers.get(&record.message.destination).copied().unwrap_or(0);
-        let age_millis = wall_millis.saturating_sub(record.sent_wall);
+        let since = record.acknowledged.as_ref().map_or(record.sent_wall, |(_, wall)| record.sent_wall.min(*wall));
+        let age_millis = wall_millis.saturating_sub(since);
+        let success = record.attempts.iter().find(|attempt| self.must_be_heard(attempt));
+        if let Some(success) = success {
+            let text = format!("a dead letter ({reason}), and attempt {} was a success", success.number);
+            return self.violated(Violation::of(Invariant::NothingUnexpected, number, text));
+        }
         if let Some(wrong) = record.wrong_death(reason, age_millis, &self.rules, answers, self.traps) {
             self.violated(Violation::of(Invariant::NothingLost, number, wrong));
         }
@@ -619,8 +631,12 @@ impl Record {
             DeadReason::Expired => Duration::from_millis(age_millis) >= rules.ttl,
             DeadReason::Attempts => self.genuine_failures(answers_now) + traps >= rules.attempts_max as usize,
             DeadReason::Corrupt => false,
-            // A request without a body, whose VM died before its log; or headers that Envoy refuses.
-            DeadReason::Unstorable => self.attempts.is_empty() && self.message.body.is_empty(),
+            // Its VM died before the end of its stream, when the routed form of a request is read whose headers had left
+            // the filter by the time of its failure.
+            DeadReason::Unstorable => {
+                let had_left = self.message.body.is_empty() || rules.mode == crate::rules::Mode::Stream;
+                self.attempts.is_empty() && had_left && traps > 0
+            }
         };
         (!is_right)
             .then(|| format!("a dead letter ({reason}) after {} attempts, aged {age_millis} ms", self.attempts.len()))

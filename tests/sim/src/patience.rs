@@ -15,6 +15,8 @@ use std::time::Duration;
 pub struct Sight {
     /// Its receiver takes everything, and Envoy calls it healthy.
     pub is_sound: bool,
+    /// Nobody says otherwise.
+    pub is_undisputed: bool,
     /// Nothing else slows it: its circuit breaker is open wide.
     pub is_free: bool,
     /// What its leader says.
@@ -39,9 +41,9 @@ pub struct Patience {
 const SOUND_MIN: Duration = Duration::from_secs(10);
 
 impl Patience {
-    /// Something that no destination is to blame for.
-    pub fn disturbed(&mut self, now: Moment) {
-        self.disturbed_at = now;
+    /// Something that no destination is to blame for, until this moment.
+    pub fn disturbed(&mut self, until: Moment) {
+        self.disturbed_at = self.disturbed_at.max(until);
     }
 
     /// One more look. I6: a destination that is sound does not go down, whatever its circuit breaker does.
@@ -51,7 +53,8 @@ impl Patience {
         let sound_since = if sight.is_sound { before.sound_since } else { now };
         let free_since = if sight.is_sound && sight.is_free { before.free_since } else { now };
         self.seen.insert(destination, Seen { sound_since, free_since, state: sight.state });
-        let went_down = matches!(before.state, Some(PublishedState::Up | PublishedState::Ramping))
+        let went_down = sight.is_undisputed
+            && matches!(before.state, Some(PublishedState::Up | PublishedState::Ramping))
             && sight.state == Some(PublishedState::Down);
         let sound_for = now - sound_since.max(self.disturbed_at);
         (went_down && sound_for > SOUND_MIN).then(|| {

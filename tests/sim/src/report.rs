@@ -19,7 +19,7 @@ fn write_failure(text: &mut String, history: &History, outcome: &Outcome) -> std
         writeln!(text, "{event}")?;
     }
     writeln!(text, "\n{}", outcome.table)?;
-    for line in outcome.log.iter().rev().take(20).rev() {
+    for line in outcome.log.iter().rev().take(60).rev() {
         writeln!(text, "log {line}")?;
     }
     writeln!(

@@ -102,6 +102,20 @@ pub fn outage(messages: u32, minutes: u64) -> History {
         .done()
 }
 
+/// About so many messages stored and delivered, 500 in each short outage: what a guest's memory is measured with (I8).
+#[must_use]
+pub fn endurance(messages: u32) -> History {
+    const CYCLE: u64 = 10_000;
+    const PER_CYCLE: u32 = 500;
+    let cycles = u64::from(messages.div_ceil(PER_CYCLE));
+    let mut script = Script::new(Rules::default(), 3, cycles * CYCLE + 60_000);
+    for cycle in 0..cycles {
+        let from = cycle * CYCLE;
+        script = script.outage(from, from + 4_500).send(from + 200, PER_CYCLE, 8);
+    }
+    script.done()
+}
+
 /// Rules under which the code goes different ways to the store.
 #[must_use]
 pub fn ways_to_the_store() -> Vec<(&'static str, Rules)> {

@@ -75,7 +75,7 @@ enum Later {
     Trailers(StreamId, Number),
     HangUp(StreamId),
     /// The sender has paused for longer than it may be held.
-    Overslept(StreamId, Number),
+    Overslept(StreamId, Number, Option<Generation>),
 }
 
 /// One run.
@@ -95,6 +95,8 @@ pub struct World {
     coverage: Coverage,
     circumstances: Circumstances,
     planted: Option<String>,
+    /// Somebody will read the log.
+    is_read: bool,
     next_sample: Moment,
     steps: u64,
     audited_at: u64,
@@ -102,7 +104,7 @@ pub struct World {
     patience: Patience,
     next_patience: Moment,
     beside: Option<Generation>,
-    gloomy_since: Option<Moment>,
+    source_since: Moment,
     log: Vec<String>,
 }
 
@@ -151,6 +153,7 @@ impl World {
             coverage: Coverage::default(),
             circumstances: Circumstances::default(),
             planted: means.planted.clone(),
+            is_read: means.keep_events > 0,
             next_sample: BEGIN,
             steps: 0,
             audited_at: 0,
@@ -158,7 +161,7 @@ impl World {
             patience: Patience::default(),
             next_patience: BEGIN,
             beside: None,
-            gloomy_since: None,
+            source_since: Moment(0),
             log: Vec::new(),
             history,
         };
@@ -230,7 +233,8 @@ impl World {
             self.show(happening, now);
         }
         for line in self.process.take_log() {
-            if line.level >= 3 {
+            // Who reads a history again wants its changes of state too.
+            if line.level >= if self.is_read { 2 } else { 3 } {
                 self.log.push(format!("{} thread {}: {}", line.at, line.thread.0, line.text));
             }
         }
@@ -238,7 +242,7 @@ impl World {
         let stalls = std::mem::take(&mut self.board.lock().stalls);
         for (thread, until) in stalls {
             self.town.oracle.stalled(thread, until);
-            self.patience.disturbed(until);
+            self.disturbed(until);
         }
     }
 
@@ -260,7 +264,7 @@ impl World {
             Happening::Heard { vm, token, status } => self.town.oracle.heard((vm, token), status, now),
             Happening::Trapped { message, thread, vm } => {
                 self.town.oracle.trapped(vm);
-                self.patience.disturbed(now);
+                self.disturbed(now);
                 if !message.contains("injected trap") {
                     let (export, cause) = (message.lines().last().unwrap_or_default(), "wasm trap");
                     let text = format!("thread {}: {cause} ({})", thread.0, export.trim());
@@ -277,7 +281,10 @@ impl World {
                 self.draining = self.newest.map(|old| (old, now + self.history.drain_time));
                 self.newest = Some(generation);
             }
-            Happening::Started { thread, vm } => self.town.oracle.started(vm, thread),
+            Happening::Started { thread, vm } => {
+                self.town.oracle.started(vm, thread);
+                self.disturbed(now);
+            }
             Happening::Refused(_) | Happening::Gone { .. } => {}
         }
     }
@@ -336,14 +343,11 @@ impl World {
             self.check_storm(destination, now);
             let mood = self.town.mood(destination);
             let cluster = self.process.cluster(&destination.cluster());
-            let is_honest = self.gloomy_since.is_none();
             let not_reached = self.town.oracle.not_reached.get(&destination);
             let is_reached = not_reached.is_none_or(|at| now - *at > SAMPLE * 2);
             let sight = Sight {
-                is_sound: is_honest
-                    && is_reached
-                    && mood.is_well()
-                    && cluster.as_ref().is_some_and(|cluster| cluster.healthy > 0),
+                is_undisputed: self.town.source != SourceMood::Gloomy && now - self.source_since > SOURCE_AGES,
+                is_sound: is_reached && mood.is_well() && cluster.as_ref().is_some_and(|cluster| cluster.healthy > 0),
                 is_free: cluster.is_some_and(|cluster| cluster.requests_max >= REQUESTS_MAX),
                 state,
             };
@@ -361,7 +365,13 @@ impl World {
 
     /// I12, I13: what waits longer than its destination's trouble explains.
     fn check_patience(&mut self, now: Moment) {
-        let patience = self.history.rules.patience();
+        let mut patience = self.history.rules.patience();
+        if self.town.source == SourceMood::Gloomy {
+            patience += self.history.rules.suspect_after;
+        }
+        if now - self.source_since < patience {
+            return;
+        }
         let free: Vec<Destination> = (0..self.history.rules.destinations)
             .map(Destination)
             .filter(|destination| self.patience.free_for(*destination, now) > patience)
@@ -374,8 +384,12 @@ impl World {
         let is_waiting_in_vain = |path: &str| {
             let number = Message::number_of(path)?;
             let record = self.town.oracle.records.get(&number)?;
-            let is_well = record.message.poison == Poison::None && !record.is_damaged;
-            (is_well && free.contains(&record.message.destination)).then_some((number, record.message.destination))
+            let (destination, poison) = (record.message.destination, record.message.poison);
+            // A source that calls it unhealthy lets one message through each `suspect_after`, and no more.
+            let last = self.town.oracle.last_attempts.get(&destination);
+            let is_probed = last.is_some_and(|at| now - *at < patience) && self.town.source == SourceMood::Gloomy;
+            let is_well = poison == Poison::None && !record.is_damaged && !is_probed;
+            (is_well && free.contains(&destination)).then_some((number, destination))
         };
         let in_vain = self.mirror.waiting_since(before).find_map(is_waiting_in_vain);
         if let Some((number, destination)) = in_vain {
@@ -423,7 +437,7 @@ impl World {
             Action::LateTicks(thread, span) => {
                 self.strikes(Fault::LateTicks);
                 let now = self.process.now();
-                self.patience.disturbed(now + span);
+                self.disturbed(now + span);
                 self.process.delay_ticks(self.thread(thread), now + span);
             }
             Action::Source(mood) => self.set_source(mood),
@@ -431,7 +445,7 @@ impl World {
             Action::NotBeside => {
                 if let Some(beside) = self.beside.take() {
                     self.strikes(Fault::Push);
-                    self.patience.disturbed(self.process.now() + self.history.drain_time);
+                    self.disturbed(self.process.now() + self.history.drain_time);
                     self.process.remove_beside(beside);
                 }
             }
@@ -496,7 +510,7 @@ impl World {
 
     fn jump(&mut self, millis: i64) {
         self.strikes(Fault::ClockJump);
-        self.patience.disturbed(self.process.now());
+        self.disturbed(self.process.now());
         self.town.oracle.jumped_at = self.process.now();
         self.process.jump_wall(i128::from(millis) * 1_000_000);
         if millis >= LETTERS_TTL_MILLIS {
@@ -508,8 +522,11 @@ impl World {
         if mood != SourceMood::Honest {
             self.strikes(Fault::Source);
         }
+        // Silence is no word: only a source that lies, or did, starts the wait anew.
+        if [mood, self.town.source].contains(&SourceMood::Gloomy) {
+            self.source_since = self.process.now();
+        }
         self.town.source = mood;
-        self.gloomy_since = (mood == SourceMood::Gloomy).then(|| self.process.now());
         let (listener, admin) = match mood {
             SourceMood::Honest => (Upstream::HealthListener, Upstream::Admin),
             SourceMood::Silent | SourceMood::Gloomy => (Upstream::Receiver, Upstream::Receiver),
@@ -524,7 +541,7 @@ impl World {
             return;
         }
         self.strikes(Fault::Push);
-        self.patience.disturbed(self.process.now());
+        self.disturbed(self.process.now());
         let rules = crate::rules::Rules { tick: self.history.rules.tick * 3, ..self.history.rules.clone() };
         let plugin = self.plugin(rules.configuration());
         self.beside = Some(self.process.push_beside(plugin));
@@ -537,7 +554,7 @@ impl World {
     }
 
     fn push(&mut self, configuration: Configuration) {
-        self.patience.disturbed(self.process.now());
+        self.disturbed(self.process.now());
         let rules = &self.history.rules;
         let text = match configuration {
             Configuration::Own => rules.configuration(),
@@ -612,7 +629,7 @@ impl World {
             Entry::FromFilter => self.process.open_as_is(worker, generation, message.headers.clone(), end),
         };
         self.senders.insert(stream, number);
-        self.plan_body(stream, &message, now);
+        self.plan_body(stream, generation, &message, now);
         let is_empty = message.body.is_empty();
         self.town.oracle.sends(message, self.process.wall() / 1_000_000);
         if is_empty {
@@ -621,7 +638,7 @@ impl World {
     }
 
     /// Pieces of a body, spread over time as the sender's manner is.
-    fn plan_body(&mut self, stream: StreamId, message: &Message, now: Moment) {
+    fn plan_body(&mut self, stream: StreamId, generation: Option<Generation>, message: &Message, now: Moment) {
         if message.body.is_empty() {
             return;
         }
@@ -648,7 +665,7 @@ impl World {
             at = at + pause;
             if place < last && pause > HOLD_MAX + Duration::from_millis(500) {
                 // Before the next piece, which is of the same moment.
-                self.add_later(at, Later::Overslept(stream, message.number));
+                self.add_later(at, Later::Overslept(stream, message.number, generation));
             }
         }
         if matches!(message.manner, Manner::Trailers(..)) {
@@ -673,9 +690,11 @@ impl World {
                 self.town.oracle.sent_whole(number);
                 self.process.send_trailers(stream, Headers::of(&[("x-checksum", "1")]));
             }
-            Later::Overslept(stream, number) => {
+            Later::Overslept(stream, number, generation) => {
                 let is_excused = self.circumstances.cells_were_damaged
                     || self.town.oracle.has_stalled()
+                    // Envoy closes the connections of a listener that has drained.
+                    || generation != self.newest
                     || self.coverage.struck.contains_key(&Fault::LateTicks);
                 if self.senders.contains_key(&stream) && !is_excused {
                     self.town.oracle.goes_on_after_pause(number);
@@ -692,8 +711,6 @@ impl World {
     fn damage(&mut self, damage: Damage) {
         let table = Table::read(&self.process);
         let keys = slots::keys();
-        let used: Vec<_> =
-            table.used().map(|(slot, head)| (slot.index, RecordState::of(head.state), slot.large.clone())).collect();
         let (fault, which) = match damage {
             Damage::FlipCell(which) => return self.damage_cell(which),
             Damage::FutureWorker => return self.overwrite_cell(&keys.worker_alive(), &u64::MAX.to_le_bytes()),
@@ -702,21 +719,23 @@ impl World {
             Damage::CutHead(which) | Damage::CutLarge(which) => (Fault::CutValue, which),
             Damage::Swap(which) => (Fault::SwappedValue, which),
         };
-        let Some((index, state, large)) = used.get(which as usize % used.len().max(1)) else { return };
+        let slots = aims(&table, which);
+        let Some((slot, state)) = slots.get(which as usize % slots.len().max(1)) else { return };
+        let index = slot.index;
         self.coverage.struck(fault);
         self.coverage.met(fault, *state);
-        let mut hit = vec![large.clone()];
+        let mut hit = vec![slot.large.clone()];
         let (key, other) = match damage {
-            Damage::FlipHead(_) | Damage::CutHead(_) => (keys.head(*index), None),
+            Damage::FlipHead(_) | Damage::CutHead(_) => (keys.head(index), None),
             Damage::FlipLarge(_)
             | Damage::CutLarge(_)
             | Damage::FlipCell(_)
             | Damage::FutureWorker
-            | Damage::Destinations => (keys.large(*index), None),
+            | Damage::Destinations => (keys.large(index), None),
             Damage::Swap(_) => {
-                let other = &used[(which as usize + 1) % used.len()];
-                hit.push(other.2.clone());
-                (keys.large(*index), Some(keys.large(other.0)))
+                let other = &table.slots[(which as usize + 1) % table.slots.len()];
+                hit.push(other.large.clone());
+                (keys.large(index), Some(keys.large(other.index)))
             }
         };
         self.excuse(&hit);
@@ -775,11 +794,17 @@ impl World {
         self.process.overwrite(VM_ID, &key, &value);
     }
 
+    /// Something that no destination is to blame for, until this moment.
+    fn disturbed(&mut self, until: Moment) {
+        self.patience.disturbed(until);
+        self.town.oracle.disturbed_at = until;
+    }
+
     /// Books, tables or leases may be wrong from now on, until somebody counts anew.
     fn damaged(&mut self) {
         self.circumstances.cells_were_damaged = true;
         self.town.oracle.cells_were_damaged = true;
-        self.patience.disturbed(self.process.now());
+        self.disturbed(self.process.now());
     }
 
     fn judge_rest(&mut self) {
@@ -821,6 +846,17 @@ impl World {
             log: self.log,
         }
     }
+}
+
+/// The word of a source that lied has no weight any more after so long: three intervals and a look.
+const SOURCE_AGES: Duration = Duration::from_secs(6);
+
+/// Slots that a fault of memory may be aimed at: all in one state, so that rare states are met too.
+fn aims(table: &Table, which: u32) -> Vec<(&slots::Slot, RecordState)> {
+    let all: Vec<_> = table.slots.iter().filter_map(|slot| Some((slot, RecordState::of(slot.head?.state)))).collect();
+    let wanted = RecordState::ALL[which as usize / 7 % RecordState::ALL.len()];
+    let chosen: Vec<_> = all.iter().copied().filter(|(_, state)| *state == wanted).collect();
+    if chosen.is_empty() { all } else { chosen }
 }
 
 /// A destination that is down is asked by one probe at a time, each after a backoff; a lying health source may let a few
