@@ -384,16 +384,17 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         Head::decode(&value.bytes, slot).map(|head| Some((head, value.cas)))
     }
 
-    /// Where the message in a slot goes: its destination's place, and the cluster that it names itself.
+    /// Where the message in a slot goes: its destination's place, and the cluster that it names itself if it can be read.
     #[must_use]
-    pub fn destination_of(&self, slot: SlotIndex) -> Option<(DestinationIndex, ClusterName)> {
+    pub fn destination_of(&self, slot: SlotIndex) -> Option<(DestinationIndex, Option<ClusterName>)> {
         let (head, _) = self.head(slot).ok().flatten()?;
-        let large = self.memory.get(&self.keys.large(slot))?;
-        match message::decode(&large.bytes, slot, head.generation) {
-            Ok(LargePart::Message(message)) if head.state != SlotState::Free => {
-                Some((head.destination, message.cluster))
-            }
-            Ok(LargePart::Message(_) | LargePart::Settled) | Err(_) => None,
+        if head.state == SlotState::Free {
+            return None;
+        }
+        let large = self.memory.get(&self.keys.large(slot));
+        match large.map(|large| message::decode(&large.bytes, slot, head.generation)) {
+            Some(Ok(LargePart::Message(message))) => Some((head.destination, Some(message.cluster))),
+            Some(Ok(LargePart::Settled) | Err(_)) | None => Some((head.destination, None)),
         }
     }
 

@@ -16,6 +16,11 @@ const REAL_BUGS: &[RealBug] = &[
         scenario: "`cargo test -p redeliver-core a_2xx_counts_though`",
     },
     RealBug {
+        what: "A message with a damaged body, of a destination whose name was damaged too, had no place in the rebuilt table: nobody led it, and it waited for ever.",
+        found_by: "the search (liveness seed 53, I12)",
+        scenario: "`cargo test -p redeliver-core a_damaged_message_of`",
+    },
+    RealBug {
         what: "A configuration with a duration beyond 64 bits and a line end put a second line into Envoy's log.",
         found_by: "fuzzing",
         scenario: "`cargo test -p redeliver-fuzz configuration`",

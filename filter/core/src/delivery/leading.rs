@@ -71,8 +71,8 @@ impl Delivery {
         memory.set(&self.keys.destinations(), &table, Expect::Version(damaged)).unwrap_or_default();
     }
 
-    /// The table as the stored messages tell it: a place of which none is stored has an empty name and may be taken
-    /// again. Reads all slots in one go, which is bounded by nothing but their number: until then nothing can be stored.
+    /// The table as the stored messages tell it: a place of which none can be read has an empty name and may be taken
+    /// again; somebody leads it all the same, and finds what is unreadable there. Reads all slots in one go, which is bounded by nothing but their number: until then nothing can be stored.
     fn names_in_slots(&self, memory: &dyn SharedMemory) -> Vec<ClusterName> {
         let slots = Ledger::read(memory, &self.keys.ledger()).map_or(0, |ledger| ledger.slots);
         let mut names: Vec<ClusterName> = Vec::new();
@@ -81,7 +81,7 @@ impl Delivery {
             if names.len() <= place {
                 names.resize(place.saturating_add(1), ClusterName(String::new()));
             }
-            if let Some(name) = names.get_mut(place) {
+            if let (Some(name), Some(cluster)) = (names.get_mut(place), cluster) {
                 *name = cluster;
             }
         }

@@ -1144,6 +1144,26 @@ fn a_table_of_destinations_that_no_vm_remembers_is_read_from_the_messages() {
 }
 
 #[test]
+fn a_damaged_message_of_a_destination_whose_name_is_lost_ends_as_a_dead_letter() {
+    // Nobody led its place in the rebuilt table, so it was queued for ever.
+    let unnamed = PLAIN.replace("\"clusters\": [\"orders\"]", "\"path_prefixes\": [\"/\"]");
+    let mut world = World::new(1, &config(&unnamed));
+    world.receiver(|_| (REFUSED, 5));
+    world.store(1, "orders", 1..2);
+    world.pass(3_000);
+    world.kill(0);
+    world.kill(1);
+    let keys = Keys::of(b"world");
+    world.memory.overwrite(&keys.large(SlotIndex(0)), b"garbage");
+    world.memory.overwrite(&keys.destinations(), b"garbage");
+    let vm = world.start(&config(&unnamed), 1);
+    world.vms[vm].delivery.saw_stream();
+    world.pass(120_000);
+    assert_eq!((world.queued(), world.dead(), world.counter(Counter::Corrupt)), (0, 1, 1), "{}", world.state());
+    world.check_books();
+}
+
+#[test]
 fn a_2xx_counts_though_a_tick_gave_the_attempt_up_before_it_was_heard() {
     // A leader that had stood still ticked first: it forgot its own call, and the 200 with it.
     let mut world = World::new(1, &config(PLAIN));
