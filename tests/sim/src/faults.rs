@@ -3,7 +3,7 @@
 use crate::message::Destination;
 use crate::slots::{self, RecordState};
 use simvoy::abi::Callback;
-use simvoy::{Chaos, Moment, Point, Process, ThreadId, Verdict, VmId};
+use simvoy::{Chaos, Moment, Point, Process, ThreadId, Verdict};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -123,7 +123,7 @@ impl Coverage {
     }
 }
 
-/// A fault at a host call, and the head key that its VM had last named in that callback.
+/// A fault at a host call, and the head key that was last named in that callback.
 #[derive(Clone, Debug)]
 struct Strike {
     fault: Fault,
@@ -150,8 +150,8 @@ pub struct Board {
     /// Dispatches per cluster, lately.
     pub dispatches: BTreeMap<Destination, VecDeque<Moment>>,
     strikes: Vec<Strike>,
-    /// Empty: the VM has named none in this callback.
-    last_heads: BTreeMap<VmId, Vec<u8>>,
+    /// By thread; empty: the callback that runs there has named none.
+    last_heads: Vec<Vec<u8>>,
 }
 
 /// Where something may strike on purpose: in the middle of what must look like one step.
@@ -374,8 +374,16 @@ impl Board {
         Some((Verdict::Trap, Some(Fault::Trap)))
     }
 
+    fn last_head(&mut self, thread: ThreadId) -> &mut Vec<u8> {
+        let place = thread.0 as usize;
+        if self.last_heads.len() <= place {
+            self.last_heads.resize_with(place + 1, Vec::new);
+        }
+        &mut self.last_heads[place]
+    }
+
     fn note(&mut self, point: &Point<'_>) {
-        let last_head = self.last_heads.entry(point.vm).or_default();
+        let last_head = self.last_head(point.thread);
         if point.nth == 0 {
             last_head.clear();
         }
@@ -406,7 +414,7 @@ impl Chaos for Hook {
         board.note(point);
         let (verdict, fault) = decide(&mut board, &mut self.random, point);
         if let Some(fault) = fault {
-            let head = board.last_heads.get(&point.vm).filter(|head| !head.is_empty()).cloned();
+            let head = Some(board.last_head(point.thread).clone()).filter(|head| !head.is_empty());
             board.strikes.push(Strike { fault, head });
             match verdict {
                 Verdict::Trap | Verdict::TrapAfter => board.traps += 1,

@@ -17,6 +17,7 @@
 //! | the event loop, and what a test does to a process | [`Process`] |
 //! | jobs of one thread: streams, plugins, timers, answers | `thread/` |
 //! | the host calls | `calls/` |
+//! | what waits for turns and allocates between guest and host | `turnstile` |
 //! | numbers of the ABI | [`abi`] |
 //! | what receivers do on the wire | [`Receivers`], [`Exchange`] |
 //! | faults | [`Chaos`], [`Verdict`] |

@@ -33,26 +33,49 @@ pub struct Mark {
 /// The shared data of all `vm_id`s.
 #[derive(Debug, Default)]
 pub struct SharedData {
-    spaces: BTreeMap<String, Space>,
+    /// A handful; none is ever taken out, so a place stays what it is.
+    spaces: Vec<(String, Space)>,
     last_cas: u32,
     spaces_gone: u32,
 }
+
+/// The place of a `vm_id` among all: a VM looks its own up once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SpaceId(usize);
 
 impl SharedData {
     /// The value of `key`.
     #[must_use]
     pub fn get(&self, vm_id: &str, key: &[u8]) -> Option<&Value> {
-        self.spaces.get(vm_id)?.get(key)
+        self.space(vm_id)?.get(key)
     }
 
     /// Writes a value.
     pub fn set(&mut self, vm_id: &str, key: &[u8], bytes: &[u8], cas: u32) -> Status {
+        let space = self.space_id(vm_id);
+        self.set_in(space, key, bytes, cas)
+    }
+
+    fn space(&self, vm_id: &str) -> Option<&Space> {
+        self.spaces.iter().find(|(name, _)| name == vm_id).map(|(_, space)| space)
+    }
+
+    /// The place of a `vm_id`, which is made if it is not there.
+    pub(crate) fn space_id(&mut self, vm_id: &str) -> SpaceId {
+        let found = self.spaces.iter().position(|(name, _)| name == vm_id);
+        SpaceId(found.unwrap_or_else(|| {
+            self.spaces.push((vm_id.to_owned(), Space::default()));
+            self.spaces.len() - 1
+        }))
+    }
+
+    pub(crate) fn get_in(&self, SpaceId(place): SpaceId, key: &[u8]) -> Option<&Value> {
+        self.spaces[place].1.get(key)
+    }
+
+    pub(crate) fn set_in(&mut self, SpaceId(place): SpaceId, key: &[u8], bytes: &[u8], cas: u32) -> Status {
         let next = self.last_cas.wrapping_add(1);
-        let space = match self.spaces.get_mut(vm_id) {
-            Some(space) => space,
-            None => self.spaces.entry(vm_id.to_owned()).or_default(),
-        };
-        let status = space.set(key, bytes, cas, next);
+        let status = self.spaces[place].1.set(key, bytes, cas, next);
         if status == Status::Ok {
             self.last_cas = next;
         }
@@ -60,16 +83,16 @@ impl SharedData {
     }
 
     /// Somebody has just written what was there: only a key that exists can be rewritten.
-    pub(crate) fn rewrite(&mut self, vm_id: &str, key: &[u8]) {
+    pub(crate) fn rewrite_in(&mut self, SpaceId(place): SpaceId, key: &[u8]) {
         let next = self.last_cas.wrapping_add(1);
-        if self.spaces.get_mut(vm_id).and_then(|space| space.touch(key, next)).is_some() {
+        if self.spaces[place].1.touch(key, next).is_some() {
             self.last_cas = next;
         }
     }
 
     /// All keys and values of a `vm_id`, in the order of the keys.
     pub fn entries(&self, vm_id: &str) -> impl Iterator<Item = (&[u8], &Value)> {
-        let mut entries: Vec<_> = self.spaces.get(vm_id).into_iter().flat_map(Space::entries).collect();
+        let mut entries: Vec<_> = self.space(vm_id).into_iter().flat_map(Space::entries).collect();
         entries.sort_unstable_by_key(|(key, _)| *key);
         entries.into_iter()
     }
@@ -84,16 +107,16 @@ impl SharedData {
     /// says anything. `None`: values have gone away meanwhile, and the reader begins anew with `Mark::default()`.
     pub fn changed_since(&self, vm_id: &str, mark: Mark) -> Option<impl Iterator<Item = (&[u8], &Value)>> {
         let begins = mark == Mark::default();
-        let space = self.spaces.get(vm_id).filter(|_| mark.cas != self.last_cas);
+        let space = self.space(vm_id).filter(|_| mark.cas != self.last_cas);
         let changed = space.into_iter().flat_map(Space::entries).filter(move |(_, value)| value.cas > mark.cas);
         (begins || mark.spaces_gone == self.spaces_gone).then_some(changed)
     }
 
     /// The last VM of `vm_id` is gone.
     pub(crate) fn forget(&mut self, vm_id: &str) {
-        if self.spaces.remove(vm_id).is_some() {
-            self.spaces_gone += 1;
-        }
+        let SpaceId(place) = self.space_id(vm_id);
+        self.spaces[place].1 = Space::default();
+        self.spaces_gone += 1;
     }
 }
 
@@ -203,8 +226,9 @@ mod tests {
         data.set("v", b"a", b"3", 0);
         data.set("v", b"b", b"2", u32::MAX);
         assert_eq!(changes(&data).as_deref(), Some("a"), "a set that is refused changes nothing");
-        data.rewrite("v", b"b");
-        data.rewrite("v", b"absent");
+        let space = data.space_id("v");
+        data.rewrite_in(space, b"b");
+        data.rewrite_in(space, b"absent");
         assert_eq!(changes(&data).as_deref(), Some("b"), "the same bytes again are a write, as the number says");
         data.forget("v");
         assert_eq!(changes(&data), None);

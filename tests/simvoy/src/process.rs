@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::network::{Exchange, Origin, Outcome, Receivers};
 use crate::plugin::Plugin;
 use crate::route::Route;
-use crate::shared::{Arrival, Generation, Handle, Happening, Job, LogLine, Place, Shared, Timer};
+use crate::shared::{Arrival, Generation, Handle, Happening, Job, LogLine, Place, Shared, ThreadShared, Timer};
 use crate::stream::{End, Piece, Stream};
 use crate::thread::Thread;
 use crate::time::Moment;
@@ -407,23 +407,21 @@ impl Process {
 
     /// A thread that can run, by chance.
     fn choose(&self) -> Option<ThreadId> {
-        let mut shared = self.shared.lock();
-        if shared.has_aborted {
+        let Shared { has_aborted, clock, threads, random, .. } = &mut *self.shared.lock();
+        if *has_aborted {
             return None;
         }
-        let now = shared.clock.now;
-        let can_run = |(id, seat): (usize, &Option<Seat>)| {
-            let thread = &shared.threads[id];
+        let can_run = |(seat, thread): (&Option<Seat>, &ThreadShared)| {
             let has_work = matches!(seat, Some(Seat::Busy(_))) || !thread.inbox.is_empty();
-            (has_work && thread.stalled_until <= now).then_some(id)
+            has_work && thread.stalled_until <= clock.now
         };
-        let able: Vec<usize> = self.seats.iter().enumerate().filter_map(can_run).collect();
-        let chosen = match able.as_slice() {
-            [] => return None,
-            [only] => *only,
-            several => several[shared.random.usize(..several.len())],
+        let able = (0..).map(ThreadId).zip(self.seats.iter().zip(threads.iter())).filter(|(_, both)| can_run(*both));
+        let chosen = match able.clone().count() {
+            0 => return None,
+            1 => 0,
+            several => random.usize(..several),
         };
-        Some(ThreadId(chosen as u32))
+        able.map(|(id, _)| id).nth(chosen)
     }
 
     fn run(&mut self, thread: ThreadId) {

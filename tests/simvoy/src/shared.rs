@@ -6,7 +6,7 @@ use crate::chaos::Chaos;
 use crate::cluster::Clusters;
 use crate::http::{Headers, Request, Response};
 use crate::ids::{CallToken, ContextId, StreamId, ThreadId, VmId};
-use crate::memory::{SharedData, SharedQueues};
+use crate::memory::{SharedData, SharedQueues, SpaceId};
 use crate::metrics::{MetricIds, Metrics};
 use crate::network::{Origin, Outcome};
 use crate::plugin::{Plugin, PluginKey};
@@ -253,6 +253,8 @@ pub(crate) enum After {
 pub(crate) struct VmShared {
     pub thread: ThreadId,
     pub vm_id: String,
+    /// Where its shared data is.
+    pub space: SpaceId,
     pub contexts: BTreeMap<ContextId, Context>,
     pub after: VecDeque<After>,
     /// A local reply was sent in this callback: whatever the guest answers, nothing goes on.
@@ -271,10 +273,11 @@ pub(crate) struct VmShared {
 const TOKEN_STEP: u32 = 4;
 
 impl VmShared {
-    pub(crate) fn new(thread: ThreadId, plugin: &Plugin, random: fastrand::Rng) -> Self {
+    pub(crate) fn new(thread: ThreadId, plugin: &Plugin, space: SpaceId, random: fastrand::Rng) -> Self {
         Self {
             thread,
             vm_id: plugin.vm_id.clone(),
+            space,
             contexts: BTreeMap::from([(ContextId(0), Context::Vm)]),
             after: VecDeque::new(),
             stop_iteration: false,
@@ -469,7 +472,8 @@ impl Shared {
         self.vms_made += 1;
         let vm = VmId(self.vms_made);
         let random = self.random.fork();
-        self.vms.insert(vm, VmShared::new(thread, plugin, random));
+        let space = self.data.space_id(&plugin.vm_id);
+        self.vms.insert(vm, VmShared::new(thread, plugin, space, random));
         vm
     }
 

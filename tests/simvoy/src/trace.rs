@@ -7,7 +7,7 @@ use crate::ids::{ContextId, ThreadId, VmId};
 use crate::time::Moment;
 use std::collections::VecDeque;
 use std::fmt;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// One event in words.
 #[derive(Clone, Debug)]
@@ -31,14 +31,9 @@ impl fmt::Display for Event {
     }
 }
 
-/// Events wait until there are so many bytes of them: the hash is quickest in large pieces.
-const BLOCK_BYTES: usize = 8 << 10;
-
 /// The trace of one process.
 pub struct Trace {
-    hash: Xxh3,
-    /// Events that are not in the hash yet.
-    waiting: Vec<u8>,
+    hash: u64,
     events: u64,
     kept: VecDeque<Event>,
     keep_max: usize,
@@ -46,21 +41,13 @@ pub struct Trace {
 
 impl Trace {
     pub(crate) fn new(keep_max: usize) -> Self {
-        Self {
-            hash: Xxh3::new(),
-            waiting: Vec::with_capacity(2 * BLOCK_BYTES),
-            events: 0,
-            kept: VecDeque::new(),
-            keep_max,
-        }
+        Self { hash: 0, events: 0, kept: VecDeque::new(), keep_max }
     }
 
     /// The hash of all that happened so far.
     #[must_use]
-    pub fn hash(&self) -> u64 {
-        let mut hash = self.hash.clone();
-        hash.update(&self.waiting);
-        hash.digest()
+    pub const fn hash(&self) -> u64 {
+        self.hash
     }
 
     /// How many events there were.
@@ -79,21 +66,15 @@ impl Trace {
         self.keep_max > 0
     }
 
+    /// One more event. What was before is the seed of its hash, which is quick for so few bytes at once.
     pub(crate) fn feed(&mut self, kind: u8, at: Moment, numbers: [u64; 3], bytes: &[u8]) {
         self.events += 1;
-        let mut head = [0; 33];
-        head[0] = kind;
-        head[1..9].copy_from_slice(&at.0.to_le_bytes());
-        for (place, number) in numbers.iter().enumerate() {
-            let from = 9 + place * 8;
-            head[from..from + 8].copy_from_slice(&number.to_le_bytes());
+        let [first, second, third] = numbers;
+        let mut head = [0; 40];
+        for (place, word) in [u64::from(kind), at.0, first, second, third].into_iter().enumerate() {
+            head[place * 8..place * 8 + 8].copy_from_slice(&word.to_le_bytes());
         }
-        self.waiting.extend_from_slice(&head);
-        self.waiting.extend_from_slice(bytes);
-        if self.waiting.len() >= BLOCK_BYTES {
-            self.hash.update(&self.waiting);
-            self.waiting.clear();
-        }
+        self.hash = xxh3_64_with_seed(bytes, xxh3_64_with_seed(&head, self.hash));
     }
 
     pub(crate) fn keep(&mut self, event: Event) {

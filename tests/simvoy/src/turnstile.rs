@@ -207,3 +207,144 @@ fn vector(items: impl ExactSizeIterator<Item = Vec<u8>>) -> Vec<u8> {
     let length = u32::try_from(items.len()).unwrap_or(u32::MAX);
     items.fold(number(length), |bytes, item| [bytes, item].concat())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::{Callback, HostCall};
+    use crate::network::{Exchange, Origin, Receivers};
+    use crate::{Chaos, Happening, Moment, Plugin, Point, Process, Request, Settings, Step, Verdict, VmId};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    /// A guest that writes `key` in `on_configure`, reads it back, and writes what it was given under `copy`.
+    fn guest() -> Vec<u8> {
+        const SECTION_MEMORY: u8 = 5;
+        const SECTION_DATA: u8 = 11;
+        const KIND_MEMORY: u8 = 2;
+        const CONST: u8 = 0x41;
+        const LOAD: u8 = 0x28;
+        const CALL: u8 = 0x10;
+        const DROP: u8 = 0x1a;
+        const END: u8 = 0x0b;
+        let list = |items: &[Vec<u8>]| vector(items.to_vec().into_iter());
+        let import = |name| [text("env"), text(name), vec![KIND_FUNCTION, 0]].concat();
+        let export = |name, kind, place| [text(name), vec![kind, place]].concat();
+        let constant = |value: i32| [vec![CONST], signed(value)].concat();
+        let load = |at: i32| [constant(at), vec![LOAD, 2, 0]].concat();
+        let call = |function: u8, arguments: [Vec<u8>; 5]| [arguments.concat(), vec![CALL, function, DROP]].concat();
+        let malloc = [vec![0], constant(512), vec![END]].concat();
+        let configure = [
+            vec![0],
+            call(0, [constant(0), constant(3), constant(8), constant(5), constant(0)]),
+            call(1, [constant(0), constant(3), constant(100), constant(104), constant(108)]),
+            call(0, [constant(16), constant(4), load(100), load(104), constant(0)]),
+            constant(1),
+            vec![END],
+        ];
+        let shape =
+            |takes: usize| [vec![TYPE_FUNCTION, takes as u8], vec![TYPE_I32; takes], vec![1, TYPE_I32]].concat();
+        let sections = [
+            (SECTION_TYPE, list(&[shape(5), shape(1), shape(2)])),
+            (SECTION_IMPORT, list(&[import("proxy_set_shared_data"), import("proxy_get_shared_data")])),
+            (SECTION_FUNCTION, list(&[vec![1], vec![2]])),
+            (SECTION_MEMORY, vec![1, 0, 1]),
+            (
+                SECTION_EXPORT,
+                list(&[
+                    export("memory", KIND_MEMORY, 0),
+                    export("malloc", KIND_FUNCTION, 2),
+                    export("proxy_on_configure", KIND_FUNCTION, 3),
+                ]),
+            ),
+            (SECTION_CODE, list(&[sized(malloc), sized(configure.concat())])),
+            (SECTION_DATA, [vec![1, 0], constant(0), vec![END], text("key     value   copy")].concat()),
+        ];
+        let sections = sections.map(|(id, content)| [vec![id], sized(content)].concat());
+        [b"\0asm\x01\0\0\0".to_vec(), sections.concat()].concat()
+    }
+
+    /// One verdict, for one call of the first VM; and which calls of that VM were asked about.
+    struct At(u32, Verdict, Arc<Mutex<Vec<HostCall>>>);
+
+    impl Chaos for At {
+        fn at(&mut self, point: &Point<'_>) -> Verdict {
+            if (point.vm, point.callback) != (VmId(1), Callback::Configure) {
+                return Verdict::Proceed;
+            }
+            self.2.lock().unwrap().push(point.call);
+            if point.nth == self.0 { self.1 } else { Verdict::Proceed }
+        }
+    }
+
+    struct Nobody;
+
+    impl Receivers for Nobody {
+        fn exchange(&mut self, _: &str, _: Origin, _: &Request, _: Moment) -> Exchange {
+            Exchange::Silence
+        }
+    }
+
+    /// What is stored under `key` and `copy` after the step in which the verdict strikes; what it comes to in the end;
+    /// and that each call was asked about once, in order, whatever happened to it.
+    fn check(nth: u32, verdict: Verdict, meanwhile: [bool; 2], trap: Option<&str>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let module =
+            crate::Module::from_bytes("a guest of this test", &guest()).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let mut process = Process::new(&module, Settings::default());
+        process.set_chaos(Box::new(At(nth, verdict, asked.clone())));
+        process.push(Some(Plugin::new("v", "")));
+        let stored = |process: &Process| {
+            ["key", "copy"].map(|key| process.value("v", key.as_bytes()).is_some_and(|value| value.bytes == b"value"))
+        };
+        let what = format!("call {nth}: {verdict:?}");
+        assert!(matches!(process.step(&mut Nobody, Moment::NEVER), Step::Ran(_)), "{what}");
+        assert_eq!(stored(&process), meanwhile, "{what}, meanwhile");
+        process.run_for(&mut Nobody, Duration::from_secs(60));
+        let traps: Vec<String> = process
+            .take_happenings()
+            .into_iter()
+            .filter_map(|happening| match happening {
+                Happening::Trapped { message, .. } => Some(message),
+                _ => None,
+            })
+            .collect();
+        let all = [HostCall::SetSharedData, HostCall::GetSharedData, HostCall::SetSharedData];
+        match trap {
+            None => {
+                assert_eq!(stored(&process), [true, true], "{what}, in the end");
+                assert_eq!(
+                    (traps.as_slice(), asked.lock().unwrap().as_slice()),
+                    (&[] as &[String], &all[..]),
+                    "{what}"
+                );
+            }
+            Some(text) => {
+                assert!(traps.len() == 1 && traps[0].contains(text), "{what}: {traps:?}");
+                assert_eq!(asked.lock().unwrap().as_slice(), &all[..=nth as usize], "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_turn_comes_before_the_effect_of_the_call_that_it_was_decided_for() {
+        for verdict in [Verdict::Yield, Verdict::Stall(Duration::from_secs(5))] {
+            check(0, verdict, [false, false], None);
+            check(1, verdict, [true, false], None);
+            check(2, verdict, [true, false], None);
+        }
+    }
+
+    #[test]
+    fn what_strikes_a_call_strikes_it_before_or_behind_its_effect() {
+        check(0, Verdict::Trap, [false, false], Some("injected trap in place of SetSharedData"));
+        check(0, Verdict::TrapAfter, [true, false], Some("injected trap after SetSharedData"));
+        check(1, Verdict::Trap, [true, false], Some("injected trap in place of GetSharedData"));
+        check(1, Verdict::TrapAfter, [true, false], Some("injected trap after GetSharedData"));
+    }
+
+    #[test]
+    fn a_guest_is_given_bytes_where_its_own_allocator_says() {
+        check(9, Verdict::Proceed, [true, true], None);
+    }
+}

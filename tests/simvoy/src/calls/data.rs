@@ -68,7 +68,7 @@ fn get(caller: &mut Caller<'_, Guest>, key: Span, (pointer_at, length_at, cas_at
     let Some((memory, guest)) = both(caller) else { return Status::InvalidMemoryAccess.into() };
     let Some(key) = slice(memory, key) else { return Status::InvalidMemoryAccess.into() };
     let shared = guest.shared.lock();
-    let found = shared.vm(guest.vm).and_then(|vm| shared.data.get(&vm.vm_id, key));
+    let found = shared.vm(guest.vm).and_then(|vm| shared.data.get_in(vm.space, key));
     let Some(value) = found else { return Status::NotFound.into() };
     let places = Places { pointer_at, length_at, word: Some((cas_at, value.cas)) };
     guest.parcel.send(memory, &value.bytes, places)
@@ -80,14 +80,14 @@ fn set(caller: &mut Caller<'_, Guest>, passed: Passed, key: Span, value: Span, c
         return Status::InvalidMemoryAccess;
     };
     let shared = &mut *guest.shared.lock();
-    let Some(vm_id) = shared.vms.get(&guest.vm).map(|vm| vm.vm_id.as_str()) else { return Status::InternalFailure };
+    let Some(space) = shared.vm(guest.vm).map(|vm| vm.space) else { return Status::InternalFailure };
     let now = shared.clock.now;
     shared.trace.feed(trace::KIND_OUTSIDE, now, [u64::from(cas), 0, 0], value);
     if passed == Passed::IntoConflict && cas != 0 {
         // As if another VM had just written what was there.
-        shared.data.rewrite(vm_id, key);
+        shared.data.rewrite_in(space, key);
     }
-    shared.data.set(vm_id, key, value, cas)
+    shared.data.set_in(space, key, value, cas)
 }
 
 fn register(caller: &mut Caller<'_, Guest>, name: (u32, u32), token_at: u32) -> Status {
