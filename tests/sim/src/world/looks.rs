@@ -1,0 +1,167 @@
+//! What is looked at while a history runs: records behind answers, states of destinations, everything each so often, and
+//! the rest at the end.
+
+use super::{SAMPLE, World};
+use crate::audit;
+use crate::faults::Fault;
+use crate::message::{Destination, Message, Number, Poison};
+use crate::patience::Sight;
+use crate::slots::{self, Table};
+use crate::town::{Remedy, SourceMood};
+use crate::violation::{Invariant, Violation};
+use redeliver_core::cells::PublishedState;
+use redeliver_core::units::Wall;
+use simvoy::{Moment, REQUESTS_MAX};
+use std::time::Duration;
+
+/// A destination that is down is asked by one probe at a time, each after a backoff; a lying health source may let a few
+/// more through. More than this in a second is a loop.
+const STORM_MAX: usize = 8;
+
+/// The word of a source that lied has no weight any more after so long: three intervals and a look.
+const SOURCE_AGES: Duration = Duration::from_secs(6);
+
+impl World {
+    /// I11: at the moment of the 202 the record is there, or the message has arrived already.
+    pub(super) fn check_record(&mut self, number: Number) {
+        self.follow();
+        let record = &self.town.oracle.records[&number];
+        let Some((id, _)) = &record.acknowledged else { return };
+        let has_arrived = !record.attempts.is_empty();
+        if !has_arrived && !record.is_damaged && self.mirror.find(id).is_none() {
+            let text = format!("acknowledged as {id}, and no slot can be read that holds it");
+            self.town.oracle.violated(Violation::of(Invariant::Acknowledged, number, text));
+        }
+    }
+
+    pub(super) fn audit(&mut self) {
+        self.audited_at = self.steps;
+        self.follow();
+        let table = self.process.with_data(|data| self.mirror.table(data));
+        self.refresh_circumstances(&table);
+        audit::look(&mut self.town.oracle, &table, &self.circumstances);
+    }
+
+    /// Brings the mirror up to date.
+    pub(super) fn follow(&mut self) {
+        let mirror = &mut self.mirror;
+        self.process.with_data(|data| mirror.follow(data));
+    }
+
+    pub(super) fn refresh_circumstances(&mut self, table: &Table) {
+        let used = table.used().count();
+        let board = self.board.lock();
+        self.circumstances.wall_millis = self.process.wall() / 1_000_000;
+        self.circumstances.traps = board.traps;
+        self.circumstances.long_stalls = self.coverage.struck.get(&Fault::LongStall).copied().unwrap_or(0);
+        self.circumstances.poison_works = self.town.remedy == Remedy::None;
+        self.circumstances.slots_lost = board.traps + self.coverage.struck.get(&Fault::LostHint).copied().unwrap_or(0);
+        self.circumstances.used_max = self.circumstances.used_max.max(used);
+    }
+
+    /// What is looked at ten times a second: states of destinations, and whether anybody is stormed.
+    pub(super) fn sample(&mut self, now: Moment) {
+        for n in 0..self.history.rules.destinations {
+            let destination = Destination(n);
+            let state = slots::published(&self.process, &destination.cluster());
+            if matches!(state, Some(PublishedState::Down | PublishedState::Probing)) {
+                self.town.oracle.troubled(destination, now);
+            }
+            self.check_storm(destination, now);
+            let mood = self.town.mood(destination);
+            let cluster = self.process.cluster(&destination.cluster());
+            let not_reached = self.town.oracle.not_reached.get(&destination);
+            let is_reached = not_reached.is_none_or(|at| now - *at > SAMPLE * 2);
+            let sight = Sight {
+                is_undisputed: self.town.source != SourceMood::Gloomy && now - self.source_since > SOURCE_AGES,
+                is_sound: is_reached && mood.is_well() && cluster.as_ref().is_some_and(|cluster| cluster.healthy > 0),
+                is_free: cluster.is_some_and(|cluster| cluster.requests_max >= REQUESTS_MAX),
+                state,
+            };
+            if let Some(violation) = self.patience.look(destination, sight, now) {
+                self.town.oracle.violated(violation);
+            }
+        }
+        if self.next_patience <= now {
+            self.next_patience = now + Duration::from_secs(1);
+            self.check_patience(now);
+        }
+        self.follow();
+        self.circumstances.used_max = self.circumstances.used_max.max(self.mirror.used_count());
+    }
+
+    /// I12, I13: what waits longer than its destination's trouble explains.
+    pub(super) fn check_patience(&mut self, now: Moment) {
+        let mut patience = self.history.rules.patience();
+        if self.town.source == SourceMood::Gloomy {
+            patience += self.history.rules.suspect_after;
+        }
+        if now - self.source_since < patience {
+            return;
+        }
+        let free: Vec<Destination> = (0..self.history.rules.destinations)
+            .map(Destination)
+            .filter(|destination| self.patience.free_for(*destination, now) > patience)
+            .collect();
+        if free.is_empty() || self.circumstances.cells_were_damaged || self.process.live_vms().is_empty() {
+            return;
+        }
+        let before = Wall((self.process.wall() / 1_000_000).saturating_sub(patience.as_millis() as u64));
+        self.follow();
+        let is_waiting_in_vain = |path: &str| {
+            let number = Message::number_of(path)?;
+            let record = self.town.oracle.records.get(&number)?;
+            let (destination, poison) = (record.message.destination, record.message.poison);
+            // A source that calls it unhealthy lets one message through each `suspect_after`, and no more.
+            let last = self.town.oracle.last_attempts.get(&destination);
+            let is_probed = last.is_some_and(|at| now - *at < patience) && self.town.source == SourceMood::Gloomy;
+            let is_well = poison == Poison::None && !record.is_damaged && !is_probed;
+            (is_well && free.contains(&destination)).then_some((number, destination))
+        };
+        let in_vain = self.mirror.waiting_since(before).find_map(is_waiting_in_vain);
+        if let Some((number, destination)) = in_vain {
+            let invariant = self.patience.invariant(destination, now);
+            let text = format!("still waits though {} has been well for {patience:?}", destination.cluster());
+            self.town.oracle.violated(Violation::of(invariant, number, text));
+        }
+    }
+
+    /// I6: while Envoy has no healthy host for a cluster, the filter asks it a few times a second at most.
+    pub(super) fn check_storm(&mut self, destination: Destination, now: Moment) {
+        let Some(since) = self.down_since.get(&destination) else { return };
+        let asked = self
+            .board
+            .lock()
+            .dispatches
+            .get(&destination)
+            .map_or(0, |lately| lately.iter().filter(|at| now - **at <= Duration::from_secs(1)).count());
+        if now - *since > Duration::from_secs(10) && asked > STORM_MAX + self.history.rules.window.1 as usize {
+            let text = format!(
+                "{} was asked {asked} times within a second while it has no healthy host",
+                destination.cluster()
+            );
+            self.town.oracle.violated(Violation::whole(Invariant::Paced, text));
+        }
+    }
+
+    pub(super) fn judge_rest(&mut self) {
+        let table = Table::read(&self.process);
+        self.refresh_circumstances(&table);
+        self.check_leftovers();
+        let process = &self.process;
+        audit::at_rest(&mut self.town.oracle, &table, &self.circumstances, |name| process.metric(name));
+    }
+
+    /// I8: a configuration that has drained leaves nothing behind in the VM that goes on.
+    pub(super) fn check_leftovers(&mut self) {
+        let rest = self.process.now() - self.history.healed_at().unwrap_or(self.process.now());
+        if self.history.drain_time + Duration::from_secs(60) > rest {
+            return;
+        }
+        let crowded = self.process.live_vms().into_iter().find(|(_, vm)| self.process.root_count(*vm) > 1);
+        if let Some((thread, vm)) = crowded {
+            let text = format!("vm {} on thread {} still has the root context of a drained listener", vm.0, thread.0);
+            self.town.oracle.violated(Violation::whole(Invariant::GuestMemory, text));
+        }
+    }
+}
