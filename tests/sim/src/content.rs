@@ -1,6 +1,6 @@
 //! Whether what arrives is what was sent: invariant I3, written against the contract's section 4.
 
-use crate::message::{KEY, Message};
+use crate::message::{CREDENTIAL, KEY, Message};
 use crate::rules::{Form, Rules};
 use simvoy::{Headers, Request};
 
@@ -43,6 +43,7 @@ pub fn difference(message: &Message, request: &Request, rules: &Rules) -> Option
         return Some(wrong);
     }
     let (sent, got) = (carried(&message.headers), carried(&request.headers));
+    let sent = if rules.drops_credential { without(sent, CREDENTIAL) } else { sent };
     let got = if message.headers.first(KEY).is_none() { without(got, KEY) } else { got };
     if sent != got {
         return Some(format!("headers {:?} instead of {:?}", Headers(got), Headers(sent)));
@@ -67,6 +68,13 @@ fn expected_line(message: &Message, rules: &Rules) -> Vec<(&'static str, String)
         (":authority", authority),
         ("x-redeliver-hops", "1".to_owned()),
     ]
+}
+
+/// What a call carries that Envoy makes anew for every request: framing, and what speaks to the next hop only.
+#[must_use]
+pub fn replayed(head: &Headers) -> Option<String> {
+    let found = head.0.iter().find(|(name, _)| NOT_CARRIED.contains(&name.as_str()))?;
+    Some(format!("{}: {} was replayed", found.0, String::from_utf8_lossy(&found.1)))
 }
 
 /// Exactly one word about the length, and a true one.

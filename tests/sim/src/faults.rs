@@ -43,11 +43,15 @@ pub enum Fault {
     Breaker,
     /// Envoy fails its own health checks.
     Leaving,
+    /// The health source is silent, or lies.
+    Source,
+    /// A thread's ticks are late.
+    LateTicks,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Trap,
         Self::TrapAfter,
         Self::Stall,
@@ -64,6 +68,8 @@ impl Fault {
         Self::ClusterGone,
         Self::Breaker,
         Self::Leaving,
+        Self::Source,
+        Self::LateTicks,
     ];
 }
 
@@ -129,21 +135,104 @@ struct Strike {
 pub struct Board {
     /// Rates at this time.
     pub rates: Rates,
-    /// The next host call on this thread traps.
-    pub doomed: Option<ThreadId>,
+    /// The next host call on each of these threads traps.
+    pub doomed: Vec<ThreadId>,
     /// The next host call on this thread stands still for so long.
     pub frozen: Option<(ThreadId, Duration)>,
+    /// Waits for the next call of its kind, on any thread.
+    pub ambush: Option<Ambush>,
     /// Exactly this call of all calls that it counts traps; for cut points.
     pub cut: Option<Cut>,
     /// Traps that were injected.
     pub traps: u64,
-    /// Until when some thread stands still.
-    pub stalled_until: Moment,
+    /// Threads that stand still for longer than leases may last, and until when.
+    pub stalls: BTreeMap<ThreadId, Moment>,
     /// Dispatches per cluster, lately.
     pub dispatches: BTreeMap<Destination, VecDeque<Moment>>,
     strikes: Vec<Strike>,
     /// By thread; empty: the callback that runs there has named none.
     last_heads: Vec<Vec<u8>>,
+}
+
+/// Where something may strike on purpose: in the middle of what must look like one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// A large part is about to be written.
+    LargeWrite,
+    /// A head is.
+    HeadWrite,
+    /// Anything else is: books, leases, tables.
+    CellWrite,
+    /// A hint is about to be given.
+    Hint,
+    /// A redelivery is about to go out.
+    Dispatch,
+    /// An answer is about to be read.
+    Answer,
+    /// The routed form of a stored request is about to be written, at the end of its stream.
+    Log,
+}
+
+/// What strikes there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// The VM traps in place of the call.
+    Trap,
+    /// The VM traps after the call.
+    TrapAfter,
+    /// The thread stands still.
+    Stall(Duration),
+}
+
+/// One blow at one site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ambush {
+    /// Where.
+    pub site: Site,
+    /// How many calls of this kind get by first.
+    pub skip: u32,
+    /// What.
+    pub blow: Blow,
+}
+
+impl Site {
+    fn is_at(self, point: &Point<'_>) -> bool {
+        use simvoy::abi::HostCall;
+        let is_write = point.call == HostCall::SetSharedData;
+        match self {
+            Self::LargeWrite => is_write && is_slot(point.name, b'm'),
+            Self::HeadWrite => is_write && is_slot(point.name, b'h'),
+            Self::CellWrite => is_write && !is_slot(point.name, b'm') && !is_slot(point.name, b'h'),
+            Self::Hint => point.call == HostCall::EnqueueQueue,
+            Self::Dispatch => point.call == HostCall::HttpCall && destination_of(point.name).is_some(),
+            Self::Answer => point.callback == Callback::CallResponse && point.nth == 0,
+            Self::Log => point.callback == Callback::Log && point.nth == 0,
+        }
+    }
+}
+
+impl Blow {
+    fn verdict(self) -> (Verdict, Fault) {
+        match self {
+            Self::Trap => (Verdict::Trap, Fault::Trap),
+            Self::TrapAfter => (Verdict::TrapAfter, Fault::TrapAfter),
+            Self::Stall(span) if span >= STALL_LONG => (Verdict::Stall(span), Fault::LongStall),
+            Self::Stall(span) => (Verdict::Stall(span), Fault::Stall),
+        }
+    }
+}
+
+/// A stall from here on may outlive what a thread believes; a lease lasts longer than this.
+const STALL_LONG: Duration = Duration::from_secs(1);
+
+/// While a VM is made no fault strikes: one that dies there stays dead until the next push (a null handle is never loaded
+/// again), which no filter can mend.
+const fn is_birth(callback: Callback) -> bool {
+    matches!(callback, Callback::Initialize | Callback::VmStart | Callback::Configure)
+}
+
+fn destination_of(cluster: &[u8]) -> Option<Destination> {
+    std::str::from_utf8(cluster).ok().and_then(Destination::of)
 }
 
 /// A cut point: the trap strikes at host call number `at` of the callbacks that it is about.
@@ -206,9 +295,7 @@ fn decide(board: &mut Board, random: &mut fastrand::Rng, point: &Point<'_>) -> D
         return decision;
     }
     let rates = board.rates;
-    // A VM that dies while it is made stays dead until the next push (a null handle is never loaded again), which
-    // no filter can mend.
-    if matches!(point.callback, Callback::Initialize | Callback::VmStart | Callback::Configure) {
+    if is_birth(point.callback) {
         return (Verdict::Proceed, None);
     }
     let dice = random.u32(..MILLION);
@@ -253,8 +340,8 @@ fn decide_about_memory(rates: Rates, random: &mut fastrand::Rng, point: &Point<'
 impl Board {
     /// What was ordered for just this call.
     fn ordered(&mut self, point: &Point<'_>) -> Option<Decision> {
-        if self.doomed == Some(point.thread) {
-            self.doomed = None;
+        if self.doomed.contains(&point.thread) && !is_birth(point.callback) {
+            self.doomed.retain(|thread| *thread != point.thread);
             return Some((Verdict::Trap, Some(Fault::Trap)));
         }
         if let Some((thread, span)) = self.frozen
@@ -262,6 +349,18 @@ impl Board {
         {
             self.frozen = None;
             return Some((Verdict::Stall(span), Some(Fault::LongStall)));
+        }
+        if let Some(ambush) = &mut self.ambush
+            && !is_birth(point.callback)
+            && ambush.site.is_at(point)
+        {
+            if ambush.skip > 0 {
+                ambush.skip -= 1;
+                return None;
+            }
+            let (verdict, fault) = ambush.blow.verdict();
+            self.ambush = None;
+            return Some((verdict, Some(fault)));
         }
         let cut = self.cut.as_mut()?;
         if cut.callback != point.callback || point.now < cut.from || point.now > cut.until {
@@ -293,7 +392,7 @@ impl Board {
             last_head.extend_from_slice(point.name);
         }
         if point.call == simvoy::abi::HostCall::HttpCall
-            && let Some(destination) = std::str::from_utf8(point.name).ok().and_then(Destination::of)
+            && let Some(destination) = destination_of(point.name)
         {
             let lately = self.dispatches.entry(destination).or_default();
             lately.push_back(point.now);
@@ -319,8 +418,10 @@ impl Chaos for Hook {
             board.strikes.push(Strike { fault, head });
             match verdict {
                 Verdict::Trap | Verdict::TrapAfter => board.traps += 1,
-                Verdict::Stall(span) => board.stalled_until = board.stalled_until.max(point.now + span),
-                Verdict::Proceed | Verdict::Yield | Verdict::Conflict | Verdict::Lose => {}
+                Verdict::Stall(span) if span >= STALL_LONG => {
+                    board.stalls.insert(point.thread, point.now + span);
+                }
+                Verdict::Proceed | Verdict::Yield | Verdict::Stall(_) | Verdict::Conflict | Verdict::Lose => {}
             }
         }
         verdict

@@ -8,12 +8,13 @@
 //!
 //! Each seed turns whole kinds of faults on or off ("swarm"): a history with few kinds reaches deeper than one with all.
 
-use crate::faults::Rates;
+use crate::faults::{Ambush, Blow, Rates, Site};
 use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving, Listener, Phase};
 use crate::message::Destination;
 use crate::rules::Rules;
-use crate::town::Mood;
+use crate::town::{Mood, Remedy, SourceMood};
 use simvoy::Moment;
+use simvoy::REQUESTS_MAX;
 use std::time::Duration;
 
 /// Histories begin so long after the clock does, when all VMs are configured.
@@ -24,35 +25,80 @@ const LIVENESS_FAULTS: u64 = 240_000;
 /// ends sooner.
 const LIVENESS_CALM: u64 = 390_000;
 
-/// The kinds of faults that this history has.
+/// The kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Outage,
+    Hindrance,
+    Lie,
+    Source,
+    Push,
+    Beside,
+    Clock,
+    Damage,
+    Cluster,
+    Breaker,
+    Leaving,
+    Doom,
+    DoomWorkers,
+    Freeze,
+    LateTicks,
+    Ambush,
+}
+
+/// How often each kind is drawn, and out of how many histories one has it. The sum of the weights does not matter.
+const KINDS: [(Kind, u32, u32); 16] = [
+    (Kind::Outage, 12, 1),
+    (Kind::Hindrance, 4, 1),
+    (Kind::Lie, 4, 3),
+    (Kind::Source, 4, 3),
+    (Kind::Push, 2, 3),
+    (Kind::Beside, 2, 8),
+    (Kind::Clock, 2, 4),
+    (Kind::Damage, 8, 4),
+    (Kind::Cluster, 1, 4),
+    (Kind::Breaker, 3, 4),
+    (Kind::Leaving, 2, 6),
+    (Kind::Doom, 3, 3),
+    (Kind::DoomWorkers, 2, 5),
+    (Kind::Freeze, 3, 4),
+    (Kind::LateTicks, 2, 5),
+    (Kind::Ambush, 12, 2),
+];
+
+/// The kinds of faults that this history has, and what it is like apart from them.
 struct Swarm {
-    outages: bool,
-    lies: bool,
+    kinds: Vec<(Kind, u32)>,
     traps: bool,
     stalls: bool,
     memory: bool,
-    damage: bool,
-    pushes: bool,
-    clocks: bool,
-    clusters: bool,
-    threads: bool,
+    /// After this many milliseconds nobody sends any more.
+    quiet_from: u64,
+    calm_from: u64,
 }
 
 impl Swarm {
-    fn random(random: &mut fastrand::Rng) -> Self {
+    fn random(random: &mut fastrand::Rng, span: u64) -> Self {
         let mut one_in = |n: u32| random.u32(..n) == 0;
-        Self {
-            outages: !one_in(10),
-            lies: one_in(3),
-            traps: one_in(2),
-            stalls: one_in(3),
-            memory: one_in(2),
-            damage: one_in(4),
-            pushes: one_in(3),
-            clocks: one_in(4),
-            clusters: one_in(4),
-            threads: !one_in(4),
+        let kinds =
+            KINDS.iter().filter(|(_, _, rare)| one_in(*rare)).map(|(kind, weight, _)| (*kind, *weight)).collect();
+        let (traps, stalls, memory) = (one_in(2), one_in(3), one_in(2));
+        // Quiet and calm ends show what only traffic, or the next fault, would have hidden.
+        let quiet_from = if one_in(3) { span / 3 } else { span };
+        let calm_from = if one_in(3) { span / 2 } else { span };
+        Self { kinds, traps, stalls, memory, quiet_from, calm_from }
+    }
+
+    fn kind(&self, random: &mut fastrand::Rng) -> Kind {
+        let sum: u32 = self.kinds.iter().map(|(_, weight)| weight).sum();
+        let mut dice = random.u32(..sum.max(1));
+        for (kind, weight) in &self.kinds {
+            if dice < *weight {
+                return *kind;
+            }
+            dice -= weight;
         }
+        Kind::Outage
     }
 }
 
@@ -60,16 +106,19 @@ impl Swarm {
 #[must_use]
 pub fn history(seed: u64, phase: Phase) -> History {
     let mut random = fastrand::Rng::with_seed(seed.wrapping_mul(2).wrapping_add(u64::from(phase == Phase::Liveness)));
-    let swarm = Swarm::random(&mut random);
-    let rules = Rules::random(&mut random);
-    let workers = [1, 2, 2, 3, 3, 7][random.usize(..6)];
     let span = match phase {
         Phase::Safety => SAFETY_SPAN,
         Phase::Liveness => LIVENESS_FAULTS,
     };
-    let mut actions = traffic(&mut random, &rules, span, phase);
+    let swarm = Swarm::random(&mut random, span);
+    let rules = Rules::random(&mut random);
+    let workers = [1, 2, 2, 3, 3, 7][random.usize(..6)];
+    let mut actions = traffic(&mut random, &rules, &swarm, phase);
     actions.extend(faults(&mut random, &swarm, &rules, span));
     actions.push((0, Action::Rates(rates(&mut random, &swarm))));
+    if swarm.calm_from < span {
+        actions.push((swarm.calm_from, Action::Rates(Rates { turn: 10_000, ..Rates::default() })));
+    }
     let end = match phase {
         Phase::Safety => span,
         Phase::Liveness => {
@@ -84,7 +133,8 @@ pub fn history(seed: u64, phase: Phase) -> History {
         phase,
         workers,
         rules,
-        drain_time: Duration::from_secs([5, 20, 600][random.usize(..3)]),
+        drain_time: Duration::from_secs([1, 5, 20, 600][random.usize(..4)]),
+        remedy: if random.u32(..4) == 0 { Remedy::None } else { Remedy::Found },
         end: at(end),
         actions: actions.into_iter().map(|(millis, action)| (at(millis), action)).collect(),
     }
@@ -95,23 +145,24 @@ fn any_destination(random: &mut fastrand::Rng, rules: &Rules) -> Destination {
 }
 
 /// Messages: a steady stream, and bursts.
-fn traffic(random: &mut fastrand::Rng, rules: &Rules, span: u64, phase: Phase) -> Vec<(u64, Action)> {
+fn traffic(random: &mut fastrand::Rng, rules: &Rules, swarm: &Swarm, phase: Phase) -> Vec<(u64, Action)> {
     let per_second = match phase {
         Phase::Safety => random.u64(1..6),
         Phase::Liveness => random.u64(1..3),
     };
     let mut actions = Vec::new();
     let mut at = 0;
-    while at < span {
+    while at < swarm.quiet_from {
         at += random.u64(..2_000 / per_second);
         let burst = if random.u32(..30) == 0 { random.u64(2..20) } else { 1 };
+        let target = any_destination(random, rules);
         for place in 0..burst {
             let listener = if random.u32(..4) == 0 { Listener::Draining } else { Listener::Newest };
-            let destination = any_destination(random, rules);
+            let destination = if random.bool() { target } else { any_destination(random, rules) };
             actions.push((at + place, Action::Send { destination, worker: random.u32(..64), listener }));
         }
     }
-    actions.retain(|(at, _)| *at < span);
+    actions.retain(|(at, _)| *at < swarm.quiet_from);
     actions
 }
 
@@ -119,34 +170,111 @@ fn faults(random: &mut fastrand::Rng, swarm: &Swarm, rules: &Rules, span: u64) -
     let mut actions = Vec::new();
     let count = random.u64(20..40) * span / SAFETY_SPAN;
     for _ in 0..count {
-        let at = random.u64(..span);
+        let at = random.u64(..swarm.calm_from);
         let destination = any_destination(random, rules);
-        actions.extend(fault(random, swarm, destination, at));
+        let kind = swarm.kind(random);
+        actions.extend(fault(random, kind, destination, at));
+        if needs_attempts_out(kind) && random.bool() {
+            let slow = Mood::Slow(Duration::from_millis(random.u64(500..5_000)));
+            actions.push((at.saturating_sub(4_000), Action::Mood(destination, slow)));
+            actions.push((at + random.u64(500..8_000), Action::Mood(destination, well())));
+        }
+    }
+    // What has an end has it before the calm.
+    for (at, action) in &mut actions {
+        if *at > swarm.calm_from && *at < span && is_end(action) {
+            *at = swarm.calm_from;
+        }
     }
     actions
 }
 
+/// Whether a fault says most when it finds redeliveries under way, to a receiver that takes its time.
+fn needs_attempts_out(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Push | Kind::Beside | Kind::Doom | Kind::DoomWorkers | Kind::Freeze | Kind::LateTicks | Kind::Ambush
+    )
+}
+
+/// Whether an action makes something well again.
+fn is_end(action: &Action) -> bool {
+    match action {
+        Action::Mood(_, mood) => mood.is_well(),
+        Action::Health(_, HealthView::Healthy)
+        | Action::Restore(_)
+        | Action::Leaving(Leaving::No)
+        | Action::Source(SourceMood::Honest)
+        | Action::NotBeside => true,
+        Action::Breaker(_, most) => *most == REQUESTS_MAX,
+        _ => false,
+    }
+}
+
 /// One fault, with its end if it has one.
-fn fault(random: &mut fastrand::Rng, swarm: &Swarm, destination: Destination, at: u64) -> Vec<(u64, Action)> {
+fn fault(random: &mut fastrand::Rng, kind: Kind, destination: Destination, at: u64) -> Vec<(u64, Action)> {
     let length = [random.u64(100..2_000), random.u64(1_000..10_000), random.u64(5_000..60_000)][random.usize(..3)];
     let end = at + length;
-    let which = random.u32(..16);
-    match which {
-        0 if swarm.pushes => vec![(at, Action::Push(configuration(random)))],
-        1 if swarm.clocks => vec![(at, Action::Jump(jump(random)))],
-        2..4 if swarm.damage => vec![(at, Action::Damage(damage(random)))],
-        4 if swarm.clusters => cluster_fault(random, destination, at, end),
-        5..7 if swarm.threads && swarm.traps => vec![(at, Action::Doom(random.u32(..64)))],
-        7 if swarm.threads && swarm.stalls => {
-            vec![(at, Action::Freeze(random.u32(..64), Duration::from_millis(random.u64(500..20_000))))]
+    let millis = Duration::from_millis;
+    match kind {
+        Kind::Outage => outage(random, destination, at, end),
+        Kind::Hindrance => {
+            vec![(at, Action::Mood(destination, mood(random))), (end, Action::Mood(destination, well()))]
         }
-        8..10 if swarm.lies => {
+        Kind::Lie => {
             let (first, then) = (HealthView::Unhealthy, HealthView::Healthy);
             vec![(at, Action::Health(destination, first)), (end, Action::Health(destination, then))]
         }
-        _ if swarm.outages => outage(random, swarm, destination, at, end),
-        _ => vec![(at, Action::Mood(destination, mood(random))), (end, Action::Mood(destination, well()))],
+        Kind::Source => {
+            let mood = if random.u32(..3) > 0 { SourceMood::Silent } else { SourceMood::Gloomy };
+            let mut actions = vec![(at, Action::Source(mood)), (end + 60_000, Action::Source(SourceMood::Honest))];
+            if random.u32(..3) > 0 {
+                // Its last word was a bad one.
+                actions.push((at.saturating_sub(3_000), Action::Health(destination, HealthView::Unhealthy)));
+                actions.push((at + 1_000, Action::Health(destination, HealthView::Healthy)));
+            }
+            actions
+        }
+        Kind::Push => vec![(at, Action::Push(configuration(random)))],
+        Kind::Beside => vec![(at, Action::Beside), (end, Action::NotBeside)],
+        Kind::Clock => vec![(at, Action::Jump(jump(random)))],
+        Kind::Damage => vec![(at, Action::Damage(damage(random)))],
+        Kind::Cluster => vec![(at, Action::Remove(destination)), (end, Action::Restore(destination))],
+        Kind::Breaker => {
+            let slow = Mood::Well(millis(random.u64(5..600)));
+            vec![
+                (at, Action::Breaker(destination, random.u32(1..4))),
+                (at, Action::Mood(destination, slow)),
+                (end, Action::Breaker(destination, REQUESTS_MAX)),
+            ]
+        }
+        Kind::Leaving => vec![(at, Action::Leaving(Leaving::Yes)), (end + 20_000, Action::Leaving(Leaving::No))],
+        Kind::Doom => vec![(at, Action::Doom(random.u32(..64)))],
+        Kind::DoomWorkers => vec![(at, Action::DoomWorkers)],
+        Kind::Freeze => vec![(at, Action::Freeze(random.u32(..64), millis(random.u64(500..20_000))))],
+        Kind::LateTicks => vec![(at, Action::LateTicks(random.u32(..64), millis(random.u64(1_000..15_000))))],
+        Kind::Ambush => vec![(at, Action::Ambush(ambush(random)))],
     }
+}
+
+fn ambush(random: &mut fastrand::Rng) -> Ambush {
+    const SITES: [Site; 8] = [
+        Site::LargeWrite,
+        Site::HeadWrite,
+        Site::CellWrite,
+        Site::Hint,
+        Site::Dispatch,
+        Site::Answer,
+        Site::Log,
+        Site::Log,
+    ];
+    let stall = [random.u64(1..50), random.u64(100..1_000), random.u64(3_000..20_000)][random.usize(..3)];
+    let blow = match random.u32(..6) {
+        0 => Blow::Trap,
+        1 => Blow::TrapAfter,
+        _ => Blow::Stall(Duration::from_millis(stall)),
+    };
+    Ambush { site: SITES[random.usize(..SITES.len())], skip: random.u32(..4), blow }
 }
 
 fn well() -> Mood {
@@ -155,7 +283,8 @@ fn well() -> Mood {
 
 fn mood(random: &mut fastrand::Rng) -> Mood {
     const STATUSES: [u16; 12] = [503, 503, 500, 429, 502, 504, 404, 409, 301, 401, 408, 425];
-    match random.u32(..14) {
+    match random.u32(..15) {
+        14 => Mood::Crashing,
         0..3 => Mood::Refusing,
         3 => Mood::Hanging,
         4 => Mood::Slow(Duration::from_millis(random.u64(500..12_000))),
@@ -169,32 +298,18 @@ fn mood(random: &mut fastrand::Rng) -> Mood {
 }
 
 /// A receiver is away, and Envoy notices after a while, or never.
-fn outage(
-    random: &mut fastrand::Rng,
-    swarm: &Swarm,
-    destination: Destination,
-    at: u64,
-    end: u64,
-) -> Vec<(u64, Action)> {
+fn outage(random: &mut fastrand::Rng, destination: Destination, at: u64, end: u64) -> Vec<(u64, Action)> {
     let mut actions = vec![(at, Action::Mood(destination, mood(random))), (end, Action::Mood(destination, well()))];
     if random.u32(..4) > 0 {
         let (noticed, forgiven) = (at + random.u64(..1_500), end + random.u64(..1_500));
         actions.push((noticed, Action::Health(destination, HealthView::Unhealthy)));
         actions.push((forgiven, Action::Health(destination, HealthView::Healthy)));
-        if swarm.lies && random.bool() {
+        if random.u32(..6) == 0 {
             let middle = random.u64(noticed..=forgiven.max(noticed));
             actions.push((middle, Action::Health(destination, HealthView::Healthy)));
         }
     }
     actions
-}
-
-fn cluster_fault(random: &mut fastrand::Rng, destination: Destination, at: u64, end: u64) -> Vec<(u64, Action)> {
-    match random.u32(..4) {
-        0 => vec![(at, Action::Remove(destination)), (end, Action::Restore(destination))],
-        1 => vec![(at, Action::Leaving(Leaving::Yes)), (end, Action::Leaving(Leaving::No))],
-        _ => vec![(at, Action::Breaker(destination, random.u32(1..4))), (end, Action::Breaker(destination, 1_024))],
-    }
 }
 
 fn configuration(random: &mut fastrand::Rng) -> Configuration {
@@ -214,12 +329,12 @@ fn jump(random: &mut fastrand::Rng) -> i64 {
 
 fn damage(random: &mut fastrand::Rng) -> Damage {
     let which = random.u32(..);
-    match random.u32(..8) {
+    match random.u32(..9) {
         0..2 => Damage::FlipHead(which),
         2..4 => Damage::FlipLarge(which),
         4 => Damage::CutHead(which),
         5 => Damage::CutLarge(which),
-        6 => Damage::Swap(which),
+        6..8 => Damage::Swap(which),
         _ => Damage::FlipCell(which),
     }
 }

@@ -3,10 +3,10 @@
 //! A seed makes it; what strikes at host calls is left to rates and to the same seed. Actions can be left out one by one,
 //! which is how a failing history is made small.
 
-use crate::faults::Rates;
+use crate::faults::{Ambush, Rates};
 use crate::message::Destination;
 use crate::rules::Rules;
-use crate::town::Mood;
+use crate::town::{Mood, Remedy, SourceMood};
 use simvoy::Moment;
 use std::time::Duration;
 
@@ -39,8 +39,20 @@ pub enum Action {
     Rates(Rates),
     /// The next host call on this thread (modulo their number) traps.
     Doom(u32),
+    /// Every worker's next host call traps.
+    DoomWorkers,
     /// This thread stands still at its next host call.
     Freeze(u32, Duration),
+    /// Something strikes at the next call of a kind.
+    Ambush(Ambush),
+    /// This thread's ticks come late.
+    LateTicks(u32, Duration),
+    /// The health source changes its mood.
+    Source(SourceMood),
+    /// A second listener with another configuration appears beside the first.
+    Beside,
+    /// It goes away.
+    NotBeside,
     /// The wall clock jumps by so many milliseconds.
     Jump(i64),
     /// A value of shared memory is damaged.
@@ -135,6 +147,8 @@ pub struct History {
     pub rules: Rules,
     /// How long a replaced listener lives on.
     pub drain_time: Duration,
+    /// Whether poison ends when everything is made well.
+    pub remedy: Remedy,
     /// When it ends.
     pub end: Moment,
     /// What happens, in order.

@@ -49,10 +49,15 @@ pub fn hunt(module: &Module, bug: &str, most: u64) -> Option<(Finding, Violation
     for block in 0..most.div_ceil(SAFETY_BLOCK + LIVENESS_BLOCK) {
         for (phase, length) in [(Phase::Safety, SAFETY_BLOCK), (Phase::Liveness, LIVENESS_BLOCK)] {
             let seeds = block * length..(block + 1) * length;
-            if let Some((seed, violation)) = first(module, seeds.clone(), phase, &means) {
-                let histories = tried + seed - seeds.start + 1;
-                let invariant = violation.invariant.to_string();
-                return Some((Finding { bug: bug.to_owned(), phase, seed, histories, invariant }, violation));
+            let mut from = seeds.start;
+            while let Some((seed, violation)) = first(module, from..seeds.end, phase, &means) {
+                // A history that fails without the bug too shows nothing of it.
+                if passes(module, seed, phase) {
+                    let histories = tried + seed - seeds.start + 1;
+                    let invariant = violation.invariant.to_string();
+                    return Some((Finding { bug: bug.to_owned(), phase, seed, histories, invariant }, violation));
+                }
+                from = seed + 1;
             }
             tried += length;
         }
@@ -60,16 +65,21 @@ pub fn hunt(module: &Module, bug: &str, most: u64) -> Option<(Finding, Violation
     None
 }
 
+fn passes(module: &Module, seed: u64, phase: Phase) -> bool {
+    world::run(module, &generate::history(seed, phase), &Means::default()).violation.is_none()
+}
+
 fn first(module: &Module, seeds: Range<u64>, phase: Phase, means: &Means) -> Option<(u64, Violation)> {
     let totals = search(module, seeds, phase, means, StopAt::FirstFailure, |_, _| {});
     totals.failed.into_iter().next().map(|(seed, _, violation)| (seed, violation))
 }
 
-/// Runs the history that found a bug once; whether it finds it again.
+/// Runs the history that found a bug with it and without it; whether it fails with it only.
 #[must_use]
 pub fn refind(module: &Module, finding: &Finding) -> bool {
     let means = Means { planted: Some(finding.bug.clone()), ..Means::default() };
-    world::run(module, &generate::history(finding.seed, finding.phase), &means).violation.is_some()
+    let violation = world::run(module, &generate::history(finding.seed, finding.phase), &means).violation;
+    violation.is_some() && passes(module, finding.seed, finding.phase)
 }
 
 /// The bugs in the JSON that `redeliver-planted list --json` prints.

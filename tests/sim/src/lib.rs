@@ -20,6 +20,7 @@ pub mod message;
 pub mod mirror;
 pub mod oracle;
 pub mod page;
+pub mod patience;
 pub mod report;
 pub mod results;
 pub mod rules;

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use simvoy::Module;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 fn main() -> ExitCode {
@@ -56,6 +57,7 @@ fn run(options: &Options) -> Result<Verdict, String> {
         Command::Cuts => run_cuts(options),
         Command::Hunt(names) => run_hunt(options, names),
         Command::Refind => refind(options),
+        Command::Endurance => endurance(options),
         Command::Speed => speed(options),
         Command::Page => write_page(options),
     }
@@ -171,23 +173,24 @@ fn run_scenarios(options: &Options) -> Result<Verdict, String> {
 
 fn run_cuts(options: &Options) -> Result<Verdict, String> {
     let module = load(&options.module)?;
-    let mut verdict = Verdict::Well;
-    for callback in cuts::CALLBACKS {
-        for series in cuts::series(&module, callback, options.planted.as_deref()) {
-            println!(
-                "{:<28} {:<26} {:>4} cuts, {} broken",
-                callback.export(),
-                series.way,
-                series.cuts,
-                series.failures.len()
-            );
-            for (at, violation) in &series.failures {
-                println!("  at call {at}: {violation}");
-                verdict = Verdict::Broken;
-            }
+    let (cuts, broken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    cuts::all(&module, options.planted.as_deref(), |series| {
+        println!(
+            "{:<28} {:<26} {:>4} cuts, {} broken",
+            series.callback.export(),
+            series.way,
+            series.cuts,
+            series.failures.len()
+        );
+        for (at, violation) in &series.failures {
+            println!("  at call {at}: {violation}");
         }
-    }
-    Ok(verdict)
+        cuts.fetch_add(series.cuts as usize, Ordering::SeqCst);
+        broken.fetch_add(series.failures.len(), Ordering::SeqCst);
+    });
+    let (cuts, broken) = (cuts.into_inner(), broken.into_inner());
+    println!("{cuts} cut points, {broken} broken");
+    Ok(if broken == 0 { Verdict::Well } else { Verdict::Broken })
 }
 
 /// Looks for each bug of the list on standard input, or for those that are named, and writes what was found.
@@ -245,6 +248,26 @@ fn refind(options: &Options) -> Result<Verdict, String> {
         );
     }
     Ok(if lost.is_empty() { Verdict::Well } else { Verdict::Broken })
+}
+
+/// I8: a guest that has stored and delivered many messages is no larger than one that has a few hundred behind it.
+fn endurance(options: &Options) -> Result<Verdict, String> {
+    const FEW: u32 = 500;
+    const GROWTH_MAX: usize = 1 << 20;
+    let module = load(&options.module)?;
+    let run = |messages| world::run(&module, &scenario::endurance(messages), &options.means());
+    let (few, many) = (run(FEW), run(options.messages));
+    let growth = many.guest_bytes_max.saturating_sub(few.guest_bytes_max);
+    println!(
+        "{} redeliveries: a guest has {} KiB, after {} redeliveries {} KiB more; {:?}",
+        few.counts.attempts,
+        few.guest_bytes_max >> 10,
+        many.counts.attempts,
+        growth >> 10,
+        many.violation
+    );
+    let is_well = few.violation.is_none() && many.violation.is_none() && growth <= GROWTH_MAX;
+    Ok(if is_well { Verdict::Well } else { Verdict::Broken })
 }
 
 /// Simulated against real time, for one outage with 500 messages.

@@ -41,6 +41,28 @@ pub enum Manner {
     HangsUp(u32, Duration),
 }
 
+/// What is wrong with a message: nothing that its sender could see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poison {
+    /// Nothing.
+    None,
+    /// A receiver that meets it closes the connection, every time.
+    Breaks,
+    /// Its connection never comes about, every time.
+    Unreachable,
+    /// Its receiver says 503, every time.
+    Busy,
+}
+
+/// How a head gets to the filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Through the connection manager, which takes framing and hop-by-hop headers out.
+    FromSender,
+    /// From another filter in front, which put such headers in again.
+    FromFilter,
+}
+
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -54,12 +76,17 @@ pub struct Message {
     pub body: Vec<u8>,
     /// How it comes.
     pub manner: Manner,
-    /// A receiver that meets it breaks, every time.
-    pub is_poison: bool,
+    /// How its head gets in.
+    pub entry: Entry,
+    /// What is wrong with it.
+    pub poison: Poison,
 }
 
 /// The header that makes a message repeatable.
 pub const KEY: &str = "idempotency-key";
+
+/// A header that `capture.drop_headers` may name.
+pub const CREDENTIAL: &str = "authorization";
 
 const METHODS: [&str; 8] = ["POST", "POST", "POST", "POST", "PUT", "PATCH", "DELETE", "GET"];
 
@@ -71,9 +98,18 @@ impl Message {
         let method = METHODS[random.usize(..METHODS.len())];
         let body = body(&mut random, method, body_max);
         let manner = manner(&mut random, &body);
-        let headers = headers(&mut random, number, destination, method, &body, manner);
-        let is_poison = random.u32(..60) == 0;
-        Self { number, destination, headers, body, manner, is_poison }
+        let mut headers = headers(&mut random, number, destination, method, &body, manner);
+        let entry = if random.u32(..8) == 0 { Entry::FromFilter } else { Entry::FromSender };
+        if entry == Entry::FromFilter {
+            add_framing(&mut headers);
+        }
+        let poison = match random.u32(..100) {
+            0 => Poison::Breaks,
+            1 => Poison::Unreachable,
+            2 => Poison::Busy,
+            _ => Poison::None,
+        };
+        Self { number, destination, headers, body, manner, entry, poison }
     }
 
     /// The number at the end of a path.
@@ -101,6 +137,17 @@ impl Message {
     }
 }
 
+/// What no codec would have let through.
+fn add_framing(headers: &mut Headers) {
+    if headers.first("content-length").is_none() {
+        headers.add("transfer-encoding", "chunked");
+    }
+    if headers.first("connection").is_none() {
+        headers.add("connection", "keep-alive, x-option");
+        headers.add("x-option", "of this connection only");
+    }
+}
+
 fn body(random: &mut fastrand::Rng, method: &str, body_max: usize) -> Vec<u8> {
     let length = match random.u32(..20) {
         _ if matches!(method, "DELETE" | "GET") => 0,
@@ -125,6 +172,7 @@ fn manner(random: &mut fastrand::Rng, body: &[u8]) -> Manner {
         0..6 => Manner::Pieces(pieces, pause),
         6 => Manner::Trailers(pieces, pause),
         7 => Manner::HangsUp(pieces, pause),
+        8 => Manner::Pieces(pieces, pause + Duration::from_secs(3)),
         _ => Manner::Whole,
     }
 }
@@ -147,6 +195,9 @@ fn headers(
     headers.add("content-type", "application/json");
     if random.u32(..3) == 0 {
         headers.add(KEY, format!("key-{}", number.0));
+    }
+    if random.u32(..4) == 0 {
+        headers.add(CREDENTIAL, "Bearer of-the-sender");
     }
     match random.u32(..12) {
         0 => headers.add("x-raw", vec![b'a', 0xff, 0xe9, b'b']),

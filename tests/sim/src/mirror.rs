@@ -2,9 +2,10 @@
 //!
 //! Says at every moment what [`Table::of`] says, which reads everything anew; that one is the rule, this one is quick.
 
-use crate::slots::{self, Slot, Table, VM_ID};
+use crate::slots::{self, Large, Slot, Table, VM_ID};
 use redeliver_core::keys::Keys;
-use redeliver_core::slot::{SlotIndex, SlotState};
+use redeliver_core::slot::{Head, SlotIndex, SlotState};
+use redeliver_core::units::Wall;
 use simvoy::{Mark, SharedData};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,6 +59,18 @@ impl Mirror {
         self.used
     }
 
+    /// Paths of messages that were stored before this moment and are still to be delivered. (Those whose routed form is
+    /// to come wait for something else.)
+    pub fn waiting_since(&self, before: Wall) -> impl Iterator<Item = &str> {
+        let waits = move |head: &Head| {
+            matches!(head.state, SlotState::Queued { .. } | SlotState::Sending { .. }) && head.stored_at < before
+        };
+        self.visible().filter(move |slot| slot.head.as_ref().is_some_and(waits)).filter_map(|slot| match &slot.large {
+            Large::Message(_, path) => Some(path.as_str()),
+            Large::Settled | Large::Unreadable => None,
+        })
+    }
+
     /// A copy of everything.
     #[must_use]
     pub fn table(&self, data: &SharedData) -> Table {
@@ -80,7 +93,7 @@ mod tests {
     use super::*;
     use redeliver_core::headers::Envelope;
     use redeliver_core::message::{Message, MessageId, encode_receipt};
-    use redeliver_core::slot::{Generation, Head};
+    use redeliver_core::slot::Generation;
     use redeliver_core::units::{ClusterName, Monotonic};
 
     fn message(n: u8) -> Message {

@@ -23,6 +23,8 @@ usage: redeliver-sim search [--seeds FROM..TO] [--phase safety|liveness] [--resu
            looks for planted bugs, each in at most 1000 histories; LIST is what redeliver-planted list --json prints
        redeliver-sim refind --findings FILE
            every planted bug again, by the seed that found it
+       redeliver-sim endurance [--messages N]
+           N messages stored and delivered: what is delivered once, and how much a guest grows
        redeliver-sim speed          simulated to real time, for one outage with 500 messages
        redeliver-sim page --results FILE --findings FILE
            the reliability page, from the results of a search
@@ -39,6 +41,7 @@ pub enum Command {
     Cuts,
     Hunt(Vec<String>),
     Refind,
+    Endurance,
     Speed,
     Page,
 }
@@ -55,10 +58,13 @@ pub struct Options {
     pub keep: Option<BTreeSet<usize>>,
     pub events: usize,
     pub most: u64,
+    pub messages: u32,
 }
 
 /// Events in words that a replay prints unless it is told otherwise.
 const EVENTS: usize = 80;
+/// Messages of an endurance run without `--messages`.
+const MESSAGES: u32 = 20_000;
 /// Histories of a search without `--seeds`.
 const SEEDS: Range<u64> = 0..1_000;
 
@@ -75,6 +81,7 @@ impl Options {
             keep: None,
             events: EVENTS,
             most: hunt::SEEDS_MAX,
+            messages: MESSAGES,
         };
         let mut words = Vec::new();
         let mut module = None;
@@ -90,6 +97,7 @@ impl Options {
                 "--planted" => options.planted = Some(value()?.clone()),
                 "--keep" => options.keep = Some(read_places(value()?).ok_or("--keep wants places such as 3,5-9")?),
                 "--events" => options.events = number(value()?)? as usize,
+                "--messages" => options.messages = u32::try_from(number(value()?)?).unwrap_or(u32::MAX),
                 "--most" => options.most = number(value()?)?,
                 "--help" | "-h" => return Ok(options),
                 unknown if unknown.starts_with('-') => return Err(format!("unknown option {unknown}")),
@@ -127,6 +135,7 @@ fn command(words: &[&str]) -> Result<Command, String> {
         ["cuts"] => Command::Cuts,
         ["hunt", names @ ..] => Command::Hunt(names.iter().map(|name| (*name).to_owned()).collect()),
         ["refind"] => Command::Refind,
+        ["endurance"] => Command::Endurance,
         ["speed"] => Command::Speed,
         ["page"] => Command::Page,
         [] => return Err("say what to do".to_owned()),

@@ -3,11 +3,12 @@
 //! It knows the contract and nothing of how the filter works. Every sight is checked when it comes, so the work for one
 //! event does not grow with the history; what must hold for all messages at once is looked at by [`crate::audit`].
 
-use crate::message::{Destination, KEY, Message, Number};
+use crate::message::{Destination, KEY, Manner, Message, Number, Poison};
 use crate::rules::Rules;
+use crate::town::FORGED_ID;
 use crate::violation::{Invariant, Violation};
-use simvoy::{CallToken, Exchange, Headers, Moment, Request, Response, VmId};
-use std::collections::BTreeMap;
+use simvoy::{CallToken, Exchange, Headers, Moment, Request, Response, ThreadId, VmId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What became of a request at its receiver.
@@ -53,8 +54,16 @@ pub struct Attempt {
     pub was_told: bool,
     /// The status that the receiver gave, heard or not.
     pub said: Option<u16>,
+    /// When it ends by itself: the receiver's answer, or the timeout.
+    pub ends: Moment,
     /// How many answers the receiver had given by then: to tell whether it answered others meanwhile.
     pub answers_before: u64,
+    /// How many answers to redeliveries its VM had heard by then from this receiver.
+    pub heard_before: u64,
+    /// Its VM heard the receiver answer another one while this was out.
+    pub others_answered: bool,
+    /// A thread that had stood still sent it: nobody else could know of it.
+    pub is_late: bool,
 }
 
 /// One attempt of a route for a live request.
@@ -71,8 +80,12 @@ pub struct LiveContact {
 pub struct Record {
     /// As sent.
     pub message: Message,
+    /// When, on the wall clock, in milliseconds.
+    pub sent_wall: u64,
     /// Every byte of it has been sent.
     pub is_sent_whole: bool,
+    /// Its head has left the filter before its body was whole.
+    pub went_on: bool,
     /// What its sender got.
     pub answer: Option<u16>,
     /// The id in a 202, and when by the wall clock (milliseconds).
@@ -102,9 +115,26 @@ pub struct Oracle {
     calls: BTreeMap<(VmId, CallToken), Number>,
     answers: BTreeMap<Destination, u64>,
     trouble: BTreeMap<Destination, Moment>,
-    /// A thread stood still for longer than a lease, or the process lost its order otherwise, at this moment: what it
-    /// does just then is excused, since no fence reaches a receiver.
-    stalled_until: Moment,
+    /// When a receiver was last not reached, be it for the message's own sake.
+    pub not_reached: BTreeMap<Destination, Moment>,
+    /// When a redelivery was last sent.
+    pub last_attempts: BTreeMap<Destination, Moment>,
+    /// Redeliveries that are at a receiver, each until it ends by itself.
+    at_receiver: BTreeMap<Destination, BTreeMap<(VmId, CallToken), Moment>>,
+    /// Answers of receivers that VMs have heard.
+    heard_answers: BTreeMap<(VmId, Destination), u64>,
+    /// The thread of each VM.
+    threads: BTreeMap<VmId, ThreadId>,
+    trapped: BTreeSet<VmId>,
+    /// A thread stood still for longer than a lease, until this moment: what it does just then is excused, since no fence
+    /// reaches a receiver.
+    stalls: BTreeMap<ThreadId, Moment>,
+    /// When the process was last disturbed: another VM may lead since, and not know what the one before it saw.
+    pub disturbed_at: Moment,
+    /// When the wall clock last jumped: a callback that began before knows the time before.
+    pub jumped_at: Moment,
+    /// Cells were damaged on purpose: what was out may have been forgotten.
+    pub cells_were_damaged: bool,
     /// VMs that died so far: one may have died between claiming a message and sending it, which counts as an attempt.
     pub traps: usize,
     /// Counts for the report.
@@ -143,7 +173,16 @@ impl Oracle {
             calls: BTreeMap::new(),
             answers: BTreeMap::new(),
             trouble: BTreeMap::new(),
-            stalled_until: Moment(0),
+            not_reached: BTreeMap::new(),
+            last_attempts: BTreeMap::new(),
+            at_receiver: BTreeMap::new(),
+            heard_answers: BTreeMap::new(),
+            threads: BTreeMap::new(),
+            trapped: BTreeSet::new(),
+            stalls: BTreeMap::new(),
+            disturbed_at: Moment(0),
+            jumped_at: Moment(0),
+            cells_were_damaged: false,
             traps: 0,
             counts: Counts::default(),
         }
@@ -155,10 +194,12 @@ impl Oracle {
     }
 
     /// A sender begins.
-    pub fn sends(&mut self, message: Message) {
+    pub fn sends(&mut self, message: Message, wall_millis: u64) {
         self.counts.sent += 1;
         let record = Record {
+            sent_wall: wall_millis,
             is_sent_whole: false,
+            went_on: false,
             answer: None,
             acknowledged: None,
             live: Vec::new(),
@@ -179,29 +220,79 @@ impl Oracle {
         }
     }
 
-    /// Whether a receiver that meets this message breaks.
+    /// The head of a live request is at its receiver, and the body is still to come.
+    pub fn went_on(&mut self, number: Number) {
+        if let Some(record) = self.records.get_mut(&number) {
+            record.went_on = true;
+        }
+    }
+
+    /// A sender that has paused for longer than `capture.max_hold` goes on: the filter must have let go by now.
+    pub fn goes_on_after_pause(&mut self, number: Number) {
+        let Some(record) = self.records.get(&number) else { return };
+        if !record.went_on && record.live.is_empty() && record.answer.is_none() && self.traps == 0 {
+            let text = "held for longer than capture.max_hold";
+            self.violated(Violation::of(Invariant::Drains, number, text));
+        }
+    }
+
+    /// What is wrong with a message.
     #[must_use]
-    pub fn is_poison(&self, number: Number) -> bool {
-        self.records.get(&number).is_some_and(|record| record.message.is_poison)
+    pub fn poison(&self, number: Number) -> Poison {
+        self.records.get(&number).map_or(Poison::None, |record| record.message.poison)
     }
 
-    /// A thread stood still until then.
-    pub fn stalled(&mut self, until: Moment) {
-        self.stalled_until = self.stalled_until.max(until);
+    /// A VM lives on this thread.
+    pub fn started(&mut self, vm: VmId, thread: ThreadId) {
+        self.threads.insert(vm, thread);
     }
 
-    /// Whether what happens now may be the late act of a thread that stood still.
+    /// A VM has trapped.
+    pub fn trapped(&mut self, vm: VmId) {
+        self.traps += 1;
+        self.trapped.insert(vm);
+    }
+
+    /// A thread stands still until then.
+    pub fn stalled(&mut self, thread: ThreadId, until: Moment) {
+        let stall = self.stalls.entry(thread).or_insert(until);
+        *stall = until.max(*stall);
+    }
+
+    /// Whether any thread has ever stood still for long.
     #[must_use]
-    pub fn is_excused(&self, now: Moment) -> bool {
-        now <= self.stalled_until
+    pub fn has_stalled(&self) -> bool {
+        !self.stalls.is_empty()
     }
 
-    /// A sender has its answer.
-    pub fn answered(&mut self, number: Number, response: &Response, wall_millis: u64) {
+    /// When the thread of this VM last came back after it had stood still.
+    fn back_at(&self, vm: VmId) -> Moment {
+        self.threads.get(&vm).and_then(|thread| self.stalls.get(thread)).copied().unwrap_or(Moment(0))
+    }
+
+    /// Whether what this VM does now may be the late act of a thread that stood still: it acts on what it knew, for as
+    /// long as it takes to see that its leases are lost.
+    #[must_use]
+    pub fn is_excused(&self, vm: VmId, now: Moment) -> bool {
+        let back_at = self.back_at(vm);
+        back_at > Moment(0) && now <= back_at + Duration::from_secs(1)
+    }
+
+    /// A sender has its answer. `is_forgiven`: there are reasons why a failure may say nothing of us.
+    pub fn answered(&mut self, number: Number, response: &Response, wall_millis: u64, is_forgiven: bool) {
         let Some(record) = self.records.get_mut(&number) else { return };
         record.answer = Some(response.code());
         let status = response.headers.text("x-redeliver-status");
         if status != Some("stored") {
+            let is_silent = status.is_none() && response.code() == REFUSED && record.message.is_protected();
+            if is_silent && self.traps == 0 && !is_forgiven {
+                let text = "its failure was handed on without a word about it";
+                self.violated(Violation::of(Invariant::Acknowledged, number, text));
+            }
+            return;
+        }
+        // What is not protected is none of ours, and neither are its receiver's words.
+        if !record.message.is_protected() && response.headers.text("x-redeliver-id") == Some(FORGED_ID) {
             return;
         }
         let Some(id) = response.headers.text("x-redeliver-id").map(str::to_owned) else {
@@ -211,7 +302,10 @@ impl Oracle {
         self.counts.acknowledged += 1;
         let is_whole = record.is_sent_whole || record.message.body.is_empty();
         let is_protected = record.message.is_protected();
-        if !is_whole || !is_protected {
+        if matches!(record.message.manner, Manner::Trailers(..)) {
+            let text = "acknowledged, and nobody has kept its trailers";
+            self.violated(Violation::of(Invariant::ContentEqual, number, text));
+        } else if !is_whole || !is_protected {
             let text = format!("acknowledged: whole {is_whole}, protected {is_protected}");
             self.violated(Violation::of(Invariant::Acknowledged, number, text));
         }
@@ -220,6 +314,9 @@ impl Oracle {
     /// A live request reached its receiver.
     pub fn reached_live(&mut self, number: Option<Number>, contact: Contact, exchange: &Exchange, now: Moment) {
         let Some(record) = number.and_then(|number| self.records.get_mut(&number)) else { return };
+        if contact == Contact::None {
+            self.not_reached.insert(record.message.destination, now);
+        }
         record.live.push(LiveContact { contact, said: said(exchange) });
         let (destination, is_settled) = (record.message.destination, record.acknowledged.is_some());
         *self.answers.entry(destination).or_default() += u64::from(contact != Contact::None);
@@ -247,8 +344,16 @@ impl Oracle {
             let text = format!("a redelivery of what nobody sent: {:?}", request.headers);
             return self.violated(Violation::whole(Invariant::NothingUnexpected, text));
         };
-        let faults = self.faults_of(number, sighting, request);
+        let is_late = self.is_excused(sighting.vm, sighting.now);
+        let faults = self.faults_of(number, sighting, request, is_late);
         faults.into_iter().for_each(|fault| self.violated(fault));
+        let ends = sighting.now + span(exchange).unwrap_or(self.rules.timeout).min(self.rules.timeout);
+        self.last_attempts.insert(sighting.destination, sighting.now);
+        if contact == Contact::None {
+            self.not_reached.insert(sighting.destination, sighting.now);
+        }
+        self.count_out(sighting, ends, is_late);
+        let heard_before = self.heard_answers.get(&(sighting.vm, sighting.destination)).copied().unwrap_or(0);
         let answers = self.answers.entry(sighting.destination).or_default();
         let answers_before = *answers;
         *answers += u64::from(contact != Contact::None && !matches!(exchange, Exchange::CutBeforeHeaders { .. }));
@@ -268,14 +373,40 @@ impl Oracle {
             heard: None,
             was_told: false,
             said: said(exchange),
+            ends,
             answers_before,
+            heard_before,
+            others_answered: false,
+            is_late,
         });
     }
 
+    /// I6: no more than `window.max` are at a receiver at once, whoever sent them, dead VMs too.
+    fn count_out(&mut self, sighting: &Sighting, ends: Moment, is_late: bool) {
+        let out = self.at_receiver.entry(sighting.destination).or_default();
+        out.retain(|_, ends| *ends > sighting.now);
+        if ends > sighting.now && !is_late {
+            out.insert((sighting.vm, sighting.token), ends);
+        }
+        let (count, window) = (out.len(), self.rules.window.1 as usize);
+        if count > window && !self.cells_were_damaged {
+            let text =
+                format!("{count} redeliveries are at {}: window.max is {window}", sighting.destination.cluster());
+            self.violated(Violation::whole(Invariant::Paced, text));
+        }
+    }
+
+    /// A call goes out with this head: framing is Envoy's, and not replayed.
+    pub fn called(&mut self, head: &Headers) {
+        let Some(number) = head.text(":path").and_then(Message::number_of) else { return };
+        if let Some(wrong) = crate::content::replayed(head).filter(|_| self.records.contains_key(&number)) {
+            self.violated(Violation::of(Invariant::ContentEqual, number, wrong));
+        }
+    }
+
     /// Everything that is wrong with a redelivery.
-    fn faults_of(&self, number: Number, sighting: &Sighting, request: &Request) -> Vec<Violation> {
+    fn faults_of(&self, number: Number, sighting: &Sighting, request: &Request, is_excused: bool) -> Vec<Violation> {
         let Some(record) = self.records.get(&number) else { return Vec::new() };
-        let is_excused = self.is_excused(sighting.now);
         let mut faults = Vec::new();
         let mut check = |invariant, wrong: Option<String>| {
             faults.extend(wrong.map(|text| Violation::of(invariant, number, text)));
@@ -286,8 +417,12 @@ impl Oracle {
         check(Invariant::NoCauselessRepeat, record.unsafe_repeat(&self.rules));
         if !is_excused {
             check(Invariant::NoCauselessRepeat, record.number_behind(request));
-            check(Invariant::NothingUnexpected, record.after_the_end(sighting, &self.rules));
-            check(Invariant::NoCauselessRepeat, record.causeless_repeat(sighting, &self.rules));
+            if sighting.now - self.jumped_at > Duration::from_secs(1) {
+                check(Invariant::NothingUnexpected, record.after_the_end(sighting, &self.rules));
+            }
+            check(Invariant::NoCauselessRepeat, record.causeless_repeat(sighting));
+            check(Invariant::NoCauselessRepeat, self.unheard_success(record, sighting));
+            check(Invariant::Paced, record.one_too_many(&self.rules));
             check(Invariant::OneLease, record.second_lease(sighting, &self.rules));
             check(Invariant::Paced, self.too_soon(record, sighting));
         }
@@ -306,6 +441,20 @@ impl Oracle {
             .then(|| format!("sent again {gap:?} after {status:?}; the shortest wait is {:?}", self.rules.backoff_min))
     }
 
+    /// Another attempt though the one before went well, and nothing kept its VM from hearing so.
+    fn unheard_success(&self, record: &Record, sighting: &Sighting) -> Option<String> {
+        let unheard = record.attempts.iter().find(|attempt| !attempt.was_told && self.must_be_heard(attempt))?;
+        (sighting.now - unheard.ends > Duration::from_secs(1) && !record.is_damaged)
+            .then(|| format!("sent again: nobody waited for the answer to attempt {}, a success", unheard.number))
+    }
+
+    /// Whether this attempt is a success that its VM hears, or will, before it may give it up.
+    fn must_be_heard(&self, attempt: &Attempt) -> bool {
+        let vm = attempt.call.0;
+        let went_well = attempt.said.is_some_and(is_success) && attempt.ends < attempt.sent + self.rules.timeout;
+        went_well && !self.trapped.contains(&vm) && self.back_at(vm) < attempt.sent
+    }
+
     /// A destination was seen to be down, or probed, at this moment.
     pub fn troubled(&mut self, destination: Destination, now: Moment) {
         self.trouble.insert(destination, now);
@@ -317,6 +466,9 @@ impl Oracle {
 
     /// The filter is told the end of a call: it may have acted on it even if it then trapped.
     pub fn told(&mut self, call: (VmId, CallToken)) {
+        for out in self.at_receiver.values_mut() {
+            out.remove(&call);
+        }
         let record = self.calls.get(&call).and_then(|number| self.records.get_mut(number));
         if let Some(attempt) = record.and_then(|r| r.attempts.iter_mut().find(|attempt| attempt.call == call)) {
             attempt.was_told = true;
@@ -328,17 +480,20 @@ impl Oracle {
         let Some(number) = self.calls.get(&call) else { return };
         let Some(record) = self.records.get_mut(number) else { return };
         let is_known = record.acknowledged.is_some();
+        let answers = self.heard_answers.entry((call.0, record.message.destination)).or_default();
         let Some(attempt) = record.attempts.iter_mut().find(|attempt| attempt.call == call) else { return };
         attempt.heard = Some((now, status));
-        if status.is_some_and(|status| (200..300).contains(&status)) && !record.is_settled {
+        attempt.others_answered = *answers > attempt.heard_before && self.disturbed_at < attempt.sent;
+        *answers += u64::from(attempt.said.is_some() && attempt.said == status);
+        if status.is_some_and(is_success) && !record.is_settled {
             record.is_settled = true;
             self.counts.delivered += 1;
             self.counts.recovered += u64::from(!is_known);
         }
     }
 
-    /// A message is a dead letter with this reason, after so many failed attempts.
-    pub fn died(&mut self, number: Number, reason: redeliver_core::slot::DeadReason, age_millis: u64) {
+    /// A message is a dead letter with this reason, since this moment on the wall clock.
+    pub fn died(&mut self, number: Number, reason: redeliver_core::slot::DeadReason, wall_millis: u64) {
         let Some(record) = self.records.get_mut(&number) else { return };
         if std::mem::replace(&mut record.is_dead, true) {
             return;
@@ -349,6 +504,13 @@ impl Oracle {
             return;
         }
         let answers = self.answers.get(&record.message.destination).copied().unwrap_or(0);
+        let since = record.acknowledged.as_ref().map_or(record.sent_wall, |(_, wall)| record.sent_wall.min(*wall));
+        let age_millis = wall_millis.saturating_sub(since);
+        let success = record.attempts.iter().find(|attempt| self.must_be_heard(attempt));
+        if let Some(success) = success {
+            let text = format!("a dead letter ({reason}), and attempt {} was a success", success.number);
+            return self.violated(Violation::of(Invariant::NothingUnexpected, number, text));
+        }
         if let Some(wrong) = record.wrong_death(reason, age_millis, &self.rules, answers, self.traps) {
             self.violated(Violation::of(Invariant::NothingLost, number, wrong));
         }
@@ -408,7 +570,8 @@ impl Record {
             crate::rules::UnknownOutcome::IfIdempotent => self.message.is_repeatable(),
             crate::rules::UnknownOutcome::Never => false,
         };
-        (was_processed && !was_refused && !is_allowed).then(|| "the live request was processed, and a repeat does harm".to_owned())
+        (was_processed && !was_refused && !is_allowed)
+            .then(|| "the live request was processed, and a repeat does harm".to_owned())
     }
 
     /// Nothing is sent after it had expired or was a dead letter.
@@ -422,22 +585,33 @@ impl Record {
             .then(|| format!("sent {age:?} after its 202; its ttl is {:?}", rules.ttl))
     }
 
-    /// Another attempt after the filter had heard a 2xx in time.
-    fn causeless_repeat(&self, sighting: &Sighting, rules: &Rules) -> Option<String> {
+    /// Another attempt after the filter had heard a 2xx, be it late: a receipt outlives every lease.
+    fn causeless_repeat(&self, sighting: &Sighting) -> Option<String> {
         let settled = self.attempts.iter().find(|attempt| {
-            let was_taken = attempt.heard.filter(|(_, status)| status.is_some_and(|s| (200..300).contains(&s)));
-            was_taken
-                .is_some_and(|(heard, _)| heard <= attempt.sent + rules.timeout + LEASE_SLACK && heard < sighting.now)
+            let success = attempt.heard.filter(|(_, status)| status.is_some_and(is_success));
+            success.is_some_and(|(heard, _)| heard < sighting.now)
         })?;
-        (!self.is_damaged).then(|| format!("sent again though attempt {} was answered 2xx in time", settled.number))
+        (!self.is_damaged).then(|| format!("sent again though attempt {} was answered 2xx", settled.number))
+    }
+
+    /// Another attempt after `max_attempts` that failed for certain: the receiver, or what broke off, was heard in time.
+    fn one_too_many(&self, rules: &Rules) -> Option<String> {
+        let has_failed = |attempt: &&Attempt| {
+            let Some((heard, status)) = attempt.heard else { return false };
+            let is_in_time = heard <= attempt.sent + rules.timeout + LEASE_SLACK && !attempt.is_late;
+            let is_genuine = attempt.contact != Contact::None || attempt.others_answered;
+            is_in_time && is_genuine && !status.is_some_and(is_success)
+        };
+        let failed = self.attempts.iter().filter(has_failed).count();
+        (failed >= rules.attempts_max as usize && !self.is_damaged)
+            .then(|| format!("sent again after {failed} failed attempts; max_attempts is {}", rules.attempts_max))
     }
 
     /// Another attempt while the one before has neither ended nor run out.
     fn second_lease(&self, sighting: &Sighting, rules: &Rules) -> Option<String> {
-        let out = self
-            .attempts
-            .iter()
-            .find(|attempt| !attempt.was_told && sighting.now < attempt.sent + rules.timeout + LEASE_SLACK)?;
+        let out = self.attempts.iter().find(|attempt| {
+            !attempt.was_told && !attempt.is_late && sighting.now < attempt.sent + rules.timeout + LEASE_SLACK
+        })?;
         (!self.is_damaged).then(|| format!("sent while attempt {} of {} is out", out.number, out.sent))
     }
 
@@ -457,8 +631,12 @@ impl Record {
             DeadReason::Expired => Duration::from_millis(age_millis) >= rules.ttl,
             DeadReason::Attempts => self.genuine_failures(answers_now) + traps >= rules.attempts_max as usize,
             DeadReason::Corrupt => false,
-            // A request without a body, whose VM died before its log; or headers that Envoy refuses.
-            DeadReason::Unstorable => self.attempts.is_empty() && self.message.body.is_empty(),
+            // Its VM died before the end of its stream, when the routed form of a request is read whose headers had left
+            // the filter by the time of its failure.
+            DeadReason::Unstorable => {
+                let had_left = self.message.body.is_empty() || rules.mode == crate::rules::Mode::Stream;
+                self.attempts.is_empty() && had_left && traps > 0
+            }
         };
         (!is_right)
             .then(|| format!("a dead letter ({reason}) after {} attempts, aged {age_millis} ms", self.attempts.len()))
@@ -478,6 +656,23 @@ fn said(exchange: &Exchange) -> Option<u16> {
     match exchange {
         Exchange::Answer { response, .. } => Some(response.code()),
         _ => None,
+    }
+}
+
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
+/// How long an exchange takes; `None`: for ever.
+fn span(exchange: &Exchange) -> Option<Duration> {
+    match exchange {
+        Exchange::Answer { after, .. }
+        | Exchange::ConnectTimeout { after }
+        | Exchange::CutBeforeHeaders { after }
+        | Exchange::CutAfterHeaders { after, .. }
+        | Exchange::Garbage { after } => Some(*after),
+        Exchange::Refused => Some(Duration::ZERO),
+        Exchange::Silence => None,
     }
 }
 

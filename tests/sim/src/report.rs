@@ -19,7 +19,7 @@ fn write_failure(text: &mut String, history: &History, outcome: &Outcome) -> std
         writeln!(text, "{event}")?;
     }
     writeln!(text, "\n{}", outcome.table)?;
-    for line in outcome.log.iter().rev().take(20).rev() {
+    for line in outcome.log.iter().rev().take(60).rev() {
         writeln!(text, "log {line}")?;
     }
     writeln!(
@@ -51,14 +51,18 @@ fn write_record(text: &mut String, record: &Record) -> std::fmt::Result {
     writeln!(text, "message {}: {:?}", message.number.0, message.headers)?;
     writeln!(
         text,
-        "  {:?}, {} bytes, sent whole: {}, poison: {}, damaged: {}",
+        "  {:?}, {} bytes, sent whole: {}, poison: {:?}, damaged: {}",
         message.manner,
         message.body.len(),
         record.is_sent_whole,
-        message.is_poison,
+        message.poison,
         record.is_damaged
     )?;
-    writeln!(text, "  answered {:?}, stored as {:?}; live contacts {:?}", record.answer, record.acknowledged, record.live)?;
+    writeln!(
+        text,
+        "  answered {:?}, stored as {:?}; live contacts {:?}",
+        record.answer, record.acknowledged, record.live
+    )?;
     record.attempts.iter().try_for_each(|attempt| writeln!(text, "  {attempt:?}"))
 }
 

@@ -1,6 +1,6 @@
 //! The configuration of a history: what the filter reads, and the same as numbers for the oracle.
 
-use crate::message::Destination;
+use crate::message::{CREDENTIAL, Destination};
 use serde_json::{Value, json};
 use simvoy::Route;
 use std::time::Duration;
@@ -59,6 +59,8 @@ pub struct Rules {
     pub mode: Mode,
     /// `capture.max_body`, in bytes.
     pub body_max: usize,
+    /// Whether `capture.drop_headers` names the credential.
+    pub drops_credential: bool,
     /// `failure.unknown_outcome`.
     pub unknown_outcome: UnknownOutcome,
     /// Whether the sender of a stored request gets a 202 or the failure.
@@ -98,6 +100,12 @@ pub struct Rules {
 }
 
 const JITTER: f64 = 0.2;
+/// `capture.max_hold`.
+pub const HOLD_MAX: Duration = Duration::from_secs(2);
+/// `health.interval`.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// `health.probe_max`.
+const PROBE_MAX: Duration = Duration::from_secs(5);
 
 impl Default for Rules {
     fn default() -> Self {
@@ -106,6 +114,7 @@ impl Default for Rules {
             form: Form::Routed,
             mode: Mode::Hold,
             body_max: 8 << 10,
+            drops_credential: false,
             unknown_outcome: UnknownOutcome::IfIdempotent,
             answers_202: true,
             holds_while_down: false,
@@ -150,6 +159,7 @@ impl Rules {
             form: if random.bool() { Form::Routed } else { Form::Arrived },
             mode: if random.u32(..12) == 0 { Mode::Stream } else { Mode::Hold },
             body_max: pick(random, &[1_000, 8_192, 40_000]) as usize,
+            drops_credential: random.u32(..4) == 0,
             unknown_outcome: match random.u32(..6) {
                 0 => UnknownOutcome::Always,
                 1 => UnknownOutcome::Never,
@@ -180,6 +190,16 @@ impl Rules {
         rules.settled()
     }
 
+    /// How long a message may wait once its destination is well and nothing disturbs the process: until the last word of
+    /// a silent source has aged (3 intervals), the destination is stable and probed, an attempt that hangs has run out
+    /// and the message's own backoff is over. What is left is for the backlog itself.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        const BACKLOG: Duration = Duration::from_secs(12);
+        let knows = INTERVAL * 4 + self.stable_for + PROBE_MAX;
+        knows + self.timeout * 2 + self.backoff_max.mul_f64(1.0 + JITTER) + BACKLOG
+    }
+
     /// The plugin configuration.
     #[must_use]
     pub fn configuration(&self) -> String {
@@ -194,6 +214,8 @@ impl Rules {
                 "mode": match self.mode { Mode::Hold => "hold", Mode::Stream => "stream" },
                 "as": match self.form { Form::Routed => "routed", Form::Arrived => "arrived" },
                 "max_body": self.body_max,
+                "max_hold": text(HOLD_MAX),
+                "drop_headers": if self.drops_credential { vec![CREDENTIAL] } else { Vec::new() },
             },
             "failure": {"unknown_outcome": match self.unknown_outcome {
                 UnknownOutcome::IfIdempotent => "if_idempotent",
@@ -210,7 +232,7 @@ impl Rules {
                     Source::Passive => "passive",
                 },
                 "cluster": match self.source { Source::Admin => "admin_api", _ => "redeliver_health" },
-                "interval": "1s", "stable_for": text(self.stable_for), "probe_max": "5s",
+                "interval": text(INTERVAL), "stable_for": text(self.stable_for), "probe_max": text(PROBE_MAX),
                 "suspect_after": text(self.suspect_after),
             },
             "redelivery": {

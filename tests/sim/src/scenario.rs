@@ -7,7 +7,7 @@ use crate::generate::BEGIN;
 use crate::history::{Action, Damage, HealthView, History, Listener, Phase};
 use crate::message::Destination;
 use crate::rules::{Form, Rules, Source};
-use crate::town::Mood;
+use crate::town::{Mood, Remedy};
 use simvoy::Moment;
 use std::time::Duration;
 
@@ -40,6 +40,7 @@ impl Script {
                 workers,
                 rules: rules.settled(),
                 drain_time: Duration::from_secs(5),
+                remedy: Remedy::Found,
                 end: at(end_millis),
                 actions: vec![(at(0), Action::Cure)],
             },
@@ -99,6 +100,20 @@ pub fn outage(messages: u32, minutes: u64) -> History {
         .outage(1_000, span)
         .send(2_000, messages, (span - 3_000) / u64::from(messages.max(1)))
         .done()
+}
+
+/// About so many messages stored and delivered, 500 in each short outage: what a guest's memory is measured with (I8).
+#[must_use]
+pub fn endurance(messages: u32) -> History {
+    const CYCLE: u64 = 10_000;
+    const PER_CYCLE: u32 = 500;
+    let cycles = u64::from(messages.div_ceil(PER_CYCLE));
+    let mut script = Script::new(Rules::default(), 3, cycles * CYCLE + 60_000);
+    for cycle in 0..cycles {
+        let from = cycle * CYCLE;
+        script = script.outage(from, from + 4_500).send(from + 200, PER_CYCLE, 8);
+    }
+    script.done()
 }
 
 /// Rules under which the code goes different ways to the store.

@@ -4,7 +4,7 @@ use crate::faults::Coverage;
 use crate::generate;
 use crate::history::Phase;
 use crate::oracle::Counts;
-use crate::violation::Violation;
+use crate::violation::{Invariant, Violation};
 use crate::world::{self, Means, Outcome};
 use simvoy::Module;
 use std::ops::Range;
@@ -71,6 +71,15 @@ pub enum StopAt {
     FirstFailure,
 }
 
+/// One history in so many is run twice: I14.
+const REPEAT_EVERY: u64 = 50;
+
+fn difference(module: &Module, seed: u64, phase: Phase, means: &Means, outcome: &Outcome) -> Option<Violation> {
+    let again = world::run(module, &generate::history(seed, phase), means);
+    let text = format!("trace hash {:016x}, and {:016x} when run again", outcome.hash, again.hash);
+    (again.hash != outcome.hash).then(|| Violation::whole(Invariant::Deterministic, text))
+}
+
 /// Runs the histories of `seeds`; `each` hears of every one as it ends, in no particular order.
 pub fn search(
     module: &Module,
@@ -92,7 +101,10 @@ pub fn search(
                     if seed >= end.load(Ordering::SeqCst) {
                         break;
                     }
-                    let outcome = world::run(module, &generate::history(seed, phase), means);
+                    let mut outcome = world::run(module, &generate::history(seed, phase), means);
+                    if seed.is_multiple_of(REPEAT_EVERY) && outcome.violation.is_none() {
+                        outcome.violation = difference(module, seed, phase, means, &outcome);
+                    }
                     each(seed, &outcome);
                     if stop == StopAt::FirstFailure && outcome.violation.is_some() {
                         end.fetch_min(seed, Ordering::SeqCst);

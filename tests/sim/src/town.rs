@@ -1,9 +1,9 @@
-//! The receivers: what each is in the mood for, and what it does with a request.
+//! The receivers: what each is in the mood for, and what it does with a request. And the health source, if it is to lie.
 //!
 //! A mood is what the receiver *is*; what Envoy thinks of its health is set apart, so a history may let the two lie.
 
-use crate::message::{Destination, Message};
-use crate::oracle::{Contact, Oracle};
+use crate::message::{Destination, Message, Poison};
+use crate::oracle::{Contact, Oracle, Sighting};
 use simvoy::{Exchange, Moment, Origin, Receivers, Request, Response};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub enum Mood {
     Says(u16),
     /// Closes before it answers; half of the time it has processed the request.
     Cutting,
+    /// Processes, closes, and is not there for a moment: it has crashed, and somebody starts it again.
+    Crashing,
     /// Processes, begins an answer, and closes.
     CuttingAfter,
     /// Speaks no HTTP; it has processed nothing.
@@ -33,28 +35,56 @@ pub enum Mood {
     Hasty,
 }
 
-/// All receivers of a history, and the oracle that sees what they see.
-pub struct Town {
-    moods: BTreeMap<Destination, Mood>,
-    random: fastrand::Rng,
-    /// What should be, and what is.
-    pub oracle: Oracle,
-    /// Whether poison messages still break their receivers.
-    pub poison: Poison,
-    /// The wall clock at this moment, in milliseconds; the world sets it before each step.
-    pub wall_millis: u64,
+impl Mood {
+    /// Whether it takes every request soon.
+    #[must_use]
+    pub fn is_well(self) -> bool {
+        matches!(self, Self::Well(_))
+    }
+}
+
+/// What is at the other end of `health.cluster`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceMood {
+    /// Envoy's own listener or admin port.
+    Honest,
+    /// Nobody.
+    Silent,
+    /// Something that calls every destination unhealthy.
+    Gloomy,
 }
 
 /// Whether poison messages break their receivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Poison {
+pub enum Remedy {
     /// They do.
-    Works,
+    None,
     /// They are like any other.
-    Cured,
+    Found,
+}
+
+/// All receivers of a history, and the oracle that sees what they see.
+pub struct Town {
+    moods: BTreeMap<Destination, Mood>,
+    /// Receivers that have crashed, and until when.
+    crashed: BTreeMap<Destination, Moment>,
+    random: fastrand::Rng,
+    /// What should be, and what is.
+    pub oracle: Oracle,
+    /// Whether there is a remedy for poison.
+    pub remedy: Remedy,
+    /// The health source.
+    pub source: SourceMood,
+    /// The wall clock at this moment, in milliseconds; the world sets it before each step.
+    pub wall_millis: u64,
 }
 
 const LATENCY: Duration = Duration::from_millis(5);
+/// A connection that does not come about is given up after so long.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// A crashed receiver is back after so long.
+const RESTART: Duration = Duration::from_millis(200);
 
 impl Town {
     /// Everybody is well.
@@ -63,9 +93,11 @@ impl Town {
         let moods = (0..destinations).map(|n| (Destination(n), Mood::Well(LATENCY))).collect();
         Self {
             moods,
+            crashed: BTreeMap::new(),
             random: fastrand::Rng::with_seed(seed ^ 0x746f_776e),
             oracle,
-            poison: Poison::Works,
+            remedy: Remedy::None,
+            source: SourceMood::Honest,
             wall_millis: 0,
         }
     }
@@ -81,30 +113,51 @@ impl Town {
         self.moods.get(&destination).copied().unwrap_or(Mood::Refusing)
     }
 
-    /// What this receiver does with this message now, and whether it has processed it.
-    fn act(&mut self, destination: Destination, is_poison: bool) -> (Exchange, Contact) {
-        let mood =
-            if is_poison && self.mood(destination) != Mood::Refusing { Mood::Cutting } else { self.mood(destination) };
-        let mood = if mood == Mood::Flaky { self.any_mood() } else { mood };
-        let processed = |yes| if yes { Contact::Processed } else { Contact::Read };
-        let ok = Response::status(200).header("content-length", "2").body("ok");
-        match mood {
-            Mood::Well(after) | Mood::Slow(after) => (Exchange::Answer { after, response: ok }, Contact::Processed),
-            Mood::Refusing => (Exchange::Refused, Contact::None),
-            Mood::Hanging => (Exchange::Silence, Contact::Processed),
-            Mood::Says(status) => {
-                (Exchange::Answer { after: LATENCY, response: Response::status(status) }, Contact::Read)
+    /// What this receiver does with a message now, and whether it has processed it.
+    fn act(&mut self, destination: Destination, poison: Poison, now: Moment) -> (Exchange, Contact) {
+        let is_away = self.crashed.get(&destination).is_some_and(|until| *until > now);
+        let mood = match self.mood(destination) {
+            Mood::Flaky => self.any_mood(),
+            Mood::Crashing if is_away => Mood::Refusing,
+            mood => mood,
+        };
+        let answer = |status| Exchange::Answer { after: LATENCY, response: Response::status(status) };
+        match (mood, poison) {
+            (Mood::Refusing, _) => (Exchange::Refused, Contact::None),
+            (_, Poison::Unreachable) => (Exchange::ConnectTimeout { after: CONNECT_TIMEOUT }, Contact::None),
+            // It breaks its receiver before anything is done.
+            (_, Poison::Breaks) => (Exchange::CutBeforeHeaders { after: LATENCY }, Contact::Read),
+            (_, Poison::Busy) | (Mood::Flaky | Mood::Hasty, Poison::None) => (answer(503), Contact::Read),
+            (Mood::Well(after) | Mood::Slow(after), Poison::None) => {
+                (Exchange::Answer { after, response: self.thanks() }, Contact::Processed)
             }
-            // A poison message breaks its receiver before anything is done.
-            Mood::Cutting => {
-                let is_processed = !is_poison && self.random.bool();
-                (Exchange::CutBeforeHeaders { after: LATENCY }, processed(is_processed))
+            (Mood::Hanging, Poison::None) => (Exchange::Silence, Contact::Processed),
+            (Mood::Says(status), Poison::None) => (answer(status), Contact::Read),
+            (Mood::Cutting, Poison::None) => {
+                let contact = if self.random.bool() { Contact::Processed } else { Contact::Read };
+                (Exchange::CutBeforeHeaders { after: LATENCY }, contact)
             }
-            Mood::CuttingAfter => (Exchange::CutAfterHeaders { after: LATENCY, response: ok }, Contact::Processed),
-            Mood::Garbage => (Exchange::Garbage { after: LATENCY }, Contact::Read),
-            Mood::Flaky | Mood::Hasty => {
-                (Exchange::Answer { after: LATENCY, response: Response::status(503) }, Contact::Read)
+            (Mood::Crashing, Poison::None) => {
+                self.crashed.insert(destination, now + RESTART);
+                (Exchange::CutBeforeHeaders { after: LATENCY }, Contact::Processed)
             }
+            (Mood::CuttingAfter, Poison::None) => {
+                (Exchange::CutAfterHeaders { after: LATENCY, response: self.thanks() }, Contact::Processed)
+            }
+            (Mood::Garbage, Poison::None) => (Exchange::Garbage { after: LATENCY }, Contact::Read),
+        }
+    }
+
+    /// One of the ways to say that it is done. A receiver may use our words: it must not be believed.
+    fn thanks(&mut self) -> Response {
+        let response = match self.random.u32(..8) {
+            0 => Response::status(201).header("content-length", "2").body("ok"),
+            1 => Response::status(204),
+            _ => Response::status(200).header("content-length", "2").body("ok"),
+        };
+        match self.random.u32(..12) {
+            0 => response.header("x-redeliver-status", "stored").header("x-redeliver-id", FORGED_ID),
+            _ => response,
         }
     }
 
@@ -121,28 +174,56 @@ impl Town {
             _ => Mood::Garbage,
         }
     }
+
+    /// The health source, while it is not Envoy's own.
+    fn source(&self, request: &Request) -> Exchange {
+        match self.source {
+            SourceMood::Honest | SourceMood::Silent => Exchange::Refused,
+            SourceMood::Gloomy => gloomy(request.headers.text(":path").unwrap_or_default()),
+        }
+    }
+
+    fn poison(&self, request: &Request) -> (Option<crate::message::Number>, Poison) {
+        let number = request.headers.text(":path").and_then(Message::number_of);
+        let poison = number.map_or(Poison::None, |number| self.oracle.poison(number));
+        (number, if self.remedy == Remedy::Found { Poison::None } else { poison })
+    }
 }
+
+/// What a receiver that uses our words says.
+pub const FORGED_ID: &str = "forged-by-a-receiver";
 
 impl Receivers for Town {
     fn exchange(&mut self, cluster: &str, origin: Origin, request: &Request, now: Moment) -> Exchange {
-        let Some(destination) = Destination::of(cluster) else { return Exchange::Refused };
-        let number = request.headers.text(":path").and_then(Message::number_of);
-        let is_poison = self.poison == Poison::Works && number.is_some_and(|number| self.oracle.is_poison(number));
-        let (exchange, contact) = self.act(destination, is_poison);
+        let Some(destination) = Destination::of(cluster) else { return self.source(request) };
+        let (number, poison) = self.poison(request);
+        let (exchange, contact) = self.act(destination, poison, now);
         match origin {
             Origin::Live(_) => self.oracle.reached_live(number, contact, &exchange, now),
             Origin::Dispatch(vm, token) => {
-                let call = crate::oracle::Sighting { vm, token, destination, now, wall_millis: self.wall_millis };
+                let call = Sighting { vm, token, destination, now, wall_millis: self.wall_millis };
                 self.oracle.reached_again(number, &call, request, contact, &exchange);
             }
         }
         exchange
     }
 
-    fn early(&mut self, cluster: &str, origin: Origin, _: &Request, _: Moment) -> Option<Exchange> {
-        let mood = self.mood(Destination::of(cluster)?);
-        let response = Response::status(503);
-        let is_hasty = mood == Mood::Hasty && matches!(origin, Origin::Live(_));
-        is_hasty.then_some(Exchange::Answer { after: LATENCY, response })
+    fn early(&mut self, cluster: &str, origin: Origin, head: &Request, _: Moment) -> Option<Exchange> {
+        let destination = Destination::of(cluster)?;
+        if let (Origin::Live(_), Some(number)) = (origin, head.headers.text(":path").and_then(Message::number_of)) {
+            self.oracle.went_on(number);
+        }
+        let is_hasty = self.mood(destination) == Mood::Hasty && matches!(origin, Origin::Live(_));
+        is_hasty.then_some(Exchange::Answer { after: LATENCY, response: Response::status(503) })
     }
+}
+
+/// The answer of a source that calls everything unhealthy, to either kind of question.
+fn gloomy(path: &str) -> Exchange {
+    let unhealthy = |n| format!("cluster.d{n}.membership_healthy: 0\ncluster.d{n}.membership_total: 1\n");
+    let response = match path.starts_with("/stats") {
+        true => Response::status(200).body((0..8).map(unhealthy).collect::<String>()),
+        false => Response::status(503),
+    };
+    Exchange::Answer { after: Duration::ZERO, response }
 }

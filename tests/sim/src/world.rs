@@ -6,16 +6,19 @@ use crate::audit::{self, Circumstances};
 use crate::faults::{Boards, Coverage, Fault, Hook, Rates};
 use crate::generate::BEGIN;
 use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving, Listener, Phase};
-use crate::message::{Destination, Manner, Message, Number};
+use crate::message::{Destination, Entry, Manner, Message, Number, Poison};
 use crate::mirror::Mirror;
 use crate::oracle::{Counts, Oracle, Record};
+use crate::patience::{Patience, Sight};
+use crate::rules::HOLD_MAX;
 use crate::slots::{self, RecordState, Table, VM_ID};
-use crate::town::{Mood, Poison, Town};
+use crate::town::{Mood, Remedy, SourceMood, Town};
 use crate::violation::{Invariant, Violation};
 use redeliver_core::cells::PublishedState;
+use redeliver_core::units::Wall;
 use simvoy::{
-    Cluster, End, Event, Generation, Happening, Headers, Module, Moment, Plugin, Process, Settings, Step, StreamId,
-    ThreadId, Upstream,
+    Cluster, End, Event, Generation, Happening, Headers, Module, Moment, Plugin, Process, REQUESTS_MAX, Settings, Step,
+    StreamId, ThreadId, Upstream,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -71,6 +74,8 @@ enum Later {
     Piece(StreamId, Number, Vec<u8>, End),
     Trailers(StreamId, Number),
     HangUp(StreamId),
+    /// The sender has paused for longer than it may be held.
+    Overslept(StreamId, Number, Option<Generation>),
 }
 
 /// One run.
@@ -90,12 +95,17 @@ pub struct World {
     coverage: Coverage,
     circumstances: Circumstances,
     planted: Option<String>,
+    /// Somebody will read the log.
+    is_read: bool,
     next_sample: Moment,
     steps: u64,
     audited_at: u64,
     down_since: BTreeMap<Destination, Moment>,
+    patience: Patience,
+    next_patience: Moment,
+    beside: Option<Generation>,
+    source_since: Moment,
     log: Vec<String>,
-    pushes: u32,
 }
 
 /// Runs a history to its end, or to the first violation.
@@ -143,12 +153,16 @@ impl World {
             coverage: Coverage::default(),
             circumstances: Circumstances::default(),
             planted: means.planted.clone(),
+            is_read: means.keep_events > 0,
             next_sample: BEGIN,
             steps: 0,
             audited_at: 0,
             down_since: BTreeMap::new(),
+            patience: Patience::default(),
+            next_patience: BEGIN,
+            beside: None,
+            source_since: Moment(0),
             log: Vec::new(),
-            pushes: 0,
             history,
         };
         world.push(Configuration::Own);
@@ -219,14 +233,17 @@ impl World {
             self.show(happening, now);
         }
         for line in self.process.take_log() {
-            if line.level >= 3 {
+            // Who reads a history again wants its changes of state too.
+            if line.level >= if self.is_read { 2 } else { 3 } {
                 self.log.push(format!("{} thread {}: {}", line.at, line.thread.0, line.text));
             }
         }
         self.board.settle(&self.process, &mut self.coverage);
-        let stalled_until = self.board.lock().stalled_until;
-        // What a thread does right after it stood still is excused for as long as a lease takes to be seen as lost.
-        self.town.oracle.stalled(stalled_until + Duration::from_secs(if stalled_until > Moment(0) { 1 } else { 0 }));
+        let stalls = std::mem::take(&mut self.board.lock().stalls);
+        for (thread, until) in stalls {
+            self.town.oracle.stalled(thread, until);
+            self.disturbed(until);
+        }
     }
 
     fn show(&mut self, happening: Happening, now: Moment) {
@@ -234,19 +251,23 @@ impl World {
         match happening {
             Happening::Answered { stream, response } => {
                 if let Some(number) = self.senders.remove(&stream) {
-                    self.town.oracle.answered(number, &response, wall);
+                    let is_forgiven = self.may_fail_silently(number);
+                    self.town.oracle.answered(number, &response, wall, is_forgiven);
                     self.check_record(number);
                 }
             }
+            Happening::Called { head, .. } => self.town.oracle.called(&head),
             Happening::Reset { stream } => {
                 self.senders.remove(&stream);
             }
             Happening::Told { vm, token } => self.town.oracle.told((vm, token)),
             Happening::Heard { vm, token, status } => self.town.oracle.heard((vm, token), status, now),
-            Happening::Trapped { message, thread, .. } => {
-                self.town.oracle.traps += 1;
+            Happening::Trapped { message, thread, vm } => {
+                self.town.oracle.trapped(vm);
+                self.disturbed(now);
                 if !message.contains("injected trap") {
-                    let text = format!("thread {}: {message}", thread.0);
+                    let (export, cause) = (message.lines().last().unwrap_or_default(), "wasm trap");
+                    let text = format!("thread {}: {cause} ({})", thread.0, export.trim());
                     self.town.oracle.violated(Violation::whole(Invariant::NoTrap, text));
                 }
             }
@@ -255,12 +276,23 @@ impl World {
                 self.town.oracle.violated(Violation::whole(Invariant::NothingLost, text));
             }
             Happening::Aborted(why) => self.town.oracle.violated(Violation::whole(Invariant::NoTrap, why)),
+            Happening::Taken(generation) if Some(generation) == self.beside => {}
             Happening::Taken(generation) => {
                 self.draining = self.newest.map(|old| (old, now + self.history.drain_time));
                 self.newest = Some(generation);
             }
-            Happening::Started { .. } | Happening::Refused(_) | Happening::Gone { .. } => {}
+            Happening::Started { thread, vm } => {
+                self.town.oracle.started(vm, thread);
+                self.disturbed(now);
+            }
+            Happening::Refused(_) | Happening::Gone { .. } => {}
         }
+    }
+
+    /// A 503 of Envoy that is no failure of a receiver: there is no such cluster.
+    fn may_fail_silently(&self, number: Number) -> bool {
+        let cluster = self.town.oracle.records[&number].message.destination.cluster();
+        self.process.cluster(&cluster).is_none() || self.circumstances.cells_were_damaged
     }
 
     /// I11: at the moment of the 202 the record is there, or the message has arrived already.
@@ -294,6 +326,8 @@ impl World {
         let board = self.board.lock();
         self.circumstances.wall_millis = self.process.wall() / 1_000_000;
         self.circumstances.traps = board.traps;
+        self.circumstances.long_stalls = self.coverage.struck.get(&Fault::LongStall).copied().unwrap_or(0);
+        self.circumstances.poison_works = self.town.remedy == Remedy::None;
         self.circumstances.slots_lost = board.traps + self.coverage.struck.get(&Fault::LostHint).copied().unwrap_or(0);
         self.circumstances.used_max = self.circumstances.used_max.max(used);
     }
@@ -307,9 +341,62 @@ impl World {
                 self.town.oracle.troubled(destination, now);
             }
             self.check_storm(destination, now);
+            let mood = self.town.mood(destination);
+            let cluster = self.process.cluster(&destination.cluster());
+            let not_reached = self.town.oracle.not_reached.get(&destination);
+            let is_reached = not_reached.is_none_or(|at| now - *at > SAMPLE * 2);
+            let sight = Sight {
+                is_undisputed: self.town.source != SourceMood::Gloomy && now - self.source_since > SOURCE_AGES,
+                is_sound: is_reached && mood.is_well() && cluster.as_ref().is_some_and(|cluster| cluster.healthy > 0),
+                is_free: cluster.is_some_and(|cluster| cluster.requests_max >= REQUESTS_MAX),
+                state,
+            };
+            if let Some(violation) = self.patience.look(destination, sight, now) {
+                self.town.oracle.violated(violation);
+            }
+        }
+        if self.next_patience <= now {
+            self.next_patience = now + Duration::from_secs(1);
+            self.check_patience(now);
         }
         self.follow();
         self.circumstances.used_max = self.circumstances.used_max.max(self.mirror.used_count());
+    }
+
+    /// I12, I13: what waits longer than its destination's trouble explains.
+    fn check_patience(&mut self, now: Moment) {
+        let mut patience = self.history.rules.patience();
+        if self.town.source == SourceMood::Gloomy {
+            patience += self.history.rules.suspect_after;
+        }
+        if now - self.source_since < patience {
+            return;
+        }
+        let free: Vec<Destination> = (0..self.history.rules.destinations)
+            .map(Destination)
+            .filter(|destination| self.patience.free_for(*destination, now) > patience)
+            .collect();
+        if free.is_empty() || self.circumstances.cells_were_damaged || self.process.live_vms().is_empty() {
+            return;
+        }
+        let before = Wall((self.process.wall() / 1_000_000).saturating_sub(patience.as_millis() as u64));
+        self.follow();
+        let is_waiting_in_vain = |path: &str| {
+            let number = Message::number_of(path)?;
+            let record = self.town.oracle.records.get(&number)?;
+            let (destination, poison) = (record.message.destination, record.message.poison);
+            // A source that calls it unhealthy lets one message through each `suspect_after`, and no more.
+            let last = self.town.oracle.last_attempts.get(&destination);
+            let is_probed = last.is_some_and(|at| now - *at < patience) && self.town.source == SourceMood::Gloomy;
+            let is_well = poison == Poison::None && !record.is_damaged && !is_probed;
+            (is_well && free.contains(&destination)).then_some((number, destination))
+        };
+        let in_vain = self.mirror.waiting_since(before).find_map(is_waiting_in_vain);
+        if let Some((number, destination)) = in_vain {
+            let invariant = self.patience.invariant(destination, now);
+            let text = format!("still waits though {} has been well for {patience:?}", destination.cluster());
+            self.town.oracle.violated(Violation::of(invariant, number, text));
+        }
     }
 
     /// I6: while Envoy has no healthy host for a cluster, the filter asks it a few times a second at most.
@@ -341,7 +428,27 @@ impl World {
             }
             Action::Health(destination, view) => self.set_health(destination, view),
             Action::Rates(rates) => self.board.lock().rates = rates,
-            Action::Doom(thread) => self.board.lock().doomed = Some(self.thread(thread)),
+            Action::Doom(thread) => self.board.lock().doomed.push(self.thread(thread)),
+            Action::DoomWorkers => {
+                let workers = (1..=self.history.workers).map(ThreadId);
+                self.board.lock().doomed.extend(workers);
+            }
+            Action::Ambush(ambush) => self.board.lock().ambush = Some(ambush),
+            Action::LateTicks(thread, span) => {
+                self.strikes(Fault::LateTicks);
+                let now = self.process.now();
+                self.disturbed(now + span);
+                self.process.delay_ticks(self.thread(thread), now + span);
+            }
+            Action::Source(mood) => self.set_source(mood),
+            Action::Beside => self.push_beside(),
+            Action::NotBeside => {
+                if let Some(beside) = self.beside.take() {
+                    self.strikes(Fault::Push);
+                    self.disturbed(self.process.now() + self.history.drain_time);
+                    self.process.remove_beside(beside);
+                }
+            }
             Action::Freeze(thread, span) => self.board.lock().frozen = Some((self.thread(thread), span)),
             Action::Jump(millis) => self.jump(millis),
             Action::Damage(damage) => self.damage(damage),
@@ -365,7 +472,7 @@ impl World {
                 self.strikes(Fault::Leaving);
                 self.process.set_leaving(leaving == Leaving::Yes);
             }
-            Action::Cure => self.town.poison = Poison::Cured,
+            Action::Cure => self.town.remedy = Remedy::Found,
             Action::Heal => self.heal(),
         }
     }
@@ -403,13 +510,51 @@ impl World {
 
     fn jump(&mut self, millis: i64) {
         self.strikes(Fault::ClockJump);
+        self.disturbed(self.process.now());
+        self.town.oracle.jumped_at = self.process.now();
         self.process.jump_wall(i128::from(millis) * 1_000_000);
         if millis >= LETTERS_TTL_MILLIS {
             self.circumstances.letters_may_be_gone = true;
         }
     }
 
+    fn set_source(&mut self, mood: SourceMood) {
+        if mood != SourceMood::Honest {
+            self.strikes(Fault::Source);
+        }
+        // Silence is no word: only a source that lies, or did, starts the wait anew.
+        if [mood, self.town.source].contains(&SourceMood::Gloomy) {
+            self.source_since = self.process.now();
+        }
+        self.town.source = mood;
+        let (listener, admin) = match mood {
+            SourceMood::Honest => (Upstream::HealthListener, Upstream::Admin),
+            SourceMood::Silent | SourceMood::Gloomy => (Upstream::Receiver, Upstream::Receiver),
+        };
+        self.process.set_cluster("redeliver_health", Cluster::internal(listener));
+        self.process.set_cluster("admin_api", Cluster::internal(admin));
+    }
+
+    /// A second listener, with a configuration of its own: it rules while it is there.
+    fn push_beside(&mut self) {
+        if self.beside.is_some() {
+            return;
+        }
+        self.strikes(Fault::Push);
+        self.disturbed(self.process.now());
+        let rules = crate::rules::Rules { tick: self.history.rules.tick * 3, ..self.history.rules.clone() };
+        let plugin = self.plugin(rules.configuration());
+        self.beside = Some(self.process.push_beside(plugin));
+    }
+
+    fn plugin(&self, configuration: String) -> Plugin {
+        let mut plugin = Plugin::new(VM_ID, configuration);
+        plugin.environment.extend(self.planted.clone().map(|name| ("REDELIVER_PLANTED".to_owned(), name)));
+        plugin
+    }
+
     fn push(&mut self, configuration: Configuration) {
+        self.disturbed(self.process.now());
         let rules = &self.history.rules;
         let text = match configuration {
             Configuration::Own => rules.configuration(),
@@ -423,33 +568,35 @@ impl World {
             }
             Configuration::Faulty => r#"{"redelivery": {"timeout": "0s"}}"#.to_owned(),
         };
-        let mut plugin = Plugin::new(VM_ID, text);
-        plugin.environment.extend(self.planted.clone().map(|name| ("REDELIVER_PLANTED".to_owned(), name)));
-        self.pushes += 1;
-        if configuration == Configuration::Faulty {
+        let plugin = self.plugin(text);
+        match configuration {
             // Envoy keeps the listener that it has; a real one would not even drain it.
-            return self.try_faulty(plugin);
+            Configuration::Faulty => self.process.try_push(plugin),
+            Configuration::Own | Configuration::Slower | Configuration::Smaller => {
+                self.process.push(Some(plugin));
+            }
         }
-        self.process.push(Some(plugin));
-    }
-
-    fn try_faulty(&mut self, plugin: Plugin) {
-        self.process.try_push(plugin);
     }
 
     /// The rest of the history is calm.
     fn heal(&mut self) {
         self.board.lock().rates = Rates { turn: 10_000, ..Rates::default() };
-        (self.board.lock().doomed, self.board.lock().frozen) = (None, None);
+        {
+            let mut board = self.board.lock();
+            board.doomed.clear();
+            (board.frozen, board.ambush) = (None, None);
+        }
         self.process.set_leaving(false);
-        self.town.poison = Poison::Cured;
+        self.set_source(SourceMood::Honest);
+        self.perform(Action::NotBeside);
+        self.town.remedy = self.history.remedy;
         for n in 0..self.history.rules.destinations {
             let destination = Destination(n);
             self.process.set_cluster(&destination.cluster(), Cluster::default());
             self.town.set_mood(destination, Mood::Well(Duration::from_millis(5)));
         }
         self.down_since.clear();
-        self.later.retain(|_, later| matches!(later, Later::Piece(..) | Later::Trailers(..)));
+        self.later.retain(|_, later| !matches!(later, Later::HangUp(_)));
         let rest: Vec<_> = self
             .history
             .actions
@@ -477,18 +624,21 @@ impl World {
             Listener::Newest => self.newest,
         };
         let end = if message.body.is_empty() { End::Last } else { End::More };
-        let stream = self.process.open(worker, generation, message.headers.clone(), end);
+        let stream = match message.entry {
+            Entry::FromSender => self.process.open(worker, generation, message.headers.clone(), end),
+            Entry::FromFilter => self.process.open_as_is(worker, generation, message.headers.clone(), end),
+        };
         self.senders.insert(stream, number);
-        self.plan_body(stream, &message, now);
+        self.plan_body(stream, generation, &message, now);
         let is_empty = message.body.is_empty();
-        self.town.oracle.sends(message);
+        self.town.oracle.sends(message, self.process.wall() / 1_000_000);
         if is_empty {
             self.town.oracle.sent_whole(number);
         }
     }
 
     /// Pieces of a body, spread over time as the sender's manner is.
-    fn plan_body(&mut self, stream: StreamId, message: &Message, now: Moment) {
+    fn plan_body(&mut self, stream: StreamId, generation: Option<Generation>, message: &Message, now: Moment) {
         if message.body.is_empty() {
             return;
         }
@@ -513,6 +663,10 @@ impl World {
             };
             self.add_later(at, later);
             at = at + pause;
+            if place < last && pause > HOLD_MAX + Duration::from_millis(500) {
+                // Before the next piece, which is of the same moment.
+                self.add_later(at, Later::Overslept(stream, message.number, generation));
+            }
         }
         if matches!(message.manner, Manner::Trailers(..)) {
             self.add_later(at, Later::Trailers(stream, message.number));
@@ -536,6 +690,16 @@ impl World {
                 self.town.oracle.sent_whole(number);
                 self.process.send_trailers(stream, Headers::of(&[("x-checksum", "1")]));
             }
+            Later::Overslept(stream, number, generation) => {
+                let is_excused = self.circumstances.cells_were_damaged
+                    || self.town.oracle.has_stalled()
+                    // Envoy closes the connections of a listener that has drained.
+                    || generation != self.newest
+                    || self.coverage.struck.contains_key(&Fault::LateTicks);
+                if self.senders.contains_key(&stream) && !is_excused {
+                    self.town.oracle.goes_on_after_pause(number);
+                }
+            }
             Later::HangUp(stream) => {
                 self.senders.remove(&stream);
                 self.process.disconnect(stream);
@@ -547,8 +711,6 @@ impl World {
     fn damage(&mut self, damage: Damage) {
         let table = Table::read(&self.process);
         let keys = slots::keys();
-        let used: Vec<_> =
-            table.used().map(|(slot, head)| (slot.index, RecordState::of(head.state), slot.large.clone())).collect();
         let (fault, which) = match damage {
             Damage::FlipCell(which) => return self.damage_cell(which),
             Damage::FutureWorker => return self.overwrite_cell(&keys.worker_alive(), &u64::MAX.to_le_bytes()),
@@ -557,21 +719,23 @@ impl World {
             Damage::CutHead(which) | Damage::CutLarge(which) => (Fault::CutValue, which),
             Damage::Swap(which) => (Fault::SwappedValue, which),
         };
-        let Some((index, state, large)) = used.get(which as usize % used.len().max(1)) else { return };
+        let slots = aims(&table, which);
+        let Some((slot, state)) = slots.get(which as usize % slots.len().max(1)) else { return };
+        let index = slot.index;
         self.coverage.struck(fault);
         self.coverage.met(fault, *state);
-        let mut hit = vec![large.clone()];
+        let mut hit = vec![slot.large.clone()];
         let (key, other) = match damage {
-            Damage::FlipHead(_) | Damage::CutHead(_) => (keys.head(*index), None),
+            Damage::FlipHead(_) | Damage::CutHead(_) => (keys.head(index), None),
             Damage::FlipLarge(_)
             | Damage::CutLarge(_)
             | Damage::FlipCell(_)
             | Damage::FutureWorker
-            | Damage::Destinations => (keys.large(*index), None),
+            | Damage::Destinations => (keys.large(index), None),
             Damage::Swap(_) => {
-                let other = &used[(which as usize + 1) % used.len()];
-                hit.push(other.2.clone());
-                (keys.large(*index), Some(keys.large(other.0)))
+                let other = &table.slots[(which as usize + 1) % table.slots.len()];
+                hit.push(other.large.clone());
+                (keys.large(index), Some(keys.large(other.index)))
             }
         };
         self.excuse(&hit);
@@ -592,7 +756,7 @@ impl World {
             }
         }
         // A head that is lost may be anybody's: the books are counted anew.
-        self.circumstances.cells_were_damaged = true;
+        self.damaged();
     }
 
     fn spoil(&mut self, key: &str, other: Option<&str>, damage: Damage, which: u32) {
@@ -611,7 +775,7 @@ impl World {
 
     fn overwrite_cell(&mut self, key: &str, bytes: &[u8]) {
         self.strikes(Fault::FlippedBit);
-        self.circumstances.cells_were_damaged = true;
+        self.damaged();
         self.process.overwrite(VM_ID, key.as_bytes(), bytes);
     }
 
@@ -623,18 +787,45 @@ impl World {
         });
         let Some(key) = cells.get(which as usize % cells.len().max(1)) else { return };
         self.strikes(Fault::FlippedBit);
-        self.circumstances.cells_were_damaged = true;
+        self.damaged();
         let Some(mut value) = self.process.value(VM_ID, key).map(|value| value.bytes) else { return };
         flip(&mut value, which);
         let key = key.clone();
         self.process.overwrite(VM_ID, &key, &value);
     }
 
+    /// Something that no destination is to blame for, until this moment.
+    fn disturbed(&mut self, until: Moment) {
+        self.patience.disturbed(until);
+        self.town.oracle.disturbed_at = until;
+    }
+
+    /// Books, tables or leases may be wrong from now on, until somebody counts anew.
+    fn damaged(&mut self) {
+        self.circumstances.cells_were_damaged = true;
+        self.town.oracle.cells_were_damaged = true;
+        self.disturbed(self.process.now());
+    }
+
     fn judge_rest(&mut self) {
         let table = Table::read(&self.process);
         self.refresh_circumstances(&table);
+        self.check_leftovers();
         let process = &self.process;
         audit::at_rest(&mut self.town.oracle, &table, &self.circumstances, |name| process.metric(name));
+    }
+
+    /// I8: a configuration that has drained leaves nothing behind in the VM that goes on.
+    fn check_leftovers(&mut self) {
+        let rest = self.process.now() - self.history.healed_at().unwrap_or(self.process.now());
+        if self.history.drain_time + Duration::from_secs(60) > rest {
+            return;
+        }
+        let crowded = self.process.live_vms().into_iter().find(|(_, vm)| self.process.root_count(*vm) > 1);
+        if let Some((thread, vm)) = crowded {
+            let text = format!("vm {} on thread {} still has the root context of a drained listener", vm.0, thread.0);
+            self.town.oracle.violated(Violation::whole(Invariant::GuestMemory, text));
+        }
     }
 
     fn outcome(self) -> Outcome {
@@ -655,6 +846,17 @@ impl World {
             log: self.log,
         }
     }
+}
+
+/// The word of a source that lied has no weight any more after so long: three intervals and a look.
+const SOURCE_AGES: Duration = Duration::from_secs(6);
+
+/// Slots that a fault of memory may be aimed at: all in one state, so that rare states are met too.
+fn aims(table: &Table, which: u32) -> Vec<(&slots::Slot, RecordState)> {
+    let all: Vec<_> = table.slots.iter().filter_map(|slot| Some((slot, RecordState::of(slot.head?.state)))).collect();
+    let wanted = RecordState::ALL[which as usize / 7 % RecordState::ALL.len()];
+    let chosen: Vec<_> = all.iter().copied().filter(|(_, state)| *state == wanted).collect();
+    if chosen.is_empty() { all } else { chosen }
 }
 
 /// A destination that is down is asked by one probe at a time, each after a backoff; a lying health source may let a few

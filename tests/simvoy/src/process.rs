@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::network::{Exchange, Origin, Outcome, Receivers};
 use crate::plugin::Plugin;
 use crate::route::Route;
-use crate::shared::{Arrival, Generation, Handle, Happening, Job, LogLine, Shared, ThreadShared, Timer};
+use crate::shared::{Arrival, Generation, Handle, Happening, Job, LogLine, Place, Shared, ThreadShared, Timer};
 use crate::stream::{End, Piece, Stream};
 use crate::thread::Thread;
 use crate::time::Moment;
@@ -112,6 +112,12 @@ impl Process {
         }
     }
 
+    /// A cluster as it is now.
+    #[must_use]
+    pub fn cluster(&self, name: &str) -> Option<Cluster> {
+        self.shared.lock().clusters.by_name.get(name).cloned()
+    }
+
     /// `POST /healthcheck/fail`, or `ok`.
     pub fn set_leaving(&mut self, is_leaving: bool) {
         self.shared.lock().clusters.is_leaving = is_leaving;
@@ -155,11 +161,33 @@ impl Process {
             Some(plugin) => {
                 let plugin = Arc::new(plugin);
                 shared.plugins.insert(generation, plugin.clone());
-                shared.post(ThreadId::MAIN, Job::Load(generation, plugin));
+                shared.post(ThreadId::MAIN, Job::Load(generation, plugin, Place::Instead));
             }
             None => shared.replace_listener(None),
         }
         generation
+    }
+
+    /// A second listener with the plugin, beside the one that takes new connections.
+    pub fn push_beside(&mut self, plugin: Plugin) -> Generation {
+        self.pushes += 1;
+        let generation = Generation(self.pushes);
+        let plugin = Arc::new(plugin);
+        let mut shared = self.shared.lock();
+        shared.plugins.insert(generation, plugin.clone());
+        shared.post(ThreadId::MAIN, Job::Load(generation, plugin, Place::Beside));
+        generation
+    }
+
+    /// Removes a listener that stands beside; it drains.
+    pub fn remove_beside(&mut self, generation: Generation) {
+        self.shared.lock().drain(generation);
+    }
+
+    /// Ticks of this thread come late, at this moment at the earliest, while everything else goes on: a timer of
+    /// libevent waits for the events that are there already.
+    pub fn delay_ticks(&mut self, thread: ThreadId, until: Moment) {
+        self.shared.lock().thread_mut(thread).ticks_late_until = until;
     }
 
     /// A version of the listener that is only tried: if the plugin takes its configuration, nothing changes all the same.
@@ -184,11 +212,34 @@ impl Process {
     /// A sender's request begins on a worker, through a version of the listener (`None`: one without a plugin). Envoy
     /// adds what a connection manager adds.
     pub fn open(&mut self, worker: ThreadId, generation: Option<Generation>, head: Headers, end: End) -> StreamId {
+        let wants_close = connection::wants_close(&head);
+        let head = connection::enter(head, &mut self.shared.lock().random);
+        self.open_stream(worker, generation, head, end, wants_close)
+    }
+
+    /// As [`Process::open`], with the head as it reaches the plugin: another filter in front of it may have put in
+    /// anything, framing and hop-by-hop headers too.
+    pub fn open_as_is(
+        &mut self,
+        worker: ThreadId,
+        generation: Option<Generation>,
+        head: Headers,
+        end: End,
+    ) -> StreamId {
+        self.open_stream(worker, generation, head, end, false)
+    }
+
+    fn open_stream(
+        &mut self,
+        worker: ThreadId,
+        generation: Option<Generation>,
+        head: Headers,
+        end: End,
+        wants_close: bool,
+    ) -> StreamId {
         let mut shared = self.shared.lock();
         let plugin = generation.and_then(|generation| shared.plugins.get(&generation).cloned());
         let stream = shared.next_stream();
-        let wants_close = connection::wants_close(&head);
-        let head = connection::enter(head, &mut shared.random);
         let mut opened = Stream::new(worker, plugin, head, end);
         opened.wants_close = wants_close;
         shared.streams.insert(stream, opened);
@@ -278,6 +329,12 @@ impl Process {
     #[must_use]
     pub fn live_vms(&self) -> Vec<(ThreadId, VmId)> {
         self.shared.lock().live_vms().collect()
+    }
+
+    /// Root contexts of a VM: one for each plugin configuration that it has and has not let go.
+    #[must_use]
+    pub fn root_count(&self, vm: VmId) -> usize {
+        self.shared.lock().vm(vm).map_or(0, |vm| vm.roots().count())
     }
 
     /// The largest memory of a guest, in bytes; guests in the middle of a job are left out.

@@ -26,7 +26,7 @@ pub struct Generation(pub u32);
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Make the plugin's root context; the main thread tries it in a throw-away VM first.
-    Load(Generation, Arc<Plugin>),
+    Load(Generation, Arc<Plugin>, Place),
     /// Try the plugin in a throw-away VM, and no more (`--mode validate`, or a push that is refused).
     TryOut(Arc<Plugin>),
     /// The listener of this generation has drained.
@@ -40,6 +40,15 @@ pub(crate) enum Job {
     Called(VmId, CallToken, Outcome),
     /// SIGTERM.
     Stop,
+}
+
+/// Where a new version of a listener goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It replaces the listener that takes new connections.
+    Instead,
+    /// It is another listener.
+    Beside,
 }
 
 /// What happens later.
@@ -106,6 +115,15 @@ pub enum Happening {
     Reset {
         /// Which.
         stream: StreamId,
+    },
+    /// A guest has made an HTTP call.
+    Called {
+        /// Which VM.
+        vm: VmId,
+        /// Which call.
+        token: CallToken,
+        /// Its headers as the guest gave them, before Envoy has rebuilt anything.
+        head: Headers,
     },
     /// A guest is about to be told the end of one of its calls.
     Told {
@@ -334,6 +352,8 @@ impl VmShared {
 pub(crate) struct ThreadShared {
     pub inbox: VecDeque<Job>,
     pub stalled_until: Moment,
+    /// No tick before this moment, while everything else goes on.
+    pub ticks_late_until: Moment,
 }
 
 /// The state of a process.
@@ -516,7 +536,13 @@ impl Shared {
 
     /// Another listener takes new connections, or none; the one before it drains.
     pub(crate) fn replace_listener(&mut self, by: Option<Generation>) {
-        let Some(old) = std::mem::replace(&mut self.listener, by) else { return };
+        if let Some(old) = std::mem::replace(&mut self.listener, by) {
+            self.drain(old);
+        }
+    }
+
+    /// A listener takes no new connections any more, and lets its plugin go when it has drained.
+    pub(crate) fn drain(&mut self, old: Generation) {
         for thread in (0..self.threads.len()).map(|id| ThreadId(id as u32)) {
             self.later(self.drain_time, Timer::Job(thread, Job::Unload(old)));
         }
@@ -615,6 +641,7 @@ fn brief(happening: &Happening) -> String {
     match happening {
         Happening::Answered { stream, response } => format!("stream {}: answered {}", stream.0, response.code()),
         Happening::Reset { stream } => format!("stream {}: reset", stream.0),
+        Happening::Called { vm, token, .. } => format!("vm {}: call {} goes out", vm.0, token.0),
         Happening::Told { vm, token } => format!("vm {}: call {} ends", vm.0, token.0),
         Happening::Heard { vm, token, status } => format!("vm {}: call {} ended: {status:?}", vm.0, token.0),
         Happening::Trapped { thread, vm, message } => {

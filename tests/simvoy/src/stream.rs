@@ -100,6 +100,8 @@ pub(crate) struct Outgoing {
     /// The number of the attempt that is out; answers to others come too late.
     pub attempt: u64,
     pub is_out: bool,
+    /// It has no connection and will get none: its end is on its way.
+    pub is_refused: bool,
 }
 
 /// A piece of a response on its way out.

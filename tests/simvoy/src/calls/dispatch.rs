@@ -123,7 +123,13 @@ fn http_call(caller: &mut Caller<'_, Guest>, spans: [(u32, u32); 4], timeout: u3
         let mut shared = guest.shared.lock();
         let now = shared.clock.now;
         shared.trace.feed(trace::KIND_OUTSIDE, now, [0; 3], &body);
-        dispatch(&mut shared, guest, cluster, Request { headers, body, trailers }, CallKind::Http, timeout)
+        let head = headers.clone();
+        let dispatched =
+            dispatch(&mut shared, guest, cluster, Request { headers, body, trailers }, CallKind::Http, timeout);
+        if let Ok(token) = dispatched {
+            shared.happened(Happening::Called { vm: guest.vm, token: CallToken(token), head });
+        }
+        dispatched
     };
     match dispatched {
         Ok(token) => write_word(caller, token_at, token),

@@ -52,7 +52,7 @@ impl Thread {
     /// Carries one job through, and gives the thread back.
     pub(crate) async fn run(mut self, job: Job) -> Self {
         match job {
-            Job::Load(generation, plugin) => self.load(generation, plugin).await,
+            Job::Load(generation, plugin, place) => self.load(generation, plugin, place).await,
             Job::TryOut(plugin) => {
                 // Whether it would be taken shows in the log.
                 let _would = self.try_out(&plugin).await;
@@ -174,6 +174,14 @@ impl Thread {
         let is_wanted = self.root(vm, root, |root| root.tick.is_some()).unwrap_or(false);
         if !is_wanted {
             return;
+        }
+        {
+            let mut shared = self.shared.lock();
+            let late = shared.thread_mut(self.id).ticks_late_until - shared.clock.now;
+            if !late.is_zero() {
+                shared.later(late, Timer::Job(self.id, Job::Tick(vm, root)));
+                return;
+            }
         }
         // A failed VM's timer ends here; nobody would see it.
         if self.root_callback(vm, root, Callback::Tick, [root.0, 0, 0, 0, 0]).await.is_err() {

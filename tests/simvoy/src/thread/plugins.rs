@@ -11,7 +11,7 @@ use super::{HasFailed, Thread, Turn};
 use crate::abi::Callback;
 use crate::ids::{ContextId, ThreadId, VmId};
 use crate::plugin::{FailurePolicy, Plugin, PluginKey, VmKey};
-use crate::shared::{Context, Generation, Happening, Job, Root, RootLife, Tried};
+use crate::shared::{Context, Generation, Happening, Job, Place, Root, RootLife, Tried};
 use crate::time::Moment;
 use crate::vm::Vm;
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ impl Plugins {
 
 impl Thread {
     /// A push: the main thread tries it first, once per plugin; then every thread makes its root context.
-    pub(super) async fn load(&mut self, generation: Generation, plugin: Arc<Plugin>) {
+    pub(super) async fn load(&mut self, generation: Generation, plugin: Arc<Plugin>, place: Place) {
         if self.id == ThreadId::MAIN {
             let is_well = self.try_out(&plugin).await;
             let mut shared = self.shared.lock();
@@ -66,11 +66,13 @@ impl Thread {
                 return;
             }
             shared.holders.insert(generation, plugin.vm_id.clone());
-            shared.replace_listener(Some(generation));
+            if place == Place::Instead {
+                shared.replace_listener(Some(generation));
+            }
             shared.happened(Happening::Taken(generation));
             let workers: Vec<ThreadId> = (1..shared.threads.len()).map(|id| ThreadId(id as u32)).collect();
             for worker in workers {
-                shared.post(worker, Job::Load(generation, plugin.clone()));
+                shared.post(worker, Job::Load(generation, plugin.clone(), place));
             }
         }
         let loaded = self.root_for(&plugin).await;

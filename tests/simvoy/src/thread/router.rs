@@ -59,8 +59,13 @@ impl Thread {
     /// The new connection is there after the pieces that have already come.
     fn overflow_later(&self, stream: StreamId, route: &Route) {
         self.change(stream, |stream| {
-            stream.outgoing =
-                Some(Outgoing { cluster: route.cluster.clone(), attempt: 1, is_out: true, ..Outgoing::default() });
+            stream.outgoing = Some(Outgoing {
+                cluster: route.cluster.clone(),
+                attempt: 1,
+                is_out: true,
+                is_refused: true,
+                ..Outgoing::default()
+            });
         });
         let mut shared = self.shared.lock();
         shared.clusters.take(&route.cluster);
@@ -115,7 +120,9 @@ impl Thread {
     fn send_attempt(&self, stream: StreamId, arrival: Arrival) {
         let mut shared = self.shared.lock();
         let Some(found) = shared.streams.get(&stream) else { return };
-        let Some(outgoing) = found.outgoing.as_ref().filter(|outgoing| outgoing.is_out) else { return };
+        let Some(outgoing) = found.outgoing.as_ref().filter(|outgoing| outgoing.is_out && !outgoing.is_refused) else {
+            return;
+        };
         let (attempt, cluster) = (outgoing.attempt, outgoing.cluster.clone());
         let request = Request {
             headers: found.request.clone(),
@@ -180,7 +187,7 @@ impl Thread {
             Admission::Out => {
                 self.change(stream, |stream| {
                     if let Some(outgoing) = &mut stream.outgoing {
-                        (outgoing.attempt, outgoing.is_out) = (attempt + 1, true);
+                        (outgoing.attempt, outgoing.is_out, outgoing.is_refused) = (attempt + 1, true, false);
                     }
                 });
                 self.send_attempt(stream, Arrival::Whole);
