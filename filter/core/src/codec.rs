@@ -196,22 +196,31 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// CRC-32 (ISO-HDLC, the one of zip and Ethernet): finds bit flips, truncation and mixed-up cells; it is no secret.
+/// CRC-32 (ISO-HDLC, the one of zip and Ethernet): finds bit flips, truncation and mixed-up cells; it is no secret. Four
+/// bytes at a time (Kounavis and Berry, "A systematic approach to building high performance software-based CRC
+/// generators", 2005): a tick reads a hundred heads, and most of that time was the checksum.
 #[must_use]
 pub fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, byte| {
-        let place = usize::from((crc as u8) ^ byte);
-        CRC_TABLE.get(place).copied().unwrap_or_default() ^ (crc >> 8)
-    })
+    let (fours, rest) = bytes.as_chunks::<4>();
+    let crc = fours.iter().fold(!0, |crc, four| {
+        let [a, b, c, d] = (crc ^ u32::from_le_bytes(*four)).to_le_bytes();
+        entry(3, a) ^ entry(2, b) ^ entry(1, c) ^ entry(0, d)
+    });
+    !rest.iter().fold(crc, |crc, byte| entry(0, (crc as u8) ^ byte) ^ (crc >> 8))
 }
 
-/// 1 KiB instead of the 16 KiB of the fast crates: storing is not the hot path, the module's size counts.
-static CRC_TABLE: [u32; 256] = crc_table();
+/// What a byte does to the checksum, with so many bytes behind it.
+fn entry(behind: usize, byte: u8) -> u32 {
+    CRC_TABLES.get(behind).and_then(|table| table.get(usize::from(byte))).copied().unwrap_or_default()
+}
+
+/// 4 KiB instead of the 16 KiB of the fast crates: the module's size counts too.
+static CRC_TABLES: [[u32; 256]; 4] = crc_tables();
 
 #[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)] // evaluated by the compiler, which stops at a fault
-const fn crc_table() -> [u32; 256] {
+const fn crc_tables() -> [[u32; 256]; 4] {
     const POLYNOMIAL_REVERSED: u32 = 0xEDB8_8320;
-    let mut table = [0; 256];
+    let mut tables = [[0; 256]; 4];
     let mut place = 0;
     while place < 256 {
         let mut crc = place as u32;
@@ -220,10 +229,20 @@ const fn crc_table() -> [u32; 256] {
             crc = if crc & 1 == 1 { (crc >> 1) ^ POLYNOMIAL_REVERSED } else { crc >> 1 };
             bit += 1;
         }
-        table[place] = crc;
+        tables[0][place] = crc;
         place += 1;
     }
-    table
+    let mut behind = 1;
+    while behind < 4 {
+        let mut place = 0;
+        while place < 256 {
+            let before: u32 = tables[behind - 1][place];
+            tables[behind][place] = tables[0][(before & 0xff) as usize] ^ (before >> 8);
+            place += 1;
+        }
+        behind += 1;
+    }
+    tables
 }
 
 #[cfg(test)]
@@ -241,6 +260,19 @@ mod tests {
     #[test]
     fn crc32_has_the_published_check_value() {
         assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+    }
+
+    #[test]
+    fn crc32_of_any_length_is_that_of_its_bits() {
+        let by_bits = |bytes: &[u8]| {
+            !bytes.iter().fold(!0_u32, |crc, byte| {
+                (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 })
+            })
+        };
+        let bytes: Vec<u8> = (0..100_u32).map(|place| (place * 37 + 11) as u8).collect();
+        for length in 0..bytes.len() {
+            assert_eq!(crc32(&bytes[..length]), by_bits(&bytes[..length]), "{length} bytes");
+        }
     }
 
     #[test]
