@@ -80,9 +80,11 @@ struct Swarm {
 impl Swarm {
     fn random(random: &mut fastrand::Rng, span: u64) -> Self {
         let mut one_in = |n: u32| random.u32(..n) == 0;
-        let kinds =
-            KINDS.iter().filter(|(_, _, rare)| one_in(*rare)).map(|(kind, weight, _)| (*kind, *weight)).collect();
         let (traps, stalls, memory) = (one_in(2), one_in(3), one_in(2));
+        // Without a trap the books must be exact: half of the histories have none at all.
+        let may_be = |kind: Kind| traps || !matches!(kind, Kind::Doom | Kind::DoomWorkers);
+        let chosen = KINDS.iter().filter(|(kind, _, rare)| may_be(*kind) && one_in(*rare));
+        let kinds = chosen.map(|(kind, weight, _)| (*kind, *weight)).collect();
         // Quiet and calm ends show what only traffic, or the next fault, would have hidden.
         let quiet_from = if one_in(3) { span / 3 } else { span };
         let calm_from = if one_in(3) { span / 2 } else { span };
@@ -173,11 +175,9 @@ fn faults(random: &mut fastrand::Rng, swarm: &Swarm, rules: &Rules, span: u64) -
         let at = random.u64(..swarm.calm_from);
         let destination = any_destination(random, rules);
         let kind = swarm.kind(random);
-        actions.extend(fault(random, kind, destination, at));
+        actions.extend(fault(random, swarm, kind, destination, at));
         if needs_attempts_out(kind) && random.bool() {
-            let slow = Mood::Slow(Duration::from_millis(random.u64(500..5_000)));
-            actions.push((at.saturating_sub(4_000), Action::Mood(destination, slow)));
-            actions.push((at + random.u64(500..8_000), Action::Mood(destination, well())));
+            actions.extend(slow_recovery(random, destination, at));
         }
     }
     // What has an end has it before the calm.
@@ -193,8 +193,30 @@ fn faults(random: &mut fastrand::Rng, swarm: &Swarm, rules: &Rules, span: u64) -
 fn needs_attempts_out(kind: Kind) -> bool {
     matches!(
         kind,
-        Kind::Push | Kind::Beside | Kind::Doom | Kind::DoomWorkers | Kind::Freeze | Kind::LateTicks | Kind::Ambush
+        Kind::Push
+            | Kind::Beside
+            | Kind::Clock
+            | Kind::Doom
+            | Kind::DoomWorkers
+            | Kind::Freeze
+            | Kind::LateTicks
+            | Kind::Ambush
     )
+}
+
+/// A backlog that goes out to a receiver which takes its time, at this moment.
+fn slow_recovery(random: &mut fastrand::Rng, destination: Destination, at: u64) -> Vec<(u64, Action)> {
+    let back = at.saturating_sub(random.u64(500..6_000));
+    // Some wait until they are nearly too old (the short `store.ttl` of these histories is 20 s).
+    let away = back.saturating_sub(if random.bool() { random.u64(2_000..6_000) } else { random.u64(15_000..20_000) });
+    let slow = Mood::Slow(Duration::from_millis(random.u64(500..5_000)));
+    vec![
+        (away, Action::Mood(destination, Mood::Refusing)),
+        (away, Action::Health(destination, HealthView::Unhealthy)),
+        (back, Action::Mood(destination, slow)),
+        (back, Action::Health(destination, HealthView::Healthy)),
+        (at + random.u64(500..8_000), Action::Mood(destination, well())),
+    ]
 }
 
 /// Whether an action makes something well again.
@@ -212,7 +234,13 @@ fn is_end(action: &Action) -> bool {
 }
 
 /// One fault, with its end if it has one.
-fn fault(random: &mut fastrand::Rng, kind: Kind, destination: Destination, at: u64) -> Vec<(u64, Action)> {
+fn fault(
+    random: &mut fastrand::Rng,
+    swarm: &Swarm,
+    kind: Kind,
+    destination: Destination,
+    at: u64,
+) -> Vec<(u64, Action)> {
     let length = [random.u64(100..2_000), random.u64(1_000..10_000), random.u64(5_000..60_000)][random.usize(..3)];
     let end = at + length;
     let millis = Duration::from_millis;
@@ -226,8 +254,11 @@ fn fault(random: &mut fastrand::Rng, kind: Kind, destination: Destination, at: u
             vec![(at, Action::Health(destination, first)), (end, Action::Health(destination, then))]
         }
         Kind::Source => {
-            let mood = if random.u32(..3) > 0 { SourceMood::Silent } else { SourceMood::Gloomy };
-            let mut actions = vec![(at, Action::Source(mood)), (end + 60_000, Action::Source(SourceMood::Honest))];
+            let mood = if random.bool() { SourceMood::Silent } else { SourceMood::Gloomy };
+            let mut actions = vec![
+                (at, Action::Source(mood)),
+                (end + random.u64(60_000..150_000), Action::Source(SourceMood::Honest)),
+            ];
             if random.u32(..3) > 0 {
                 // Its last word was a bad one.
                 actions.push((at.saturating_sub(3_000), Action::Health(destination, HealthView::Unhealthy)));
@@ -253,11 +284,11 @@ fn fault(random: &mut fastrand::Rng, kind: Kind, destination: Destination, at: u
         Kind::DoomWorkers => vec![(at, Action::DoomWorkers)],
         Kind::Freeze => vec![(at, Action::Freeze(random.u32(..64), millis(random.u64(500..20_000))))],
         Kind::LateTicks => vec![(at, Action::LateTicks(random.u32(..64), millis(random.u64(1_000..15_000))))],
-        Kind::Ambush => vec![(at, Action::Ambush(ambush(random)))],
+        Kind::Ambush => vec![(at, Action::Ambush(ambush(random, swarm)))],
     }
 }
 
-fn ambush(random: &mut fastrand::Rng) -> Ambush {
+fn ambush(random: &mut fastrand::Rng, swarm: &Swarm) -> Ambush {
     const SITES: [Site; 8] = [
         Site::LargeWrite,
         Site::HeadWrite,
@@ -270,8 +301,8 @@ fn ambush(random: &mut fastrand::Rng) -> Ambush {
     ];
     let stall = [random.u64(1..50), random.u64(100..1_000), random.u64(3_000..20_000)][random.usize(..3)];
     let blow = match random.u32(..6) {
-        0 => Blow::Trap,
-        1 => Blow::TrapAfter,
+        0 if swarm.traps => Blow::Trap,
+        1 if swarm.traps => Blow::TrapAfter,
         _ => Blow::Stall(Duration::from_millis(stall)),
     };
     Ambush { site: SITES[random.usize(..SITES.len())], skip: random.u32(..4), blow }
