@@ -172,9 +172,11 @@ fn faults(random: &mut fastrand::Rng, swarm: &Swarm, rules: &Rules, span: u64) -
     let mut actions = Vec::new();
     let count = random.u64(20..40) * span / SAFETY_SPAN;
     for _ in 0..count {
-        let at = random.u64(..swarm.calm_from);
         let destination = any_destination(random, rules);
         let kind = swarm.kind(random);
+        // What a source's last word comes to shows only if nothing else happens for long.
+        let is_last_word = kind == Kind::Source && swarm.calm_from < span && random.bool();
+        let at = if is_last_word { swarm.calm_from - 1_500 } else { random.u64(..swarm.calm_from) };
         actions.extend(fault(random, swarm, kind, destination, at));
         if needs_attempts_out(kind) && random.bool() {
             actions.extend(slow_recovery(random, destination, at));
@@ -219,15 +221,12 @@ fn slow_recovery(random: &mut fastrand::Rng, destination: Destination, at: u64) 
     ]
 }
 
-/// Whether an action makes something well again.
+/// Whether an action makes a receiver or a listener well again. A source that is silent or lies goes on in the calm:
+/// only there it shows what becomes of its word.
 fn is_end(action: &Action) -> bool {
     match action {
         Action::Mood(_, mood) => mood.is_well(),
-        Action::Health(_, HealthView::Healthy)
-        | Action::Restore(_)
-        | Action::Leaving(Leaving::No)
-        | Action::Source(SourceMood::Honest)
-        | Action::NotBeside => true,
+        Action::Health(_, HealthView::Healthy) | Action::Restore(_) | Action::NotBeside => true,
         Action::Breaker(_, most) => *most == REQUESTS_MAX,
         _ => false,
     }

@@ -129,6 +129,7 @@ pub struct Oracle {
     /// A thread stood still for longer than a lease, until this moment: what it does just then is excused, since no fence
     /// reaches a receiver.
     stalls: BTreeMap<ThreadId, Moment>,
+    times_stalled: usize,
     /// When the process was last disturbed: another VM may lead since, and not know what the one before it saw.
     pub disturbed_at: Moment,
     /// When the wall clock last jumped: a callback that began before knows the time before.
@@ -180,6 +181,7 @@ impl Oracle {
             threads: BTreeMap::new(),
             trapped: BTreeSet::new(),
             stalls: BTreeMap::new(),
+            times_stalled: 0,
             disturbed_at: Moment(0),
             jumped_at: Moment(0),
             cells_were_damaged: false,
@@ -255,6 +257,7 @@ impl Oracle {
 
     /// A thread stands still until then.
     pub fn stalled(&mut self, thread: ThreadId, until: Moment) {
+        self.times_stalled += 1;
         let stall = self.stalls.entry(thread).or_insert(until);
         *stall = until.max(*stall);
     }
@@ -511,7 +514,9 @@ impl Oracle {
             let text = format!("a dead letter ({reason}), and attempt {} was a success", success.number);
             return self.violated(Violation::of(Invariant::NothingUnexpected, number, text));
         }
-        if let Some(wrong) = record.wrong_death(reason, age_millis, &self.rules, answers, self.traps) {
+        // Who claims a message and then dies, or stands still, leaves an attempt that counts and that nobody has seen.
+        let unseen = self.traps + self.times_stalled;
+        if let Some(wrong) = record.wrong_death(reason, age_millis, &self.rules, answers, unseen) {
             self.violated(Violation::of(Invariant::NothingLost, number, wrong));
         }
     }
@@ -624,20 +629,20 @@ impl Record {
         age_millis: u64,
         rules: &Rules,
         answers_now: u64,
-        traps: usize,
+        unseen: usize,
     ) -> Option<String> {
         use redeliver_core::slot::DeadReason;
         let said = |wanted: fn(u16) -> bool| self.attempts.iter().filter_map(|attempt| attempt.said).any(wanted);
         let is_right = match reason {
             DeadReason::Rejected => said(|s| (300..500).contains(&s) && !matches!(s, 408 | 425 | 429)),
             DeadReason::Expired => Duration::from_millis(age_millis) >= rules.ttl,
-            DeadReason::Attempts => self.genuine_failures(answers_now) + traps >= rules.attempts_max as usize,
+            DeadReason::Attempts => self.genuine_failures(answers_now) + unseen >= rules.attempts_max as usize,
             DeadReason::Corrupt => false,
             // Its VM died before the end of its stream, when the routed form of a request is read whose headers had left
             // the filter by the time of its failure.
             DeadReason::Unstorable => {
                 let had_left = self.message.body.is_empty() || rules.mode == crate::rules::Mode::Stream;
-                self.attempts.is_empty() && had_left && traps > 0
+                self.attempts.is_empty() && had_left && unseen > 0
             }
         };
         (!is_right)

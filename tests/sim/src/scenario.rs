@@ -7,7 +7,7 @@ use crate::generate::BEGIN;
 use crate::history::{Action, Damage, HealthView, History, Listener, Phase};
 use crate::message::Destination;
 use crate::rules::{Form, Rules, Source};
-use crate::town::{Mood, Remedy};
+use crate::town::{Mood, Remedy, SourceMood};
 use simvoy::Moment;
 use std::time::Duration;
 
@@ -158,6 +158,24 @@ pub fn all() -> Vec<Scenario> {
                 .then(10_200, Action::Doom(2))
                 .send(20_000, 20, 300)
                 .done(),
+        },
+        Scenario {
+            name: "a health source that calls everything unhealthy is asked to prove it",
+            story: "one message each suspect_after goes out all the same, and the end of the lie ends the wait",
+            history: Script::new(
+                Rules {
+                    suspect_after: Duration::from_secs(20),
+                    backoff_max: Duration::from_secs(2),
+                    ..Rules::default()
+                },
+                2,
+                200_000,
+            )
+            .outage(1_000, 10_000)
+            .send(2_000, 20, 100)
+            .then(5_000, Action::Source(SourceMood::Gloomy))
+            .then(150_000, Action::Source(SourceMood::Honest))
+            .done(),
         },
         Scenario {
             name: "losing every hint only delays",
