@@ -3,7 +3,7 @@
 #        scripts/test.sh --quick    only what needs no Envoy: format, lints, the core natively and under Node, builds
 #        E2E_VERSIONS="1.36.4 1.39.3" scripts/test.sh    the outage test on these Envoys too
 #        CONFORMANCE_VERSIONS="1.36.4 1.37.0 1.39.3"     the conformance cases on these Envoys too
-#        SAFETY_SEEDS=60 LIVENESS_SEEDS=60            histories that the simulator runs
+#        SAFETY_SEEDS=1000 LIVENESS_SEEDS=200            histories that the simulator runs
 #
 # Needs Rust, Node and Python 3; gets the rest itself into .tools. The fast stages come first, a failed stage does not
 # stop the later ones, and the results of all are listed at the end. Ends non-zero if any stage failed.
@@ -142,8 +142,11 @@ simulator() {
     scripts/build.sh --probe
     cargo test "${sim_packages[@]}" --lib --bins --test proof --test sim
     scripts/sim.sh scenarios
-    scripts/sim.sh search --phase safety --seeds "0..${SAFETY_SEEDS:-60}"
-    scripts/sim.sh search --phase liveness --seeds "0..${LIVENESS_SEEDS:-60}"
+    scripts/sim.sh endurance
+    scripts/sim.sh search --phase safety --seeds "0..${SAFETY_SEEDS:-1000}"
+    scripts/sim.sh search --phase liveness --seeds "0..${LIVENESS_SEEDS:-200}"
+    scripts/sim.sh refind
+    scripts/sim.sh cuts
 }
 
 on_envoy() {

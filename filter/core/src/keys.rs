@@ -30,12 +30,13 @@ impl Keys {
 
     /// A kind and a number in so many hexadecimal digits. By hand: a tick names a hundred slots, and the formatting
     /// machinery was a fifth of its time.
-    fn numbered(&self, kind: u8, digits: u32, number: u32) -> String {
+    fn numbered(&self, kind: u8, digits: usize, number: u32) -> String {
         let mut name = String::with_capacity(NAME_BYTES_MAX);
         name.push_str(&self.prefix);
         name.push(char::from(kind));
-        let nibbles = (0..digits).rev().map(|place| (number >> (4 * place)) & 0xf);
-        name.extend(nibbles.filter_map(|nibble| char::from_digit(nibble, 16)));
+        let nibbles = [28, 24, 20, 16, 12, 8, 4, 0].map(|shift| (number >> shift) & 0xf);
+        let last = nibbles.get(nibbles.len().saturating_sub(digits)..).unwrap_or_default();
+        name.extend(last.iter().filter_map(|nibble| char::from_digit(*nibble, 16)));
         name
     }
 

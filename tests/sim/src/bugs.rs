@@ -41,3 +41,13 @@ const REAL_BUGS: &[RealBug] = &[
         scenario: "`cargo test -p redeliver-fuzz message`",
     },
 ];
+
+/// What is known and not mended.
+const GAPS: &[&str] = &[
+    "A VM that traps between settling a message and counting it leaves `delivered_total` (or `stored_total`) one short; the gauges and the store's budgets are counted anew and are exact again within seconds.",
+    "A thread that stands still for many seconds in the middle of a store may take the store one message above `max_messages` until the books are counted again.",
+    "A message whose late 2xx comes after it has become a dead letter stays one: its slot then holds a receipt and no content.",
+    "A claim whose VM traps, or stands still, before the request goes out counts as an attempt: nobody can know that it did not.",
+    "A wall clock that jumps forward expires what is stored, and removes dead letters, as if the time had passed.",
+    "A request whose headers had left the filter before its failure, and whose VM traps before the end of its stream, ends as a dead letter (unstorable) after five minutes: its routed form is read at the end.",
+];

@@ -80,6 +80,8 @@ pub struct LiveContact {
 pub struct Record {
     /// As sent.
     pub message: Message,
+    /// When it was sent.
+    pub sent: Moment,
     /// When, on the wall clock, in milliseconds.
     pub sent_wall: u64,
     /// Every byte of it has been sent.
@@ -140,6 +142,23 @@ pub struct Oracle {
     pub traps: usize,
     /// Counts for the report.
     pub counts: Counts,
+    /// How long redelivered messages took, by destination.
+    pub delays: BTreeMap<Destination, Delay>,
+}
+
+/// How long messages took, together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delay {
+    sum: Duration,
+    count: u32,
+}
+
+impl Delay {
+    /// How long one took on average; `None`: there was none.
+    #[must_use]
+    pub fn mean(self) -> Option<Duration> {
+        self.sum.checked_div(self.count)
+    }
 }
 
 /// What happened, for the report.
@@ -187,6 +206,7 @@ impl Oracle {
             cells_were_damaged: false,
             traps: 0,
             counts: Counts::default(),
+            delays: BTreeMap::new(),
         }
     }
 
@@ -196,9 +216,10 @@ impl Oracle {
     }
 
     /// A sender begins.
-    pub fn sends(&mut self, message: Message, wall_millis: u64) {
+    pub fn sends(&mut self, message: Message, now: Moment, wall_millis: u64) {
         self.counts.sent += 1;
         let record = Record {
+            sent: now,
             sent_wall: wall_millis,
             is_sent_whole: false,
             went_on: false,
@@ -490,6 +511,8 @@ impl Oracle {
         *answers += u64::from(attempt.said.is_some() && attempt.said == status);
         if status.is_some_and(is_success) && !record.is_settled {
             record.is_settled = true;
+            let delay = self.delays.entry(record.message.destination).or_default();
+            (delay.sum, delay.count) = (delay.sum + (now - record.sent), delay.count + 1);
             self.counts.delivered += 1;
             self.counts.recovered += u64::from(!is_known);
         }

@@ -63,9 +63,15 @@ impl Script {
 
     /// So many messages to the first destination, one each `every` milliseconds, on all workers in turn.
     #[must_use]
-    pub fn send(mut self, from: u64, count: u32, every: u64) -> Self {
+    pub fn send(self, from: u64, count: u32, every: u64) -> Self {
+        self.send_to(D0, from, count, every)
+    }
+
+    /// As [`Script::send`], to any destination.
+    #[must_use]
+    pub fn send_to(mut self, destination: Destination, from: u64, count: u32, every: u64) -> Self {
         for n in 0..count {
-            let action = Action::Send { destination: D0, worker: n, listener: Listener::Newest };
+            let action = Action::Send { destination, worker: n, listener: Listener::Newest };
             self.history.actions.push((at(from + u64::from(n) * every), action));
         }
         self
@@ -74,10 +80,16 @@ impl Script {
     /// The first destination is away, and Envoy knows.
     #[must_use]
     pub fn outage(self, from: u64, to: u64) -> Self {
-        self.then(from, Action::Mood(D0, Mood::Refusing))
-            .then(from, Action::Health(D0, HealthView::Unhealthy))
-            .then(to, Action::Mood(D0, WELL))
-            .then(to, Action::Health(D0, HealthView::Healthy))
+        self.outage_of(D0, from, to)
+    }
+
+    /// A destination is away, and Envoy knows.
+    #[must_use]
+    pub fn outage_of(self, destination: Destination, from: u64, to: u64) -> Self {
+        self.then(from, Action::Mood(destination, Mood::Refusing))
+            .then(from, Action::Health(destination, HealthView::Unhealthy))
+            .then(to, Action::Mood(destination, WELL))
+            .then(to, Action::Health(destination, HealthView::Healthy))
     }
 
     /// The history.
@@ -100,6 +112,18 @@ pub fn outage(messages: u32, minutes: u64) -> History {
         .outage(1_000, span)
         .send(2_000, messages, (span - 3_000) / u64::from(messages.max(1)))
         .done()
+}
+
+/// Three destinations recover from the same outage, each with 80 messages; the fourth has a backlog of `dead_backlog`, and
+/// stays away until long after: what fairness is measured with (I13).
+#[must_use]
+pub fn recovery_beside_a_dead_one(dead_backlog: u32) -> History {
+    let rules = Rules { destinations: 4, ..Rules::default() };
+    let dead = Destination(3);
+    let script = (0..3).map(Destination).fold(Script::new(rules, 3, 300_000), |script, destination| {
+        script.outage_of(destination, 1_000, 30_000).send_to(destination, 2_000, 80, 300)
+    });
+    script.outage_of(dead, 1_000, 200_000).send_to(dead, 2_000, dead_backlog, 25).done()
 }
 
 /// About so many messages stored and delivered, 500 in each short outage: what a guest's memory is measured with (I8).

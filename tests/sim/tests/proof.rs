@@ -3,9 +3,12 @@
 
 use redeliver_sim::generate;
 use redeliver_sim::history::Phase;
+use redeliver_sim::message::Destination;
+use redeliver_sim::oracle::Delay;
 use redeliver_sim::scenario;
 use redeliver_sim::world::{self, Means};
 use simvoy::Module;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -50,6 +53,19 @@ fn an_outage_with_500_messages_delivers_each_once() {
     assert_eq!(counts.duplicated_unknown + counts.duplicated_lost, 0, "{counts:?}");
     assert!(counts.acknowledged > 350, "messages of protected methods are acknowledged: {counts:?}");
     // Its speed is printed by `scripts/sim.sh speed`; timings decide no test.
+}
+
+#[test]
+fn a_dead_destination_delays_the_others_by_less_than_a_tenth() {
+    let module = module();
+    let run = |backlog| world::run(&module, &scenario::recovery_beside_a_dead_one(backlog), &Means::default());
+    let (alone, beside) = (run(0), run(1_000));
+    assert_eq!((alone.violation, beside.violation), (None, None));
+    for destination in (0..3).map(Destination) {
+        let mean = |delays: &BTreeMap<Destination, Delay>| delays[&destination].mean().expect("some were redelivered");
+        let (alone, beside) = (mean(&alone.delays), mean(&beside.delays));
+        assert!(beside <= alone.mul_f64(1.1), "{destination:?}: {alone:?} alone, {beside:?} beside a dead one");
+    }
 }
 
 fn tool(arguments: &[&str]) -> (Option<i32>, String) {

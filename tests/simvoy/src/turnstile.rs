@@ -227,7 +227,7 @@ mod tests {
         const CALL: u8 = 0x10;
         const DROP: u8 = 0x1a;
         const END: u8 = 0x0b;
-        let list = |items: &[Vec<u8>]| vector(items.to_vec().into_iter());
+        let list = |items: &[Vec<u8>]| vector(items.iter().cloned());
         let import = |name| [text("env"), text(name), vec![KIND_FUNCTION, 0]].concat();
         let export = |name, kind, place| [text(name), vec![kind, place]].concat();
         let constant = |value: i32| [vec![CONST], signed(value)].concat();

@@ -13,7 +13,7 @@ use crate::generate::BEGIN;
 use crate::history::{Configuration, History, Phase};
 use crate::message::{Destination, Number};
 use crate::mirror::Mirror;
-use crate::oracle::{Counts, Oracle, Record};
+use crate::oracle::{Counts, Delay, Oracle, Record};
 use crate::patience::Patience;
 use crate::slots::Table;
 use crate::town::Town;
@@ -38,6 +38,8 @@ pub struct Outcome {
     pub coverage: Coverage,
     /// Messages.
     pub counts: Counts,
+    /// How long redelivered messages took, by destination.
+    pub delays: BTreeMap<Destination, Delay>,
     /// Traps that were injected.
     pub traps: u64,
     /// The largest guest's memory, in bytes.
@@ -295,6 +297,7 @@ impl World {
             events: self.process.trace_count(),
             simulated: self.process.now() - BEGIN,
             counts: self.town.oracle.counts,
+            delays: self.town.oracle.delays.clone(),
             traps: self.board.lock().traps,
             guest_bytes_max: self.process.memory_bytes_max(),
             table: Table::read(&self.process),

@@ -38,7 +38,7 @@ impl World {
         self.senders.insert(stream, number);
         self.plan_body(stream, generation, &message, now);
         let is_empty = message.body.is_empty();
-        self.town.oracle.sends(message, self.process.wall() / 1_000_000);
+        self.town.oracle.sends(message, now, self.process.wall() / 1_000_000);
         if is_empty {
             self.town.oracle.sent_whole(number);
         }
