@@ -266,7 +266,10 @@ mod tests {
     fn crc32_of_any_length_is_that_of_its_bits() {
         let by_bits = |bytes: &[u8]| {
             !bytes.iter().fold(!0_u32, |crc, byte| {
-                (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 })
+                (0..8).fold(
+                    crc ^ u32::from(*byte),
+                    |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 },
+                )
             })
         };
         let bytes: Vec<u8> = (0..100_u32).map(|place| (place * 37 + 11) as u8).collect();

@@ -128,6 +128,9 @@ pub fn history(seed: u64, phase: Phase) -> History {
             span + LIVENESS_CALM
         }
     };
+    let drain_time = Duration::from_secs([1, 5, 20, 600][random.usize(..4)]);
+    let remedy = if random.u32(..4) == 0 { Remedy::None } else { Remedy::Found };
+    surge(&mut random, &swarm, &rules, span, &mut actions);
     actions.sort_by_key(|(at, _)| *at);
     let at = |millis: u64| Moment(BEGIN.0 + Moment::millis(millis).0);
     History {
@@ -135,8 +138,8 @@ pub fn history(seed: u64, phase: Phase) -> History {
         phase,
         workers,
         rules,
-        drain_time: Duration::from_secs([1, 5, 20, 600][random.usize(..4)]),
-        remedy: if random.u32(..4) == 0 { Remedy::None } else { Remedy::Found },
+        drain_time,
+        remedy,
         end: at(end),
         actions: actions.into_iter().map(|(millis, action)| (at(millis), action)).collect(),
     }
@@ -219,6 +222,51 @@ fn slow_recovery(random: &mut fastrand::Rng, destination: Destination, at: u64) 
         (back, Action::Health(destination, HealthView::Healthy)),
         (at + random.u64(500..8_000), Action::Mood(destination, well())),
     ]
+}
+
+/// In one history of five: far more messages than a sweep sees at once wait for a slow receiver, and who leads it dies or
+/// ticks late, or its listener goes away. Or no worker is left at all, nobody sends and nothing fails any more: then the
+/// main thread's VM must see the backlog through.
+fn surge(random: &mut fastrand::Rng, swarm: &Swarm, rules: &Rules, span: u64, actions: &mut Vec<(u64, Action)>) {
+    if random.u32(..5) > 0 {
+        return;
+    }
+    let destination = any_destination(random, rules);
+    let is_last = random.bool();
+    let begin = if is_last { span / 3 } else { swarm.calm_from - 20_000 };
+    let slow = Mood::Slow(Duration::from_millis(random.u64(500..2_500)));
+    let end = begin + 14_000;
+    if is_last {
+        actions.retain(|(at, action)| *at <= end || !matches!(action, Action::Send { .. }));
+        // What was to happen later happens sooner.
+        for (at, _) in actions.iter_mut().filter(|(at, _)| *at > end && *at < span) {
+            *at = *at * end / span;
+        }
+        actions.push((end + 500, Action::Rates(Rates { turn: 10_000, ..Rates::default() })));
+    }
+    actions.extend([
+        (begin, Action::Mood(destination, Mood::Refusing)),
+        (begin, Action::Health(destination, HealthView::Unhealthy)),
+        (begin + 5_000, Action::Mood(destination, slow)),
+        (begin + 5_000, Action::Health(destination, HealthView::Healthy)),
+        (begin + 18_000, Action::Mood(destination, well())),
+    ]);
+    let send = |worker| Action::Send { destination, worker, listener: Listener::Newest };
+    actions.extend((0..130).map(|n| (begin + 100 + u64::from(n) * 20, send(n))));
+    match random.u32(..3) {
+        0 if swarm.traps && is_last => actions.push((end, Action::DoomWorkers)),
+        0 | 1 => {
+            for turn in 0..3 {
+                let (at, thread) = (begin + 8_000 + turn * 2_000, random.u32(..64));
+                let late = Action::LateTicks(thread, Duration::from_millis(random.u64(4_000..8_000)));
+                actions.push((at, if swarm.traps && random.bool() { Action::Doom(thread) } else { late }));
+            }
+        }
+        _ => {
+            actions.push((begin + 1_000, Action::Beside));
+            actions.push((begin + 6_000, Action::NotBeside));
+        }
+    }
 }
 
 /// Whether an action makes a receiver or a listener well again. A source that is silent or lies goes on in the calm:

@@ -5,6 +5,7 @@ use super::senders::Later;
 use crate::faults::{Fault, Rates};
 use crate::history::{Action, Configuration, HealthView, Leaving, Listener};
 use crate::message::Destination;
+use crate::rules::Source;
 use crate::slots::{RecordState, Table, VM_ID};
 use crate::town::{Mood, Remedy, SourceMood};
 use simvoy::{Cluster, Moment, Plugin, ThreadId, Upstream};
@@ -116,6 +117,10 @@ impl World {
     }
 
     pub(super) fn set_source(&mut self, mood: SourceMood) {
+        // Who asks no source does not mind it.
+        if self.history.rules.source == Source::Passive {
+            return;
+        }
         if mood != SourceMood::Honest {
             self.strikes(Fault::Source);
         }

@@ -18,6 +18,9 @@ use std::time::Duration;
 /// more through. More than this in a second is a loop.
 const STORM_MAX: usize = 8;
 
+/// Everything that many threads may have to do at one moment, many times over.
+const STEPS_AT_ONCE_MAX: u64 = 50_000;
+
 /// The word of a source that lied has no weight any more after so long: three intervals and a look.
 const SOURCE_AGES: Duration = Duration::from_secs(6);
 
@@ -123,6 +126,17 @@ impl World {
             let invariant = self.patience.invariant(destination, now);
             let text = format!("still waits though {} has been well for {patience:?}", destination.cluster());
             self.town.oracle.violated(Violation::of(invariant, number, text));
+        }
+    }
+
+    /// I6: whoever asks again as soon as he is refused stops the time.
+    pub(super) fn check_progress(&mut self) {
+        let now = self.process.now();
+        if self.moved.0 != now {
+            self.moved = (now, self.steps);
+        } else if self.steps - self.moved.1 > STEPS_AT_ONCE_MAX {
+            let text = format!("{STEPS_AT_ONCE_MAX} things happened at one moment, and more would");
+            self.town.oracle.violated(Violation::whole(Invariant::Paced, text));
         }
     }
 

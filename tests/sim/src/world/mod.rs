@@ -92,6 +92,8 @@ pub struct World {
     next_sample: Moment,
     steps: u64,
     audited_at: u64,
+    /// The last moment at which time went on, and the number of that step.
+    moved: (Moment, u64),
     down_since: BTreeMap<Destination, Moment>,
     patience: Patience,
     next_patience: Moment,
@@ -149,6 +151,7 @@ impl World {
             next_sample: BEGIN,
             steps: 0,
             audited_at: 0,
+            moved: (Moment(0), 0),
             down_since: BTreeMap::new(),
             patience: Patience::default(),
             next_patience: BEGIN,
@@ -184,6 +187,7 @@ impl World {
             self.act();
         }
         self.steps += 1;
+        self.check_progress();
         if self.steps - self.audited_at >= AUDIT_EVERY {
             self.audit();
         }
