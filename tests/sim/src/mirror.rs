@@ -2,10 +2,10 @@
 //!
 //! Says at every moment what [`Table::of`] says, which reads everything anew; that one is the rule, this one is quick.
 
-use crate::slots::{self, Large, Slot, Table, VM_ID};
+use crate::slots::{self, Slot, Table, VM_ID};
 use redeliver_core::keys::Keys;
 use redeliver_core::slot::{Head, SlotIndex, SlotState};
-use redeliver_core::units::Wall;
+use redeliver_core::units::{Monotonic, Wall};
 use simvoy::{Mark, SharedData};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,10 +65,13 @@ impl Mirror {
         let waits = move |head: &Head| {
             matches!(head.state, SlotState::Queued { .. } | SlotState::Sending { .. }) && head.stored_at < before
         };
-        self.visible().filter(move |slot| slot.head.as_ref().is_some_and(waits)).filter_map(|slot| match &slot.large {
-            Large::Message(_, path) => Some(path.as_str()),
-            Large::Settled | Large::Unreadable => None,
-        })
+        self.visible().filter(move |slot| slot.head.as_ref().is_some_and(waits)).filter_map(Slot::path)
+    }
+
+    /// Paths of messages that have been due since before this moment.
+    pub fn due_before(&self, moment: Monotonic) -> impl Iterator<Item = &str> {
+        let is_due = move |head: &Head| matches!(head.state, SlotState::Queued { due } if due < moment);
+        self.visible().filter(move |slot| slot.head.as_ref().is_some_and(is_due)).filter_map(Slot::path)
     }
 
     /// A copy of everything.
@@ -94,7 +97,7 @@ mod tests {
     use redeliver_core::headers::Envelope;
     use redeliver_core::message::{Message, MessageId, encode_receipt};
     use redeliver_core::slot::Generation;
-    use redeliver_core::units::{ClusterName, Monotonic};
+    use redeliver_core::units::ClusterName;
 
     fn message(n: u8) -> Message {
         Message {

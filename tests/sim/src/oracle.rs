@@ -389,6 +389,10 @@ impl Oracle {
                 false => self.counts.duplicated_unknown += 1,
             }
         }
+        let header = |name| request.headers.first(name).map(|value| String::from_utf8_lossy(value).into_owned());
+        record
+            .identity
+            .get_or_insert_with(|| (header("x-redeliver-id").unwrap_or_default(), header(KEY).unwrap_or_default()));
         record.attempts.push(Attempt {
             number: header_number(&request.headers, "x-redeliver-attempt").unwrap_or(0),
             call: (sighting.vm, sighting.token),
@@ -403,6 +407,13 @@ impl Oracle {
             others_answered: false,
             is_late,
         });
+    }
+
+    /// Whether nothing has been on its way to a receiver for so long.
+    #[must_use]
+    pub fn is_idle(&self, destination: Destination, span: Duration, now: Moment) -> bool {
+        let is_out = self.at_receiver.get(&destination).is_some_and(|out| out.values().any(|ends| *ends > now));
+        !is_out && self.last_attempts.get(&destination).is_none_or(|at| now - *at > span)
     }
 
     /// I6: no more than `window.max` are at a receiver at once, whoever sent them, dead VMs too.
@@ -458,8 +469,10 @@ impl Oracle {
     fn too_soon(&self, record: &Record, sighting: &Sighting) -> Option<String> {
         let last = record.attempts.last()?;
         let (heard, status) = last.heard?;
-        // After an overload or a cut the destination may be down, and the next attempt a probe.
-        let is_plain = status.is_some_and(|status| matches!(status, 500 | 408 | 425)) && last.said == status;
+        // The receiver's own word, and none that ends a probe badly: the next attempt may then be a probe, which does not
+        // wait.
+        let is_plain = |status| matches!(status, 408 | 425 | 500..=502 | 504..=599) && last.said == Some(status);
+        let is_plain = status.is_some_and(is_plain);
         let gap = sighting.now - heard;
         (is_plain && gap < self.rules.backoff_min && !self.may_probe(sighting))
             .then(|| format!("sent again {gap:?} after {status:?}; the shortest wait is {:?}", self.rules.backoff_min))
@@ -579,7 +592,12 @@ impl Record {
         if key.is_empty() || sent.is_some_and(|sent| sent != key) {
             return Some(format!("idempotency key {key:?}"));
         }
-        None
+        match &self.identity {
+            Some(known) if *known != (id.to_owned(), key.clone()) && !self.is_damaged => {
+                Some(format!("id and key are {id} and {key}; they were {known:?}"))
+            }
+            Some(_) | None => None,
+        }
     }
 
     /// The number of the attempt rises. (A thread that stood still before it sent says a number that has been overtaken.)

@@ -27,6 +27,7 @@ pub struct Sight {
 struct Seen {
     sound_since: Moment,
     free_since: Moment,
+    up_since: Moment,
     state: Option<PublishedState>,
 }
 
@@ -48,11 +49,17 @@ impl Patience {
 
     /// One more look. I6: a destination that is sound does not go down, whatever its circuit breaker does.
     pub fn look(&mut self, destination: Destination, sight: Sight, now: Moment) -> Option<Violation> {
-        let before =
-            self.seen.get(&destination).copied().unwrap_or(Seen { sound_since: now, free_since: now, state: None });
+        let before = self.seen.get(&destination).copied().unwrap_or(Seen {
+            sound_since: now,
+            free_since: now,
+            up_since: now,
+            state: None,
+        });
         let sound_since = if sight.is_sound { before.sound_since } else { now };
         let free_since = if sight.is_sound && sight.is_free { before.free_since } else { now };
-        self.seen.insert(destination, Seen { sound_since, free_since, state: sight.state });
+        let is_up = matches!(sight.state, Some(PublishedState::Up | PublishedState::Ramping));
+        let up_since = if is_up { before.up_since } else { now };
+        self.seen.insert(destination, Seen { sound_since, free_since, up_since, state: sight.state });
         let went_down = sight.is_undisputed
             && matches!(before.state, Some(PublishedState::Up | PublishedState::Ramping))
             && sight.state == Some(PublishedState::Down);
@@ -67,6 +74,12 @@ impl Patience {
     #[must_use]
     pub fn free_for(&self, destination: Destination, now: Moment) -> Duration {
         self.seen.get(&destination).map_or(Duration::ZERO, |seen| now - seen.free_since.max(self.disturbed_at))
+    }
+
+    /// How long this destination has been called up by who leads it.
+    #[must_use]
+    pub fn up_for(&self, destination: Destination, now: Moment) -> Duration {
+        self.seen.get(&destination).map_or(Duration::ZERO, |seen| now - seen.up_since)
     }
 
     /// The invariant that a message breaks which waits too long: fairness, if another destination is not well.

@@ -64,6 +64,15 @@ impl Slot {
     pub fn holds(&self, id: &str) -> bool {
         matches!(&self.large, Large::Message(found, _) if found == id)
     }
+
+    /// The path of the message in it, if it holds one that can be read.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        match &self.large {
+            Large::Message(_, path) => Some(path),
+            Large::Settled | Large::Unreadable => None,
+        }
+    }
 }
 
 /// What a large part says.

@@ -10,13 +10,16 @@ use crate::slots::{self, Table};
 use crate::town::{Remedy, SourceMood};
 use crate::violation::{Invariant, Violation};
 use redeliver_core::cells::PublishedState;
-use redeliver_core::units::Wall;
+use redeliver_core::units::{Monotonic, Wall};
 use simvoy::{Moment, REQUESTS_MAX};
 use std::time::Duration;
 
 /// A destination that is down is asked by one probe at a time, each after a backoff; a lying health source may let a few
 /// more through. More than this in a second is a loop.
 const STORM_MAX: usize = 8;
+
+/// What is due goes out with the next tick, and what a lost hint hides with the next sweep.
+const IDLE_MAX: Duration = Duration::from_secs(4);
 
 /// Everything that many threads may have to do at one moment, many times over.
 const STEPS_AT_ONCE_MAX: u64 = 50_000;
@@ -87,7 +90,9 @@ impl World {
         }
         if self.next_patience <= now {
             self.next_patience = now + Duration::from_secs(1);
+            self.follow();
             self.check_patience(now);
+            self.check_idleness(now);
         }
         self.follow();
         self.circumstances.used_max = self.circumstances.used_max.max(self.mirror.used_count());
@@ -126,6 +131,32 @@ impl World {
             let invariant = self.patience.invariant(destination, now);
             let text = format!("still waits though {} has been well for {patience:?}", destination.cluster());
             self.town.oracle.violated(Violation::of(invariant, number, text));
+        }
+    }
+
+    /// I13: a destination that is up is not left alone with messages that are due.
+    fn check_idleness(&mut self, now: Moment) {
+        if self.circumstances.cells_were_damaged || self.process.live_vms().is_empty() {
+            return;
+        }
+        let is_left_alone = |destination: &Destination| {
+            let is_up = self.patience.up_for(*destination, now) > IDLE_MAX;
+            let is_free = self.patience.free_for(*destination, now) > IDLE_MAX;
+            is_up && is_free && self.town.oracle.is_idle(*destination, IDLE_MAX, now)
+        };
+        let alone: Vec<_> = (0..self.history.rules.destinations).map(Destination).filter(is_left_alone).collect();
+        if alone.is_empty() {
+            return;
+        }
+        let before = Monotonic((now.0 / 1_000_000).saturating_sub(IDLE_MAX.as_millis() as u64));
+        let is_for_it = |path: &str| {
+            let number = Message::number_of(path)?;
+            let record = self.town.oracle.records.get(&number)?;
+            (alone.contains(&record.message.destination) && !record.is_damaged).then_some(number)
+        };
+        if let Some(number) = self.mirror.due_before(before).find_map(is_for_it) {
+            let text = format!("due for more than {IDLE_MAX:?}, and nothing goes to its destination, which is up");
+            self.town.oracle.violated(Violation::of(Invariant::Fair, number, text));
         }
     }
 
