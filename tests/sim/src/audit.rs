@@ -4,7 +4,7 @@ use crate::message::{Message, Number, Poison};
 use crate::oracle::{Oracle, Record};
 use crate::slots::{Large, Slot, Table};
 use crate::violation::{Invariant, Violation};
-use redeliver_core::slot::{Head, SlotState};
+use redeliver_core::slot::{DeadReason, Head, SlotState};
 use std::collections::BTreeSet;
 
 /// Facts of the history that bear on what may be missing.
@@ -44,12 +44,13 @@ pub fn look(oracle: &mut Oracle, table: &Table, circumstances: &Circumstances) {
 
 /// I2: a dead letter with a receipt. Only the late answer to an attempt that somebody had to give up may leave one.
 fn dead_and_delivered(table: &Table, circumstances: &Circumstances) -> Option<Violation> {
-    if circumstances.traps + circumstances.long_stalls > 0 || circumstances.cells_were_damaged {
+    if circumstances.cells_were_damaged {
         return None;
     }
-    let is_both =
-        |slot: &Slot, head: &Head| matches!(head.state, SlotState::Dead { .. }) && slot.large == Large::Settled;
-    let (slot, _) = table.used().find(|(slot, head)| is_both(slot, head))?;
+    // Nobody has damaged it, so there is no excuse for burying a delivered message as corrupt.
+    let is_calm = circumstances.traps + circumstances.long_stalls == 0;
+    let is_corrupt = |head: &Head| matches!(head.state, SlotState::Dead { reason: DeadReason::Corrupt });
+    let (slot, _) = table.used().find(|(slot, head)| is_both(slot, head) && (is_calm || is_corrupt(head)))?;
     let text = format!("slot {} is a dead letter, and its message was delivered", slot.index.0);
     Some(Violation::whole(Invariant::NothingUnexpected, text))
 }

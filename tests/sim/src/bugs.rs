@@ -21,6 +21,16 @@ const REAL_BUGS: &[RealBug] = &[
         scenario: "`cargo test -p redeliver-core a_damaged_message_of`",
     },
     RealBug {
+        what: "A dead letter whose head was damaged a second time gave up its slot without a word to the books: they stayed one too high until the next store.",
+        found_by: "the search (liveness seed 652, I10)",
+        scenario: "`cargo test -p redeliver-core whose_head_is_damaged_again`",
+    },
+    RealBug {
+        what: "A housekeeper that stood still and then wrote an old gauge left it wrong for as long as its value did not change.",
+        found_by: "the search (liveness seed 112, I10)",
+        scenario: "`scripts/sim.sh replay liveness 112`",
+    },
+    RealBug {
         what: "A configuration with a duration beyond 64 bits and a line end put a second line into Envoy's log.",
         found_by: "fuzzing",
         scenario: "`cargo test -p redeliver-fuzz configuration`",

@@ -77,7 +77,11 @@ impl Mirror {
     /// A copy of everything.
     #[must_use]
     pub fn table(&self, data: &SharedData) -> Table {
-        Table { slots: self.visible().cloned().collect(), ledger: slots::read_ledger(data, &self.keys) }
+        Table {
+            slots: self.visible().cloned().collect(),
+            ledger: slots::read_ledger(data, &self.keys),
+            leaders: slots::read_leaders(data, &self.keys),
+        }
     }
 
     /// Slots up to the first gap that is too large to come from VMs that died.

@@ -520,7 +520,8 @@ impl Oracle {
         let answers = self.heard_answers.entry((call.0, record.message.destination)).or_default();
         let Some(attempt) = record.attempts.iter_mut().find(|attempt| attempt.call == call) else { return };
         attempt.heard = Some((now, status));
-        attempt.others_answered = *answers > attempt.heard_before && self.disturbed_at < attempt.sent;
+        attempt.others_answered =
+            *answers > attempt.heard_before && self.disturbed_at + self.rules.timeout + LEASE_SLACK * 2 < attempt.sent;
         *answers += u64::from(attempt.said.is_some() && attempt.said == status);
         if status.is_some_and(is_success) && !record.is_settled {
             record.is_settled = true;
@@ -636,7 +637,9 @@ impl Record {
     fn causeless_repeat(&self, sighting: &Sighting) -> Option<String> {
         let settled = self.attempts.iter().find(|attempt| {
             let success = attempt.heard.filter(|(_, status)| status.is_some_and(is_success));
-            success.is_some_and(|(heard, _)| heard < sighting.now)
+            // A late attempt held no lease: another VM may have claimed the message before it was heard.
+            let slack = if attempt.is_late { Duration::from_secs(1) } else { Duration::ZERO };
+            success.is_some_and(|(heard, _)| heard + slack < sighting.now)
         })?;
         (!self.is_damaged).then(|| format!("sent again though attempt {} was answered 2xx", settled.number))
     }

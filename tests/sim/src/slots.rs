@@ -93,6 +93,8 @@ pub struct Table {
     pub slots: Vec<Slot>,
     /// `None`: damaged.
     pub ledger: Option<Ledger>,
+    /// Destinations, and what their leaders say.
+    pub leaders: Vec<(String, Option<Leadership>)>,
 }
 
 /// A VM that dies between taking a number and writing there leaves a gap; so many numbers without a slot are the end.
@@ -142,7 +144,7 @@ impl Table {
                 None => break,
             }
         }
-        Self { slots, ledger: read_ledger(data, &keys) }
+        Self { slots, ledger: read_ledger(data, &keys), leaders: read_leaders(data, &keys) }
     }
 
     /// Slots with a message in them.
@@ -161,6 +163,18 @@ impl Table {
 /// The books; `None`: damaged.
 pub(crate) fn read_ledger(data: &SharedData, keys: &Keys) -> Option<Ledger> {
     Ledger::read(&View(data), &keys.ledger()).ok()
+}
+
+/// Who leads which destination; empty if the table of destinations is damaged.
+pub(crate) fn read_leaders(data: &SharedData, keys: &Keys) -> Vec<(String, Option<Leadership>)> {
+    let view = View(data);
+    let table = view.get(&keys.destinations());
+    let names = table.and_then(|table| decode_destinations(&table.bytes).ok()).unwrap_or_default();
+    let leader = |place| {
+        let cell = view.get(&keys.leadership(DestinationIndex(u16::try_from(place).ok()?)))?;
+        Leadership::decode(&cell.bytes).ok()
+    };
+    names.into_iter().enumerate().map(|(place, name)| (name.0, leader(place))).collect()
 }
 
 /// One slot; `None`: nobody has ever written there.
@@ -212,6 +226,9 @@ pub fn state_of(key: &[u8], bytes: &[u8]) -> Option<RecordState> {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "ledger {:?}", self.ledger)?;
+        for (name, leader) in &self.leaders {
+            writeln!(f, "{name}: {leader:?}")?;
+        }
         writeln!(
             f,
             "{:>5} {:<34} {:>4} {:>3} {:>5} {:>6}  message",

@@ -181,7 +181,7 @@ impl Process {
 
     /// Removes a listener that stands beside; it drains.
     pub fn remove_beside(&mut self, generation: Generation) {
-        self.shared.lock().drain(generation);
+        self.shared.lock().post(ThreadId::MAIN, Job::Remove(generation));
     }
 
     /// Ticks of this thread come late, at this moment at the earliest, while everything else goes on: a timer of

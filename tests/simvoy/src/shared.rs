@@ -29,6 +29,8 @@ pub(crate) enum Job {
     Load(Generation, Arc<Plugin>, Place),
     /// Try the plugin in a throw-away VM, and no more (`--mode validate`, or a push that is refused).
     TryOut(Arc<Plugin>),
+    /// The listener of this generation takes no new connections any more.
+    Remove(Generation),
     /// The listener of this generation has drained.
     Unload(Generation),
     Tick(VmId, ContextId),

@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 const GAUGE_PERIOD: Millis = Millis(250);
 /// The books must have been quiet for so long before they are audited: no callback lasts longer.
 const QUIET: Millis = Millis(5_000);
+/// How often gauges are shown although they have not changed.
+const SHOW_AGAIN: Millis = Millis(10_000);
 /// Heads that an audit reads per tick.
 const AUDIT_STEP: u32 = 2_000;
 /// Free slots whose hints an audit writes anew; with more of them the lost ones do not matter.
@@ -31,6 +33,7 @@ pub(super) struct Housekeeping {
     tenancy: Tenancy,
     gauges_at: Option<Monotonic>,
     shown: BTreeMap<Gauge, u64>,
+    shown_at: Option<Monotonic>,
     audit: Audit,
 }
 
@@ -50,6 +53,11 @@ struct Audit {
 impl Housekeeping {
     pub(super) const fn is_held(&self) -> bool {
         self.tenancy.is_held()
+    }
+
+    /// A slot was mended, which does not show in the books: they are counted again although they have not changed.
+    pub(super) fn audit_again(&mut self) {
+        self.audit = Audit::default();
     }
 }
 
@@ -83,6 +91,11 @@ impl Delivery {
             return;
         }
         self.housekeeping.gauges_at = Some(now.monotonic);
+        // A VM that stood still in the middle of this may have shown an old value since.
+        if self.housekeeping.shown_at.is_none_or(|at| now.monotonic.since(at) > SHOW_AGAIN) {
+            self.housekeeping.shown.clear();
+            self.housekeeping.shown_at = Some(now.monotonic);
+        }
         let Ok(ledger) = Ledger::read(memory, &self.keys.ledger()) else { return };
         let leaders: Vec<Leadership> = (0..self.names.len())
             .filter_map(|place| self.leadership(memory, DestinationIndex(u16::try_from(place).ok()?)))

@@ -220,10 +220,11 @@ impl Delivery {
         }
     }
 
-    fn repair(&self, memory: &dyn SharedMemory, slot: SlotIndex, now: Now, effects: &mut Vec<Effect>) {
+    fn repair(&mut self, memory: &dyn SharedMemory, slot: SlotIndex, now: Now, effects: &mut Vec<Effect>) {
         if !self.housekeeping.is_held() {
             return;
         }
+        self.housekeeping.audit_again();
         match self.store(memory).repair_head(slot, now.wall) {
             Ok(Repair::DeadLetter) => {
                 effects.push(Effect::Count(Counter::Corrupt, 1));

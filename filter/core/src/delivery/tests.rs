@@ -7,7 +7,7 @@ use crate::ledger::{self, Ledger};
 use crate::memory::double::VmMemory;
 use crate::slot::{DeadReason, Epoch, Generation, SlotIndex, SlotState};
 use crate::store::{ReadyHint, Settlement, Ticket};
-use crate::units::Wall;
+use crate::units::{ByteCount, Wall};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 use world::{Answers, Asked, Life, REFUSED, World, config};
@@ -1161,6 +1161,25 @@ fn a_damaged_message_of_a_destination_whose_name_is_lost_ends_as_a_dead_letter()
     world.pass(120_000);
     assert_eq!((world.queued(), world.dead(), world.counter(Counter::Corrupt)), (0, 1, 1), "{}", world.state());
     world.check_books();
+}
+
+#[test]
+fn a_dead_letter_whose_head_is_damaged_again_leaves_the_books_exact() {
+    // Freeing its slot did not show in the books, so nobody counted them anew.
+    let mut world = World::new(1, &config(PLAIN));
+    world.receiver(|_| (REFUSED, 5));
+    world.store(1, "orders", 1..3);
+    world.pass(3_000);
+    let keys = Keys::of(b"world");
+    world.memory.overwrite(&keys.head(SlotIndex(0)), b"garbage");
+    world.receiver(|_| (Answers::Status(200), 5));
+    world.pass(60_000);
+    assert_eq!((world.queued(), world.dead()), (0, 1), "{}", world.state());
+    world.memory.overwrite(&keys.large(SlotIndex(0)), b"garbage");
+    world.memory.overwrite(&keys.head(SlotIndex(0)), b"garbage");
+    world.pass(60_000);
+    let books = Ledger::read(&world.memory, &keys.ledger()).unwrap();
+    assert_eq!((books.messages, books.dead, books.bytes), (0, 0, ByteCount(0)), "{}", world.state());
 }
 
 #[test]

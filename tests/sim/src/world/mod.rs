@@ -285,10 +285,12 @@ impl World {
         }
     }
 
-    /// A 503 of Envoy that is no failure of a receiver: there is no such cluster.
+    /// A 503 of Envoy that is no failure of a receiver: there is no such cluster, or no such listener on a thread that
+    /// stood still.
     fn may_fail_silently(&self, number: Number) -> bool {
         let cluster = self.town.oracle.records[&number].message.destination.cluster();
-        self.process.cluster(&cluster).is_none() || self.circumstances.cells_were_damaged
+        let has_stalled = self.town.oracle.has_stalled();
+        self.process.cluster(&cluster).is_none() || self.circumstances.cells_were_damaged || has_stalled
     }
 
     fn outcome(self) -> Outcome {

@@ -28,8 +28,10 @@ impl World {
         let old = self.draining.filter(|(_, drained)| *drained > now).map(|(old, _)| old);
         let generation = match listener {
             Listener::Draining => old.or(self.newest),
-            Listener::Newest => self.newest,
+            // A thread that stands still has the listener that it had.
+            Listener::Newest => self.newest.filter(|newest| self.process.is_loaded(worker, *newest)).or(old),
         };
+        let generation = generation.or(self.newest);
         let end = if message.body.is_empty() { End::Last } else { End::More };
         let stream = match message.entry {
             Entry::FromSender => self.process.open(worker, generation, message.headers.clone(), end),

@@ -57,6 +57,7 @@ impl Thread {
                 // Whether it would be taken shows in the log.
                 let _would = self.try_out(&plugin).await;
             }
+            Job::Remove(generation) => self.shared.lock().drain(generation),
             Job::Unload(generation) => self.unload(generation).await,
             Job::Tick(vm, root) => self.tick(vm, root).await,
             Job::QueueReady(vm, root, token) => {
