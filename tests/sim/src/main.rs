@@ -201,26 +201,22 @@ fn run_hunt(options: &Options, names: &[String]) -> Result<Verdict, String> {
     if let Some(unknown) = names.iter().find(|name| !bugs.iter().any(|bug| bug.name == **name)) {
         return Err(format!("there is no planted bug {unknown}: see redeliver-planted list"));
     }
-    let known = options.known_findings()?;
-    let mut findings: Vec<Finding> = Vec::new();
+    let mut findings = options.known_findings()?;
     let mut verdict = Verdict::Well;
-    for bug in &bugs {
-        let old = known.iter().find(|finding| finding.bug == bug.name);
-        if !names.is_empty() && !names.contains(&bug.name) {
-            findings.extend(old.cloned());
-            continue;
-        }
+    for bug in bugs.iter().filter(|bug| names.is_empty() || names.contains(&bug.name)) {
         match hunt::hunt(&module, &bug.name, options.most) {
             Some((finding, violation)) => {
                 println!("found    {:<32} {:>4} histories  {violation}", bug.name, finding.histories);
+                findings.retain(|other| other.bug != bug.name);
                 findings.push(finding);
             }
             None => {
-                findings.extend(old.cloned());
                 println!("NOT FOUND {:<31} expected {}: {}", bug.name, bug.expect, bug.story);
                 verdict = Verdict::Broken;
             }
         }
+        // In the order of the table, after each: a hunt that is stopped has lost nothing.
+        findings.sort_by_key(|finding| bugs.iter().position(|bug| bug.name == finding.bug));
         if let Some(path) = &options.findings {
             std::fs::write(path, hunt::write_findings(&findings))
                 .map_err(|error| format!("{}: {error}", path.display()))?;
