@@ -29,12 +29,12 @@ pub struct Series {
 
 /// The callbacks in which something is stored, sent or settled.
 pub const CALLBACKS: [Callback; 6] = [
+    Callback::CallResponse,
     Callback::RequestHeaders,
     Callback::RequestBody,
     Callback::ResponseHeaders,
     Callback::Log,
     Callback::Tick,
-    Callback::CallResponse,
 ];
 
 const OUTAGE_FROM: u64 = 1_000;

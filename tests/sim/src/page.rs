@@ -131,7 +131,7 @@ fn write_planted(text: &mut String, findings: &[Finding]) -> std::fmt::Result {
     )?;
     writeln!(
         text,
-        "number of histories after which the search had found it. `scripts/sim.sh hunt` looks for all of them again.\n"
+        "number of histories after which the search had found it. One that is in that folder and not in this table has not\nbeen found yet: a gap of the simulator. `scripts/sim.sh hunt` looks for all of them again.\n"
     )?;
     writeln!(text, "| planted bug | found after | by | again |\n| --- | ---: | --- | --- |")?;
     for finding in findings {
