@@ -146,6 +146,7 @@ simulator() {
     scripts/sim.sh search --phase safety --seeds "0..${SAFETY_SEEDS:-1000}"
     scripts/sim.sh search --phase liveness --seeds "0..${LIVENESS_SEEDS:-200}"
     scripts/sim.sh refind
+    scripts/sim.sh cuts
 }
 
 on_envoy() {

@@ -42,6 +42,14 @@ pub enum Problem {
     CannotDo(String),
 }
 
+impl Problem {
+    /// A step speaks of a stream that no step before it has opened.
+    #[must_use]
+    pub fn not_open(name: &str) -> Self {
+        Self::CannotDo(format!("find {name:?}: open it before this step"))
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -182,6 +182,38 @@ pub enum Receiver {
     InTurn(Vec<Receiver>),
 }
 
+/// What Envoy knows of a cluster's hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hosts {
+    /// One, which may be asked.
+    Healthy,
+    /// One, which fails its health check.
+    Unhealthy,
+    /// None.
+    None,
+}
+
+impl Receiver {
+    /// What Envoy knows of a cluster with this receiver.
+    #[must_use]
+    pub const fn hosts(&self) -> Hosts {
+        match self {
+            Self::Unhealthy => Hosts::Unhealthy,
+            Self::Absent => Hosts::None,
+            Self::Answers(_)
+            | Self::AnswersEarly(_)
+            | Self::AnswersStepwise(_)
+            | Self::Silent
+            | Self::SpeaksGarbage
+            | Self::ClosesUnanswered
+            | Self::BreaksOff
+            | Self::Refuses
+            | Self::Dead
+            | Self::InTurn(_) => Hosts::Healthy,
+        }
+    }
+}
+
 impl Default for Receiver {
     fn default() -> Receiver {
         Receiver::Answers(Answer::default())

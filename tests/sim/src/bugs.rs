@@ -28,7 +28,7 @@ const REAL_BUGS: &[RealBug] = &[
     RealBug {
         what: "A housekeeper that stood still and then wrote an old gauge left it wrong for as long as its value did not change.",
         found_by: "the search (liveness seed 112, I10)",
-        scenario: "`scripts/sim.sh replay liveness 112`",
+        scenario: "`cargo test -p redeliver-core a_gauge_that_somebody_else`",
     },
     RealBug {
         what: "A configuration with a duration beyond 64 bits and a line end put a second line into Envoy's log.",

@@ -44,7 +44,8 @@ const END: u64 = 345_000;
 
 /// A small outage: eight messages, with and without bodies, on two workers; then a request on each, which makes dead VMs
 /// anew.
-fn history(rules: &Rules) -> History {
+#[must_use]
+pub fn history(rules: &Rules) -> History {
     // Ticks are what costs: the long calm at the end needs few.
     let rules = Rules { tick: Duration::from_secs(1), ..rules.clone() };
     Script::new(rules, 2, END).outage(OUTAGE_FROM, OUTAGE_TO).send(2_000, 8, 500).send(12_000, 8, 100).done()
@@ -91,10 +92,13 @@ fn one_series(
 }
 
 /// When the callback does what matters: ticks go on for ever, and send only after the receiver is back.
-fn window(callback: Callback) -> (Moment, Moment) {
+#[must_use]
+pub fn window(callback: Callback) -> (Moment, Moment) {
     let at = |millis| Moment(BEGIN.0 + Moment::millis(millis).0);
     match callback {
         Callback::Tick => (at(OUTAGE_TO), at(OUTAGE_TO + 4_000)),
+        // Health is asked for ever too; the last of the eight messages has gone out by then.
+        Callback::CallResponse => (at(OUTAGE_TO - 1_000), at(OUTAGE_TO + 8_000)),
         _ => (at(0), Moment::NEVER),
     }
 }

@@ -4,10 +4,10 @@
 //!   seed ──> history ──> world ──┬── Process (simvoy): threads, VMs, the filter
 //!            (generate)          ├── Hook: faults at host calls                     (faults)
 //!                                ├── Town: receivers and their moods                (town)
-//!                                └── Oracle, audit: what must hold                  (oracle, audit)
+//!                                └── Oracle, audit, patience: what must hold        (oracle, audit, patience)
 //! ```
-//! It knows the filter by its contract; only `slots` (and `mirror`, which remembers what it read) reads shared memory, with the product's decoders. The same seed gives
-//! the same run, so a failure is a number.
+//! It knows the filter by its contract; only `slots` (and `mirror`, which remembers what it read) reads shared memory, with
+//! the product's decoders. The same seed gives the same run, so a failure is a number.
 
 pub mod audit;
 pub mod content;

@@ -2,7 +2,7 @@
 //!
 //! Says at every moment what [`Table::of`] says, which reads everything anew; that one is the rule, this one is quick.
 
-use crate::slots::{self, Slot, Table, VM_ID};
+use crate::slots::{self, RecordState, Slot, Table, VM_ID};
 use redeliver_core::keys::Keys;
 use redeliver_core::slot::{Head, SlotIndex, SlotState};
 use redeliver_core::units::{Monotonic, Wall};
@@ -72,6 +72,12 @@ impl Mirror {
     pub fn due_before(&self, moment: Monotonic) -> impl Iterator<Item = &str> {
         let is_due = move |head: &Head| matches!(head.state, SlotState::Queued { due } if due < moment);
         self.visible().filter(move |slot| slot.head.as_ref().is_some_and(is_due)).filter_map(Slot::path)
+    }
+
+    /// The states in which some slot is.
+    #[must_use]
+    pub fn states(&self) -> BTreeSet<RecordState> {
+        self.visible().filter_map(|slot| slot.head).map(|head| RecordState::of(head.state)).collect()
     }
 
     /// A copy of everything.

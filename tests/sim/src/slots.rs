@@ -152,12 +152,6 @@ impl Table {
         let with_head = self.slots.iter().filter_map(|slot| Some((slot, slot.head.as_ref()?)));
         with_head.filter(|(_, head)| head.state != SlotState::Free)
     }
-
-    /// How many are in a state.
-    #[must_use]
-    pub fn count(&self, state: RecordState) -> usize {
-        self.slots.iter().filter_map(|slot| slot.head).filter(|head| RecordState::of(head.state) == state).count()
-    }
 }
 
 /// The books; `None`: damaged.

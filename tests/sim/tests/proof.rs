@@ -1,13 +1,15 @@
 //! What the simulator must prove of itself: the same seed is the same run, a calm history is uneventful, a planted fault of
 //! the oracle's own input is noticed, and its tools answer bad input with a sentence.
 
+use redeliver_sim::cuts;
 use redeliver_sim::generate;
-use redeliver_sim::history::Phase;
+use redeliver_sim::history::{History, Phase};
 use redeliver_sim::message::Destination;
 use redeliver_sim::oracle::Delay;
 use redeliver_sim::scenario;
 use redeliver_sim::world::{self, Means};
 use simvoy::Module;
+use simvoy::abi::Callback;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -65,6 +67,19 @@ fn a_dead_destination_delays_the_others_by_less_than_a_tenth() {
         let mean = |delays: &BTreeMap<Destination, Delay>| delays[&destination].mean().expect("some were redelivered");
         let (alone, beside) = (mean(&alone.delays), mean(&beside.delays));
         assert!(beside <= alone.mul_f64(1.1), "{destination:?}: {alone:?} alone, {beside:?} beside a dead one");
+    }
+}
+
+#[test]
+fn what_the_cut_points_are_about_ends_within_their_window() {
+    let module = module();
+    for (way, rules) in scenario::ways_to_the_store() {
+        let (_, until) = cuts::window(Callback::CallResponse);
+        // Judged at that moment: nothing waits any more, and the books say so.
+        let history = History { end: until, ..cuts::history(&rules) };
+        let outcome = world::run(&module, &history, &Means::default());
+        assert_eq!(outcome.violation, None, "{way}");
+        assert!(outcome.counts.delivered > 0, "{way}: {:?}", outcome.counts);
     }
 }
 

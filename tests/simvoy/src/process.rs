@@ -214,7 +214,11 @@ impl Process {
     pub fn open(&mut self, worker: ThreadId, generation: Option<Generation>, head: Headers, end: End) -> StreamId {
         let wants_close = connection::wants_close(&head);
         let head = connection::enter(head, &mut self.shared.lock().random);
-        self.open_stream(worker, generation, head, end, wants_close)
+        let stream = self.open_as_is(worker, generation, head, end);
+        if let Some(opened) = self.shared.lock().streams.get_mut(&stream) {
+            opened.wants_close = wants_close;
+        }
+        stream
     }
 
     /// As [`Process::open`], with the head as it reaches the plugin: another filter in front of it may have put in
@@ -226,23 +230,10 @@ impl Process {
         head: Headers,
         end: End,
     ) -> StreamId {
-        self.open_stream(worker, generation, head, end, false)
-    }
-
-    fn open_stream(
-        &mut self,
-        worker: ThreadId,
-        generation: Option<Generation>,
-        head: Headers,
-        end: End,
-        wants_close: bool,
-    ) -> StreamId {
         let mut shared = self.shared.lock();
         let plugin = generation.and_then(|generation| shared.plugins.get(&generation).cloned());
         let stream = shared.next_stream();
-        let mut opened = Stream::new(worker, plugin, head, end);
-        opened.wants_close = wants_close;
-        shared.streams.insert(stream, opened);
+        shared.streams.insert(stream, Stream::new(worker, plugin, head, end));
         shared.post(worker, Job::Open(stream, generation));
         stream
     }

@@ -72,7 +72,8 @@ impl Delivery {
     }
 
     /// The table as the stored messages tell it: a place of which none can be read has an empty name and may be taken
-    /// again; somebody leads it all the same, and finds what is unreadable there. Reads all slots in one go, which is bounded by nothing but their number: until then nothing can be stored.
+    /// again; somebody leads it all the same, and finds what is unreadable there. Reads all slots in one go, which is
+    /// bounded by nothing but their number: until then nothing can be stored.
     fn names_in_slots(&self, memory: &dyn SharedMemory) -> Vec<ClusterName> {
         let slots = Ledger::read(memory, &self.keys.ledger()).map_or(0, |ledger| ledger.slots);
         let mut names: Vec<ClusterName> = Vec::new();

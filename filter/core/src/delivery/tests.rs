@@ -1183,6 +1183,18 @@ fn a_dead_letter_whose_head_is_damaged_again_leaves_the_books_exact() {
 }
 
 #[test]
+fn a_gauge_that_somebody_else_has_written_is_right_again_soon() {
+    // A housekeeper that had stood still wrote what it had counted before; its successor saw no change and kept silent.
+    let mut world = World::new(2, &config(PLAIN));
+    world.receiver(|_| (REFUSED, 5));
+    world.store(1, "orders", 1..4);
+    world.pass(5_000);
+    world.gauges.insert(Gauge::Queued, 77);
+    world.pass(15_000);
+    assert_eq!(world.gauges.get(&Gauge::Queued), Some(&3), "{}", world.state());
+}
+
+#[test]
 fn a_2xx_counts_though_a_tick_gave_the_attempt_up_before_it_was_heard() {
     // A leader that had stood still ticked first: it forgot its own call, and the 200 with it.
     let mut world = World::new(1, &config(PLAIN));

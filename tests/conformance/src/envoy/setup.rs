@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use super::receivers::Receivers;
-use crate::case::{self, Case, FailurePolicy, Receiver, Setup, StopIteration};
+use crate::case::{self, Case, FailurePolicy, Hosts, Setup, StopIteration};
 
 /// What an Envoy is started with, or gets pushed.
 pub fn bootstrap(case: &Case, receivers: &Receivers) -> Bootstrap {
@@ -66,19 +66,10 @@ fn destination(name: &str, cluster: &case::Cluster, port: u16) -> Destination {
     if let Some(requests) = cluster.max_requests {
         destination = destination.with("circuit_breakers", json!({"thresholds": [{"max_requests": requests}]}));
     }
-    match cluster.receiver {
-        Receiver::Unhealthy => destination.checked(),
-        Receiver::Absent => destination.with("load_assignment", json!({"cluster_name": name})),
-        Receiver::Answers(_)
-        | Receiver::AnswersEarly(_)
-        | Receiver::AnswersStepwise(_)
-        | Receiver::Silent
-        | Receiver::SpeaksGarbage
-        | Receiver::ClosesUnanswered
-        | Receiver::BreaksOff
-        | Receiver::Refuses
-        | Receiver::Dead
-        | Receiver::InTurn(_) => destination,
+    match cluster.receiver.hosts() {
+        Hosts::Healthy => destination,
+        Hosts::Unhealthy => destination.checked(),
+        Hosts::None => destination.with("load_assignment", json!({"cluster_name": name})),
     }
 }
 

@@ -135,12 +135,12 @@ impl Stage {
 
     fn connection(&mut self, name: &str) -> Result<&mut Connection, Problem> {
         let open = self.open.get_mut(name);
-        open.ok_or_else(|| Problem::CannotDo(format!("find {name:?}: open it before this step")))
+        open.ok_or_else(|| Problem::not_open(name))
     }
 
     fn taken(&mut self, name: &str) -> Result<Connection, Problem> {
         let open = self.open.remove(name);
-        open.ok_or_else(|| Problem::CannotDo(format!("find {name:?}: open it before this step")))
+        open.ok_or_else(|| Problem::not_open(name))
     }
 
     fn note(&mut self, name: &str, outcome: Outcome) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use simvoy::{FailurePolicy, HeadersStop, Metadata, Module, Plugin, Process, Route, Settings};
 
-use crate::case::{self, Case, Receiver, Setup, StopIteration};
+use crate::case::{self, Case, Hosts, Setup, StopIteration};
 
 /// The one seed of all runs: chance decides nothing that a case may show.
 const SEED: u64 = 1;
@@ -31,19 +31,10 @@ pub fn process(probe: &Module, case: &Case) -> Process {
 
 fn cluster(cluster: &case::Cluster) -> simvoy::Cluster {
     let mut made = simvoy::Cluster::default();
-    (made.hosts, made.healthy) = match cluster.receiver {
-        Receiver::Unhealthy => (1, 0),
-        Receiver::Absent => (0, 0),
-        Receiver::Answers(_)
-        | Receiver::AnswersEarly(_)
-        | Receiver::AnswersStepwise(_)
-        | Receiver::Silent
-        | Receiver::SpeaksGarbage
-        | Receiver::ClosesUnanswered
-        | Receiver::BreaksOff
-        | Receiver::Refuses
-        | Receiver::Dead
-        | Receiver::InTurn(_) => (1, 1),
+    (made.hosts, made.healthy) = match cluster.receiver.hosts() {
+        Hosts::Healthy => (1, 1),
+        Hosts::Unhealthy => (1, 0),
+        Hosts::None => (0, 0),
     };
     made.requests_max = cluster.max_requests.unwrap_or(made.requests_max);
     made

@@ -179,12 +179,12 @@ impl Stage {
 
     fn opened(&self, name: &str) -> Result<StreamId, Problem> {
         let open = self.open.get(name).copied();
-        open.ok_or_else(|| Problem::CannotDo(format!("find {name:?}: open it before this step")))
+        open.ok_or_else(|| Problem::not_open(name))
     }
 
     fn taken(&mut self, name: &str) -> Result<StreamId, Problem> {
         let open = self.open.remove(name);
-        open.ok_or_else(|| Problem::CannotDo(format!("find {name:?}: open it before this step")))
+        open.ok_or_else(|| Problem::not_open(name))
     }
 
     fn note(&mut self, name: &str, outcome: Outcome) {

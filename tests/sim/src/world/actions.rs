@@ -6,7 +6,7 @@ use crate::faults::{Fault, Rates};
 use crate::history::{Action, Configuration, HealthView, Leaving, Listener};
 use crate::message::Destination;
 use crate::rules::Source;
-use crate::slots::{RecordState, Table, VM_ID};
+use crate::slots::VM_ID;
 use crate::town::{Mood, Remedy, SourceMood};
 use simvoy::{Cluster, Moment, Plugin, ThreadId, Upstream};
 use std::time::Duration;
@@ -75,22 +75,20 @@ impl World {
         }
     }
 
-    pub(super) fn thread(&self, number: u32) -> ThreadId {
+    fn thread(&self, number: u32) -> ThreadId {
         ThreadId(number % (self.history.workers + 1))
     }
 
     /// A fault from outside strikes, and meets whatever is there.
     pub(super) fn strikes(&mut self, fault: Fault) {
+        self.follow();
         self.coverage.struck(fault);
-        let table = Table::read(&self.process);
-        for state in RecordState::ALL {
-            if table.count(state) > 0 {
-                self.coverage.met(fault, state);
-            }
+        for state in self.mirror.states() {
+            self.coverage.met(fault, state);
         }
     }
 
-    pub(super) fn set_health(&mut self, destination: Destination, view: HealthView) {
+    fn set_health(&mut self, destination: Destination, view: HealthView) {
         self.strikes(Fault::Health);
         let healthy = match view {
             HealthView::Healthy => 1,
@@ -106,7 +104,7 @@ impl World {
         };
     }
 
-    pub(super) fn jump(&mut self, millis: i64) {
+    fn jump(&mut self, millis: i64) {
         self.strikes(Fault::ClockJump);
         self.disturbed(self.process.now());
         self.town.oracle.jumped_at = self.process.now();
@@ -116,7 +114,7 @@ impl World {
         }
     }
 
-    pub(super) fn set_source(&mut self, mood: SourceMood) {
+    fn set_source(&mut self, mood: SourceMood) {
         // Who asks no source does not mind it.
         if self.history.rules.source == Source::Passive {
             return;
@@ -138,7 +136,7 @@ impl World {
     }
 
     /// A second listener, with a configuration of its own: it rules while it is there.
-    pub(super) fn push_beside(&mut self) {
+    fn push_beside(&mut self) {
         if self.beside.is_some() {
             return;
         }
@@ -149,7 +147,7 @@ impl World {
         self.beside = Some(self.process.push_beside(plugin));
     }
 
-    pub(super) fn plugin(&self, configuration: String) -> Plugin {
+    fn plugin(&self, configuration: String) -> Plugin {
         let mut plugin = Plugin::new(VM_ID, configuration);
         plugin.environment.extend(self.planted.clone().map(|name| ("REDELIVER_PLANTED".to_owned(), name)));
         plugin
@@ -181,7 +179,7 @@ impl World {
     }
 
     /// The rest of the history is calm.
-    pub(super) fn heal(&mut self) {
+    fn heal(&mut self) {
         self.board.lock().rates = Rates { turn: 10_000, ..Rates::default() };
         {
             let mut board = self.board.lock();
@@ -217,6 +215,6 @@ impl World {
     /// Something that no destination is to blame for, until this moment.
     pub(super) fn disturbed(&mut self, until: Moment) {
         self.patience.disturbed(until);
-        self.town.oracle.disturbed_at = until;
+        self.town.oracle.disturbed_at = self.town.oracle.disturbed_at.max(until);
     }
 }

@@ -54,7 +54,7 @@ impl World {
         self.process.with_data(|data| mirror.follow(data));
     }
 
-    pub(super) fn refresh_circumstances(&mut self, table: &Table) {
+    fn refresh_circumstances(&mut self, table: &Table) {
         let used = table.used().count();
         let board = self.board.lock();
         self.circumstances.wall_millis = self.process.wall() / 1_000_000;
@@ -201,8 +201,7 @@ impl World {
     /// I8: a configuration that has drained leaves nothing behind in the VM that goes on.
     pub(super) fn check_leftovers(&mut self) {
         let rest = self.process.now() - self.history.healed_at().unwrap_or(self.process.now());
-        // On a thread that stood still, updates of the listener may have overtaken one another, which they do not in Envoy.
-        if self.history.drain_time + Duration::from_secs(60) > rest || self.town.oracle.has_stalled() {
+        if self.history.drain_time + Duration::from_secs(60) > rest {
             return;
         }
         let crowded = self.process.live_vms().into_iter().find(|(_, vm)| self.process.root_count(*vm) > 1);

@@ -13,7 +13,7 @@ use crate::generate::BEGIN;
 use crate::history::{Configuration, History, Phase};
 use crate::message::{Destination, Number};
 use crate::mirror::Mirror;
-use crate::oracle::{Counts, Delay, Oracle, Record};
+use crate::oracle::{Counts, Delay, Oracle, Record, Silence};
 use crate::patience::Patience;
 use crate::slots::Table;
 use crate::town::Town;
@@ -247,8 +247,8 @@ impl World {
         match happening {
             Happening::Answered { stream, response } => {
                 if let Some(number) = self.senders.remove(&stream) {
-                    let is_forgiven = self.may_fail_silently(number);
-                    self.town.oracle.answered(number, &response, wall, is_forgiven);
+                    let silence = self.silence(number);
+                    self.town.oracle.answered(number, &response, wall, silence);
                     self.check_record(number);
                 }
             }
@@ -287,10 +287,12 @@ impl World {
 
     /// A 503 of Envoy that is no failure of a receiver: there is no such cluster, or no such listener on a thread that
     /// stood still.
-    fn may_fail_silently(&self, number: Number) -> bool {
+    fn silence(&self, number: Number) -> Silence {
         let cluster = self.town.oracle.records[&number].message.destination.cluster();
         let has_stalled = self.town.oracle.has_stalled();
-        self.process.cluster(&cluster).is_none() || self.circumstances.cells_were_damaged || has_stalled
+        let is_forgiven =
+            self.process.cluster(&cluster).is_none() || self.circumstances.cells_were_damaged || has_stalled;
+        if is_forgiven { Silence::Forgiven } else { Silence::Wrong }
     }
 
     fn outcome(self) -> Outcome {

@@ -47,13 +47,7 @@ impl World {
     }
 
     /// Pieces of a body, spread over time as the sender's manner is.
-    pub(super) fn plan_body(
-        &mut self,
-        stream: StreamId,
-        generation: Option<Generation>,
-        message: &Message,
-        now: Moment,
-    ) {
+    fn plan_body(&mut self, stream: StreamId, generation: Option<Generation>, message: &Message, now: Moment) {
         if message.body.is_empty() {
             return;
         }
@@ -88,7 +82,7 @@ impl World {
         }
     }
 
-    pub(super) fn add_later(&mut self, at: Moment, later: Later) {
+    fn add_later(&mut self, at: Moment, later: Later) {
         self.laters += 1;
         self.later.insert((at, self.laters), later);
     }

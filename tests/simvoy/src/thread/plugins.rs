@@ -250,7 +250,10 @@ impl Thread {
         let key = handle.plugin.key();
         let is_shared = self.plugins.handles.values().any(|other| other.plugin.key() == key && other.vm == handle.vm);
         if !is_shared {
-            self.plugins.roots.remove(&key);
+            // A handle whose VM is dead lets the root context alone that a living VM has made for the same plugin since.
+            if self.plugins.roots.get(&key) == Some(&(handle.vm, handle.root)) {
+                self.plugins.roots.remove(&key);
+            }
             self.end_root(handle.vm, handle.root).await;
         }
         self.sweep_vms();

@@ -3,108 +3,18 @@
 //! It knows the contract and nothing of how the filter works. Every sight is checked when it comes, so the work for one
 //! event does not grow with the history; what must hold for all messages at once is looked at by [`crate::audit`].
 
+mod record;
+
+pub use record::{Attempt, Contact, Knowledge, LiveContact, Record, Sighting, Silence};
+
 use crate::message::{Destination, KEY, Manner, Message, Number, Poison};
 use crate::rules::Rules;
 use crate::town::FORGED_ID;
 use crate::violation::{Invariant, Violation};
+use record::{LEASE_SLACK, REFUSED, header_number, is_success};
 use simvoy::{CallToken, Exchange, Headers, Moment, Request, Response, ThreadId, VmId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-
-/// What became of a request at its receiver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Contact {
-    /// It never saw it.
-    None,
-    /// It read it, and did not do what it asks for.
-    Read,
-    /// It did.
-    Processed,
-}
-
-/// A redelivery as its receiver sees it.
-#[derive(Clone, Copy, Debug)]
-pub struct Sighting {
-    /// Who sent it.
-    pub vm: VmId,
-    /// As what.
-    pub token: CallToken,
-    /// Where.
-    pub destination: Destination,
-    /// When.
-    pub now: Moment,
-    /// When, on the wall clock.
-    pub wall_millis: u64,
-}
-
-/// One redelivery.
-#[derive(Clone, Debug)]
-pub struct Attempt {
-    /// `x-redeliver-attempt`.
-    pub number: u32,
-    /// Who sent it, as what.
-    pub call: (VmId, CallToken),
-    /// When.
-    pub sent: Moment,
-    /// At its receiver.
-    pub contact: Contact,
-    /// What came back, if the filter heard it: when, and the status.
-    pub heard: Option<(Moment, Option<u16>)>,
-    /// Whether its VM was told its end; it may have trapped over it.
-    pub was_told: bool,
-    /// The status that the receiver gave, heard or not.
-    pub said: Option<u16>,
-    /// When it ends by itself: the receiver's answer, or the timeout.
-    pub ends: Moment,
-    /// How many answers the receiver had given by then: to tell whether it answered others meanwhile.
-    pub answers_before: u64,
-    /// How many answers to redeliveries its VM had heard by then from this receiver.
-    pub heard_before: u64,
-    /// Its VM heard the receiver answer another one while this was out.
-    pub others_answered: bool,
-    /// A thread that had stood still sent it: nobody else could know of it.
-    pub is_late: bool,
-}
-
-/// One attempt of a route for a live request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LiveContact {
-    /// At the receiver.
-    pub contact: Contact,
-    /// The status that the receiver gave.
-    pub said: Option<u16>,
-}
-
-/// What is known of one message.
-#[derive(Clone, Debug)]
-pub struct Record {
-    /// As sent.
-    pub message: Message,
-    /// When it was sent.
-    pub sent: Moment,
-    /// When, on the wall clock, in milliseconds.
-    pub sent_wall: u64,
-    /// Every byte of it has been sent.
-    pub is_sent_whole: bool,
-    /// Its head has left the filter before its body was whole.
-    pub went_on: bool,
-    /// What its sender got.
-    pub answer: Option<u16>,
-    /// The id in a 202, and when by the wall clock (milliseconds).
-    pub acknowledged: Option<(String, u64)>,
-    /// Contacts of the live request: one for each attempt of its route.
-    pub live: Vec<LiveContact>,
-    /// Redeliveries.
-    pub attempts: Vec<Attempt>,
-    /// The id and key that redeliveries carry.
-    pub identity: Option<(String, String)>,
-    /// Its life has ended for the filter: delivered, and heard so.
-    pub is_settled: bool,
-    /// It was seen as a dead letter.
-    pub is_dead: bool,
-    /// A fault was aimed at its bytes: it may end as corrupt, and must still not arrive wrong.
-    pub is_damaged: bool,
-}
 
 /// Everything that is known.
 pub struct Oracle {
@@ -294,22 +204,22 @@ impl Oracle {
         self.threads.get(&vm).and_then(|thread| self.stalls.get(thread)).copied().unwrap_or(Moment(0))
     }
 
-    /// Whether what this VM does now may be the late act of a thread that stood still: it acts on what it knew, for as
-    /// long as it takes to see that its leases are lost.
-    #[must_use]
-    pub fn is_excused(&self, vm: VmId, now: Moment) -> bool {
+    /// What this VM can know now. One whose thread stood still acts on what it knew, for as long as it takes to see that
+    /// its leases are lost.
+    fn knowledge(&self, vm: VmId, now: Moment) -> Knowledge {
         let back_at = self.back_at(vm);
-        back_at > Moment(0) && now <= back_at + Duration::from_secs(1)
+        let is_old = back_at > Moment(0) && now <= back_at + Duration::from_secs(1);
+        if is_old { Knowledge::Old } else { Knowledge::Current }
     }
 
-    /// A sender has its answer. `is_forgiven`: there are reasons why a failure may say nothing of us.
-    pub fn answered(&mut self, number: Number, response: &Response, wall_millis: u64, is_forgiven: bool) {
+    /// A sender has its answer.
+    pub fn answered(&mut self, number: Number, response: &Response, wall_millis: u64, silence: Silence) {
         let Some(record) = self.records.get_mut(&number) else { return };
         record.answer = Some(response.code());
         let status = response.headers.text("x-redeliver-status");
         if status != Some("stored") {
             let is_silent = status.is_none() && response.code() == REFUSED && record.message.is_protected();
-            if is_silent && self.traps == 0 && !is_forgiven {
+            if is_silent && self.traps == 0 && silence == Silence::Wrong {
                 let text = "its failure was handed on without a word about it";
                 self.violated(Violation::of(Invariant::Acknowledged, number, text));
             }
@@ -368,15 +278,15 @@ impl Oracle {
             let text = format!("a redelivery of what nobody sent: {:?}", request.headers);
             return self.violated(Violation::whole(Invariant::NothingUnexpected, text));
         };
-        let is_late = self.is_excused(sighting.vm, sighting.now);
-        let faults = self.faults_of(number, sighting, request, is_late);
+        let knowledge = self.knowledge(sighting.vm, sighting.now);
+        let faults = self.faults_of(number, sighting, request, knowledge);
         faults.into_iter().for_each(|fault| self.violated(fault));
         let ends = sighting.now + span(exchange).unwrap_or(self.rules.timeout).min(self.rules.timeout);
         self.last_attempts.insert(sighting.destination, sighting.now);
         if contact == Contact::None {
             self.not_reached.insert(sighting.destination, sighting.now);
         }
-        self.count_out(sighting, ends, is_late);
+        self.count_out(sighting, ends, knowledge);
         let heard_before = self.heard_answers.get(&(sighting.vm, sighting.destination)).copied().unwrap_or(0);
         let answers = self.answers.entry(sighting.destination).or_default();
         let answers_before = *answers;
@@ -405,7 +315,7 @@ impl Oracle {
             answers_before,
             heard_before,
             others_answered: false,
-            is_late,
+            knowledge,
         });
     }
 
@@ -417,10 +327,10 @@ impl Oracle {
     }
 
     /// I6: no more than `window.max` are at a receiver at once, whoever sent them, dead VMs too.
-    fn count_out(&mut self, sighting: &Sighting, ends: Moment, is_late: bool) {
+    fn count_out(&mut self, sighting: &Sighting, ends: Moment, knowledge: Knowledge) {
         let out = self.at_receiver.entry(sighting.destination).or_default();
         out.retain(|_, ends| *ends > sighting.now);
-        if ends > sighting.now && !is_late {
+        if ends > sighting.now && knowledge == Knowledge::Current {
             out.insert((sighting.vm, sighting.token), ends);
         }
         let (count, window) = (out.len(), self.rules.window.1 as usize);
@@ -440,7 +350,13 @@ impl Oracle {
     }
 
     /// Everything that is wrong with a redelivery.
-    fn faults_of(&self, number: Number, sighting: &Sighting, request: &Request, is_excused: bool) -> Vec<Violation> {
+    fn faults_of(
+        &self,
+        number: Number,
+        sighting: &Sighting,
+        request: &Request,
+        knowledge: Knowledge,
+    ) -> Vec<Violation> {
         let Some(record) = self.records.get(&number) else { return Vec::new() };
         let mut faults = Vec::new();
         let mut check = |invariant, wrong: Option<String>| {
@@ -450,7 +366,7 @@ impl Oracle {
         check(Invariant::NothingUnexpected, record.wrong_place(sighting));
         check(Invariant::NoCauselessRepeat, record.wrong_identity(request));
         check(Invariant::NoCauselessRepeat, record.unsafe_repeat(&self.rules));
-        if !is_excused {
+        if knowledge == Knowledge::Current {
             check(Invariant::NoCauselessRepeat, record.number_behind(request));
             if sighting.now - self.jumped_at > Duration::from_secs(1) {
                 check(Invariant::NothingUnexpected, record.after_the_end(sighting, &self.rules));
@@ -559,159 +475,14 @@ impl Oracle {
     }
 }
 
-/// `failure.statuses`: a receiver's "not now".
-const REFUSED: u16 = 503;
-
 /// The world looks at the states of destinations a few times a second; a probe is over well within this.
 const PROBE_SEEN: Duration = Duration::from_secs(2);
-
-/// An answer that is heard so long after its timeout is in time: the filter waits a little longer, and a thread that
-/// stands still between claim and call for less than a second uses some of it up.
-const LEASE_SLACK: Duration = Duration::from_secs(1);
-
-impl Record {
-    fn times_processed(&self) -> usize {
-        let live = self.live.iter().filter(|live| live.contact == Contact::Processed).count();
-        live + self.attempts.iter().filter(|attempt| attempt.contact == Contact::Processed).count()
-    }
-
-    fn wrong_place(&self, sighting: &Sighting) -> Option<String> {
-        let is_wrong = sighting.destination != self.message.destination;
-        is_wrong.then(|| format!("arrived at {}", sighting.destination.cluster()))
-    }
-
-    /// The id and the key are the same on every attempt, and the id is the one that the sender has.
-    fn wrong_identity(&self, request: &Request) -> Option<String> {
-        let id = request.headers.text("x-redeliver-id").unwrap_or_default();
-        let key = request.headers.first(KEY).map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default();
-        if let Some((acknowledged, _)) = &self.acknowledged
-            && acknowledged != id
-        {
-            return Some(format!("id {id}, and the sender was told {acknowledged}"));
-        }
-        let sent = self.message.headers.first(KEY).map(|key| String::from_utf8_lossy(key).into_owned());
-        if key.is_empty() || sent.is_some_and(|sent| sent != key) {
-            return Some(format!("idempotency key {key:?}"));
-        }
-        match &self.identity {
-            Some(known) if *known != (id.to_owned(), key.clone()) && !self.is_damaged => {
-                Some(format!("id and key are {id} and {key}; they were {known:?}"))
-            }
-            Some(_) | None => None,
-        }
-    }
-
-    /// The number of the attempt rises. (A thread that stood still before it sent says a number that has been overtaken.)
-    fn number_behind(&self, request: &Request) -> Option<String> {
-        let before = self.attempts.iter().map(|attempt| attempt.number).max().unwrap_or(0);
-        let number = header_number(&request.headers, "x-redeliver-attempt").unwrap_or(0);
-        (number <= before && !self.is_damaged).then(|| format!("attempt {number} after attempt {before}"))
-    }
-
-    /// A live request that was processed is stored only if a repeat does no harm (contract, section 5). Where the route
-    /// tries again by itself, its operator has called a repeat harmless, and the last receiver's word counts: a refusal.
-    fn unsafe_repeat(&self, rules: &Rules) -> Option<String> {
-        let was_processed = self.live.iter().any(|live| live.contact == Contact::Processed);
-        let was_refused = self.live.last().is_some_and(|live| live.said == Some(REFUSED));
-        let is_allowed = match rules.unknown_outcome {
-            crate::rules::UnknownOutcome::Always => true,
-            crate::rules::UnknownOutcome::IfIdempotent => self.message.is_repeatable(),
-            crate::rules::UnknownOutcome::Never => false,
-        };
-        (was_processed && !was_refused && !is_allowed)
-            .then(|| "the live request was processed, and a repeat does harm".to_owned())
-    }
-
-    /// Nothing is sent after it had expired or was a dead letter.
-    fn after_the_end(&self, sighting: &Sighting, rules: &Rules) -> Option<String> {
-        if self.is_dead && !self.is_damaged {
-            return Some("sent again after it was a dead letter".to_owned());
-        }
-        let (_, since) = self.acknowledged.as_ref()?;
-        let age = Duration::from_millis(sighting.wall_millis.saturating_sub(*since));
-        (age > rules.ttl + Duration::from_secs(1))
-            .then(|| format!("sent {age:?} after its 202; its ttl is {:?}", rules.ttl))
-    }
-
-    /// Another attempt after the filter had heard a 2xx, be it late: a receipt outlives every lease.
-    fn causeless_repeat(&self, sighting: &Sighting) -> Option<String> {
-        let settled = self.attempts.iter().find(|attempt| {
-            let success = attempt.heard.filter(|(_, status)| status.is_some_and(is_success));
-            // A late attempt held no lease: another VM may have claimed the message before it was heard.
-            let slack = if attempt.is_late { Duration::from_secs(1) } else { Duration::ZERO };
-            success.is_some_and(|(heard, _)| heard + slack < sighting.now)
-        })?;
-        (!self.is_damaged).then(|| format!("sent again though attempt {} was answered 2xx", settled.number))
-    }
-
-    /// Another attempt after `max_attempts` that failed for certain: the receiver, or what broke off, was heard in time.
-    fn one_too_many(&self, rules: &Rules) -> Option<String> {
-        let has_failed = |attempt: &&Attempt| {
-            let Some((heard, status)) = attempt.heard else { return false };
-            let is_in_time = heard <= attempt.sent + rules.timeout + LEASE_SLACK && !attempt.is_late;
-            let is_genuine = attempt.contact != Contact::None || attempt.others_answered;
-            is_in_time && is_genuine && !status.is_some_and(is_success)
-        };
-        let failed = self.attempts.iter().filter(has_failed).count();
-        (failed >= rules.attempts_max as usize && !self.is_damaged)
-            .then(|| format!("sent again after {failed} failed attempts; max_attempts is {}", rules.attempts_max))
-    }
-
-    /// Another attempt while the one before has neither ended nor run out.
-    fn second_lease(&self, sighting: &Sighting, rules: &Rules) -> Option<String> {
-        let out = self
-            .attempts
-            .iter()
-            .find(|attempt| !attempt.was_told && !attempt.is_late && sighting.now < attempt.sent + rules.timeout)?;
-        (!self.is_damaged).then(|| format!("sent while attempt {} of {} is out", out.number, out.sent))
-    }
-
-    /// Why this record should not have died of that.
-    fn wrong_death(
-        &self,
-        reason: redeliver_core::slot::DeadReason,
-        age_millis: u64,
-        rules: &Rules,
-        answers_now: u64,
-        unseen: usize,
-    ) -> Option<String> {
-        use redeliver_core::slot::DeadReason;
-        let said = |wanted: fn(u16) -> bool| self.attempts.iter().filter_map(|attempt| attempt.said).any(wanted);
-        let is_right = match reason {
-            DeadReason::Rejected => said(|s| (300..500).contains(&s) && !matches!(s, 408 | 425 | 429)),
-            DeadReason::Expired => Duration::from_millis(age_millis) >= rules.ttl,
-            DeadReason::Attempts => self.genuine_failures(answers_now) + unseen >= rules.attempts_max as usize,
-            DeadReason::Corrupt => false,
-            // Its VM died before the end of its stream, when the routed form of a request is read whose headers had left
-            // the filter by the time of its failure.
-            DeadReason::Unstorable => {
-                let had_left = self.message.body.is_empty() || rules.mode == crate::rules::Mode::Stream;
-                self.attempts.is_empty() && had_left && unseen > 0
-            }
-        };
-        (!is_right)
-            .then(|| format!("a dead letter ({reason}) after {} attempts, aged {age_millis} ms", self.attempts.len()))
-    }
-
-    /// Attempts that may count: all but those which nobody answered while nobody was answered.
-    fn genuine_failures(&self, answers_now: u64) -> usize {
-        let next = self.attempts.iter().skip(1).map(|attempt| attempt.answers_before).chain([answers_now]);
-        let counted = self.attempts.iter().zip(next).filter(|(attempt, answers_after)| {
-            attempt.contact != Contact::None || attempt.heard.is_none() || *answers_after > attempt.answers_before
-        });
-        counted.count()
-    }
-}
 
 fn said(exchange: &Exchange) -> Option<u16> {
     match exchange {
         Exchange::Answer { response, .. } => Some(response.code()),
         _ => None,
     }
-}
-
-fn is_success(status: u16) -> bool {
-    (200..300).contains(&status)
 }
 
 /// How long an exchange takes; `None`: for ever.
@@ -725,8 +496,4 @@ fn span(exchange: &Exchange) -> Option<Duration> {
         Exchange::Refused => Some(Duration::ZERO),
         Exchange::Silence => None,
     }
-}
-
-fn header_number(headers: &Headers, name: &str) -> Option<u32> {
-    headers.text(name)?.parse().ok()
 }
