@@ -16,7 +16,7 @@ pub struct Circumstances {
     pub letters_may_be_gone: bool,
     /// Books or tables were damaged on purpose, so counts may be off until they are mended.
     pub cells_were_damaged: bool,
-    /// Hints that were lost and VMs that died: each may have cost a slot.
+    /// Hints that were lost, and VMs that died or stood still with one in hand: each may have cost a slot.
     pub slots_lost: u64,
     /// The most slots that were ever in use.
     pub used_max: usize,

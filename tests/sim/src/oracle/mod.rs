@@ -315,6 +315,7 @@ impl Oracle {
             answers_before,
             heard_before,
             others_answered: false,
+            must_count: false,
             knowledge,
         });
     }
@@ -436,8 +437,9 @@ impl Oracle {
         let answers = self.heard_answers.entry((call.0, record.message.destination)).or_default();
         let Some(attempt) = record.attempts.iter_mut().find(|attempt| attempt.call == call) else { return };
         attempt.heard = Some((now, status));
-        attempt.others_answered =
-            *answers > attempt.heard_before && self.disturbed_at + self.rules.timeout + LEASE_SLACK * 2 < attempt.sent;
+        attempt.others_answered = *answers > attempt.heard_before;
+        let is_undisturbed = self.disturbed_at + self.rules.timeout + LEASE_SLACK * 2 < attempt.sent;
+        attempt.must_count = attempt.others_answered && is_undisturbed;
         *answers += u64::from(attempt.said.is_some() && attempt.said == status);
         if status.is_some_and(is_success) && !record.is_settled {
             record.is_settled = true;

@@ -57,6 +57,8 @@ pub struct Attempt {
     pub heard_before: u64,
     /// Its VM heard the receiver answer another one while this was out.
     pub others_answered: bool,
+    /// And whoever leads the destination must know that.
+    pub must_count: bool,
     /// What its sender could know. Old: nobody else could know of this attempt either.
     pub knowledge: Knowledge,
 }
@@ -207,7 +209,7 @@ impl Record {
             let Some((heard, status)) = attempt.heard else { return false };
             let is_in_time =
                 heard <= attempt.sent + rules.timeout + LEASE_SLACK && attempt.knowledge == Knowledge::Current;
-            let is_genuine = attempt.contact != Contact::None || attempt.others_answered;
+            let is_genuine = attempt.contact != Contact::None || attempt.must_count;
             is_in_time && is_genuine && !status.is_some_and(is_success)
         };
         let failed = self.attempts.iter().filter(has_failed).count();
@@ -253,7 +255,8 @@ impl Record {
     fn genuine_failures(&self, answers_now: u64) -> usize {
         let next = self.attempts.iter().skip(1).map(|attempt| attempt.answers_before).chain([answers_now]);
         let counted = self.attempts.iter().zip(next).filter(|(attempt, answers_after)| {
-            attempt.contact != Contact::None || attempt.heard.is_none() || *answers_after > attempt.answers_before
+            let others_answered = attempt.others_answered || *answers_after > attempt.answers_before;
+            attempt.contact != Contact::None || attempt.heard.is_none() || others_answered
         });
         counted.count()
     }

@@ -61,7 +61,9 @@ impl World {
         self.circumstances.traps = board.traps;
         self.circumstances.long_stalls = self.coverage.struck.get(&Fault::LongStall).copied().unwrap_or(0);
         self.circumstances.poison_works = self.town.remedy == Remedy::None;
-        self.circumstances.slots_lost = board.traps + self.coverage.struck.get(&Fault::LostHint).copied().unwrap_or(0);
+        let struck = |fault| self.coverage.struck.get(&fault).copied().unwrap_or(0);
+        self.circumstances.slots_lost =
+            board.traps + [Fault::LostHint, Fault::Stall, Fault::LongStall].into_iter().map(struck).sum::<u64>();
         self.circumstances.used_max = self.circumstances.used_max.max(used);
     }
 

@@ -104,6 +104,7 @@ impl World {
                     || self.town.oracle.has_stalled()
                     // Envoy closes the connections of a listener that has drained.
                     || generation != self.newest
+                    || self.coverage.struck.contains_key(&Fault::Stall)
                     || self.coverage.struck.contains_key(&Fault::LateTicks);
                 if self.senders.contains_key(&stream) && !is_excused {
                     self.town.oracle.goes_on_after_pause(number);
