@@ -145,13 +145,42 @@ pub struct Board {
     pub cut: Option<Cut>,
     /// Traps that were injected.
     pub traps: u64,
-    /// Threads that stand still for longer than leases may last, and until when.
-    pub stalls: BTreeMap<ThreadId, Moment>,
+    /// Threads that stand still for longer than leases may last.
+    pub stalls: Vec<Standstill>,
     /// Dispatches per cluster, lately.
     pub dispatches: BTreeMap<Destination, VecDeque<Moment>>,
     strikes: Vec<Strike>,
     /// By thread; empty: the callback that runs there has named none.
     last_heads: Vec<Vec<u8>>,
+}
+
+/// A thread that stands still for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standstill {
+    /// Which.
+    pub thread: ThreadId,
+    /// Until when.
+    pub until: Moment,
+    /// What it was at.
+    pub work: Work,
+}
+
+/// What a callback is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A sender's request.
+    Request,
+    /// Redelivery: a tick, or the answer to a call.
+    Redelivery,
+}
+
+impl Work {
+    const fn of(callback: Callback) -> Self {
+        match callback {
+            Callback::Tick | Callback::CallResponse | Callback::QueueReady => Self::Redelivery,
+            _ => Self::Request,
+        }
+    }
 }
 
 /// Where something may strike on purpose: in the middle of what must look like one step.
@@ -169,8 +198,10 @@ pub enum Site {
     Dispatch,
     /// An answer is about to be read.
     Answer,
-    /// The routed form of a stored request is about to be written, at the end of its stream.
+    /// A stream has ended, and its log callback begins.
     Log,
+    /// The routed form of a stored request is about to be written, in that callback.
+    RoutedForm,
 }
 
 /// What strikes there.
@@ -191,6 +222,8 @@ pub struct Ambush {
     pub site: Site,
     /// How many calls of this kind get by first.
     pub skip: u32,
+    /// How many in a row are struck then.
+    pub times: u32,
     /// What.
     pub blow: Blow,
 }
@@ -207,6 +240,7 @@ impl Site {
             Self::Dispatch => point.call == HostCall::HttpCall && destination_of(point.name).is_some(),
             Self::Answer => point.callback == Callback::CallResponse && point.nth == 0,
             Self::Log => point.callback == Callback::Log && point.nth == 0,
+            Self::RoutedForm => point.callback == Callback::Log && is_write && is_slot(point.name, b'm'),
         }
     }
 }
@@ -359,7 +393,10 @@ impl Board {
                 return None;
             }
             let (verdict, fault) = ambush.blow.verdict();
-            self.ambush = None;
+            ambush.times = ambush.times.saturating_sub(1);
+            if ambush.times == 0 {
+                self.ambush = None;
+            }
             return Some((verdict, Some(fault)));
         }
         let cut = self.cut.as_mut()?;
@@ -419,7 +456,8 @@ impl Chaos for Hook {
             match verdict {
                 Verdict::Trap | Verdict::TrapAfter => board.traps += 1,
                 Verdict::Stall(span) if span >= STALL_LONG => {
-                    board.stalls.insert(point.thread, point.now + span);
+                    let work = Work::of(point.callback);
+                    board.stalls.push(Standstill { thread: point.thread, until: point.now + span, work });
                 }
                 Verdict::Proceed | Verdict::Yield | Verdict::Stall(_) | Verdict::Conflict | Verdict::Lose => {}
             }

@@ -6,10 +6,12 @@
 //! | messages | 1 to 6 a second | 1 to 3 a second |
 //! | faults | at least 20 planned, and those at host calls | the same |
 //!
+//! One history of eight begins with a drill (see [`crate::drills`]).
 //! Each seed turns whole kinds of faults on or off ("swarm"): a history with few kinds reaches deeper than one with all.
 
+use crate::drills;
 use crate::faults::{Ambush, Blow, Rates, Site};
-use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving, Listener, Phase};
+use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving, Listener, Phase, Thread};
 use crate::message::Destination;
 use crate::rules::Rules;
 use crate::town::{Mood, Remedy, SourceMood};
@@ -131,6 +133,15 @@ pub fn history(seed: u64, phase: Phase) -> History {
     let drain_time = Duration::from_secs([1, 5, 20, 600][random.usize(..4)]);
     let remedy = if random.u32(..4) == 0 { Remedy::None } else { Remedy::Found };
     surge(&mut random, &swarm, &rules, span, &mut actions);
+    let (mut workers, mut rules) = (workers, rules);
+    if let Some(drill) = drills::of(seed, &rules) {
+        (workers, rules) = (drill.workers, drill.rules);
+        // The rest of the history follows, in less time.
+        for (at, _) in actions.iter_mut().filter(|(at, _)| *at < span) {
+            *at = drills::SPAN + *at * (span - drills::SPAN) / span;
+        }
+        actions.extend(drill.actions);
+    }
     actions.sort_by_key(|(at, _)| *at);
     let at = |millis: u64| Moment(BEGIN.0 + Moment::millis(millis).0);
     History {
@@ -257,7 +268,7 @@ fn surge(random: &mut fastrand::Rng, swarm: &Swarm, rules: &Rules, span: u64, ac
         0 if swarm.traps && is_last => actions.push((end, Action::DoomWorkers)),
         0 | 1 => {
             for turn in 0..3 {
-                let (at, thread) = (begin + 8_000 + turn * 2_000, random.u32(..64));
+                let (at, thread) = (begin + 8_000 + turn * 2_000, Thread::Number(random.u32(..64)));
                 let late = Action::LateTicks(thread, Duration::from_millis(random.u64(4_000..8_000)));
                 actions.push((at, if swarm.traps && random.bool() { Action::Doom(thread) } else { late }));
             }
@@ -327,10 +338,14 @@ fn fault(
             ]
         }
         Kind::Leaving => vec![(at, Action::Leaving(Leaving::Yes)), (end + 20_000, Action::Leaving(Leaving::No))],
-        Kind::Doom => vec![(at, Action::Doom(random.u32(..64)))],
+        Kind::Doom => vec![(at, Action::Doom(Thread::Number(random.u32(..64))))],
         Kind::DoomWorkers => vec![(at, Action::DoomWorkers)],
-        Kind::Freeze => vec![(at, Action::Freeze(random.u32(..64), millis(random.u64(500..20_000))))],
-        Kind::LateTicks => vec![(at, Action::LateTicks(random.u32(..64), millis(random.u64(1_000..15_000))))],
+        Kind::Freeze => {
+            vec![(at, Action::Freeze(Thread::Number(random.u32(..64)), millis(random.u64(500..20_000))))]
+        }
+        Kind::LateTicks => {
+            vec![(at, Action::LateTicks(Thread::Number(random.u32(..64)), millis(random.u64(1_000..15_000))))]
+        }
         Kind::Ambush => vec![(at, Action::Ambush(ambush(random, swarm)))],
     }
 }
@@ -352,7 +367,7 @@ fn ambush(random: &mut fastrand::Rng, swarm: &Swarm) -> Ambush {
         1 if swarm.traps => Blow::TrapAfter,
         _ => Blow::Stall(Duration::from_millis(stall)),
     };
-    Ambush { site: SITES[random.usize(..SITES.len())], skip: random.u32(..4), blow }
+    Ambush { site: SITES[random.usize(..SITES.len())], skip: random.u32(..4), times: 1, blow }
 }
 
 fn well() -> Mood {

@@ -6,6 +6,7 @@
 use crate::faults::{Ambush, Rates};
 use crate::message::Destination;
 use crate::rules::Rules;
+use crate::slots::RecordState;
 use crate::town::{Mood, Remedy, SourceMood};
 use simvoy::Moment;
 use std::time::Duration;
@@ -37,16 +38,16 @@ pub enum Action {
     Health(Destination, HealthView),
     /// Rates of faults at host calls from now on.
     Rates(Rates),
-    /// The next host call on this thread (modulo their number) traps.
-    Doom(u32),
+    /// The next host call on this thread traps.
+    Doom(Thread),
     /// Every worker's next host call traps.
     DoomWorkers,
     /// This thread stands still at its next host call.
-    Freeze(u32, Duration),
+    Freeze(Thread, Duration),
     /// Something strikes at the next call of a kind.
     Ambush(Ambush),
     /// This thread's ticks come late.
-    LateTicks(u32, Duration),
+    LateTicks(Thread, Duration),
     /// The health source changes its mood.
     Source(SourceMood),
     /// A second listener with another configuration appears beside the first.
@@ -71,6 +72,15 @@ pub enum Action {
     Cure,
     /// Everything is well from now on.
     Heal,
+}
+
+/// One of the process's threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thread {
+    /// This one (modulo their number); 0 is the main thread.
+    Number(u32),
+    /// The one that last sent something to this destination again: its leader's, if it has one.
+    Leader(Destination),
 }
 
 /// Through which version of the listener a sender comes.
@@ -133,6 +143,26 @@ pub enum Damage {
     /// The table of destinations becomes unreadable.
     Destinations,
 }
+
+impl Damage {
+    /// A number that chooses a record in this state, if there is one.
+    #[must_use]
+    pub fn aimed(state: RecordState, which: u32) -> u32 {
+        let place = RecordState::ALL.iter().position(|other| *other == state).unwrap_or_default();
+        // Place and number both count: see `aim`.
+        which / AIM_PERIOD * AIM_PERIOD + place as u32 * AIM_STEP
+    }
+
+    /// The state of the records that a number chooses from.
+    #[must_use]
+    pub fn aim(which: u32) -> RecordState {
+        RecordState::ALL[(which / AIM_STEP) as usize % RecordState::ALL.len()]
+    }
+}
+
+/// So many numbers choose from records in one state, the next ones from those in the next.
+const AIM_STEP: u32 = 7;
+const AIM_PERIOD: u32 = AIM_STEP * RecordState::ALL.len() as u32;
 
 /// What a history is.
 #[derive(Clone, Debug, PartialEq)]

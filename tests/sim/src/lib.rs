@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   seed ──> history ──> world ──┬── Process (simvoy): threads, VMs, the filter
-//!            (generate)          ├── Hook: faults at host calls                     (faults)
+//!            (generate, drills)  ├── Hook: faults at host calls                     (faults)
 //!                                ├── Town: receivers and their moods                (town)
 //!                                └── Oracle, audit, patience: what must hold        (oracle, audit, patience)
 //! ```
@@ -12,6 +12,7 @@
 pub mod audit;
 pub mod content;
 pub mod cuts;
+pub mod drills;
 pub mod faults;
 pub mod generate;
 pub mod history;

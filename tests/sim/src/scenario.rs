@@ -4,7 +4,7 @@
 
 use crate::faults::Rates;
 use crate::generate::BEGIN;
-use crate::history::{Action, Damage, HealthView, History, Listener, Phase};
+use crate::history::{Action, Damage, HealthView, History, Listener, Phase, Thread};
 use crate::message::Destination;
 use crate::rules::{Form, Rules, Source};
 use crate::town::{Mood, Remedy, SourceMood};
@@ -166,8 +166,8 @@ pub fn all() -> Vec<Scenario> {
                 .outage(1_000, 30_000)
                 .send(2_000, 20, 100)
                 .then(10_000, Action::Damage(Damage::FutureWorker))
-                .then(20_000, Action::Doom(1))
-                .then(20_000, Action::Doom(2))
+                .then(20_000, Action::Doom(Thread::Number(1)))
+                .then(20_000, Action::Doom(Thread::Number(2)))
                 .done(),
         },
         Scenario {
@@ -177,9 +177,9 @@ pub fn all() -> Vec<Scenario> {
                 .outage(1_000, 60_000)
                 .send(2_000, 20, 100)
                 .then(10_000, Action::Damage(Damage::Destinations))
-                .then(10_000, Action::Doom(0))
-                .then(10_100, Action::Doom(1))
-                .then(10_200, Action::Doom(2))
+                .then(10_000, Action::Doom(Thread::Number(0)))
+                .then(10_100, Action::Doom(Thread::Number(1)))
+                .then(10_200, Action::Doom(Thread::Number(2)))
                 .send(20_000, 20, 300)
                 .done(),
         },

@@ -7,6 +7,7 @@ mod record;
 
 pub use record::{Attempt, Contact, Knowledge, LiveContact, Record, Sighting, Silence};
 
+use crate::faults::{Standstill, Work};
 use crate::message::{Destination, KEY, Manner, Message, Number, Poison};
 use crate::rules::Rules;
 use crate::town::FORGED_ID;
@@ -29,8 +30,8 @@ pub struct Oracle {
     trouble: BTreeMap<Destination, Moment>,
     /// When a receiver was last not reached, be it for the message's own sake.
     pub not_reached: BTreeMap<Destination, Moment>,
-    /// When a redelivery was last sent.
-    pub last_attempts: BTreeMap<Destination, Moment>,
+    /// When a redelivery was last sent, and by which VM.
+    last_attempts: BTreeMap<Destination, (Moment, VmId)>,
     /// Redeliveries that are at a receiver, each until it ends by itself.
     at_receiver: BTreeMap<Destination, BTreeMap<(VmId, CallToken), Moment>>,
     /// Answers of receivers that VMs have heard.
@@ -41,7 +42,8 @@ pub struct Oracle {
     /// A thread stood still for longer than a lease, until this moment: what it does just then is excused, since no fence
     /// reaches a receiver.
     stalls: BTreeMap<ThreadId, Moment>,
-    times_stalled: usize,
+    /// How many of these may have claimed a message and not sent it, or not heard its answer in time.
+    stalled_at_redelivery: usize,
     /// When the process was last disturbed: another VM may lead since, and not know what the one before it saw.
     pub disturbed_at: Moment,
     /// When the wall clock last jumped: a callback that began before knows the time before.
@@ -110,7 +112,7 @@ impl Oracle {
             threads: BTreeMap::new(),
             trapped: BTreeSet::new(),
             stalls: BTreeMap::new(),
-            times_stalled: 0,
+            stalled_at_redelivery: 0,
             disturbed_at: Moment(0),
             jumped_at: Moment(0),
             cells_were_damaged: false,
@@ -186,11 +188,11 @@ impl Oracle {
         self.trapped.insert(vm);
     }
 
-    /// A thread stands still until then.
-    pub fn stalled(&mut self, thread: ThreadId, until: Moment) {
-        self.times_stalled += 1;
-        let stall = self.stalls.entry(thread).or_insert(until);
-        *stall = until.max(*stall);
+    /// A thread stands still.
+    pub fn stalled(&mut self, standstill: &Standstill) {
+        self.stalled_at_redelivery += usize::from(standstill.work == Work::Redelivery);
+        let until = self.stalls.entry(standstill.thread).or_insert(standstill.until);
+        *until = standstill.until.max(*until);
     }
 
     /// Whether any thread has ever stood still for long.
@@ -282,7 +284,7 @@ impl Oracle {
         let faults = self.faults_of(number, sighting, request, knowledge);
         faults.into_iter().for_each(|fault| self.violated(fault));
         let ends = sighting.now + span(exchange).unwrap_or(self.rules.timeout).min(self.rules.timeout);
-        self.last_attempts.insert(sighting.destination, sighting.now);
+        self.last_attempts.insert(sighting.destination, (sighting.now, sighting.vm));
         if contact == Contact::None {
             self.not_reached.insert(sighting.destination, sighting.now);
         }
@@ -324,7 +326,19 @@ impl Oracle {
     #[must_use]
     pub fn is_idle(&self, destination: Destination, span: Duration, now: Moment) -> bool {
         let is_out = self.at_receiver.get(&destination).is_some_and(|out| out.values().any(|ends| *ends > now));
-        !is_out && self.last_attempts.get(&destination).is_none_or(|at| now - *at > span)
+        !is_out && self.last_attempt_at(destination).is_none_or(|at| now - at > span)
+    }
+
+    /// When a redelivery was last sent to this destination.
+    #[must_use]
+    pub fn last_attempt_at(&self, destination: Destination) -> Option<Moment> {
+        self.last_attempts.get(&destination).map(|(at, _)| *at)
+    }
+
+    /// The thread that sent it.
+    #[must_use]
+    pub fn last_sender(&self, destination: Destination) -> Option<ThreadId> {
+        self.last_attempts.get(&destination).and_then(|(_, vm)| self.threads.get(vm)).copied()
     }
 
     /// I6: no more than `window.max` are at a receiver at once, whoever sent them, dead VMs too.
@@ -470,7 +484,7 @@ impl Oracle {
             return self.violated(Violation::of(Invariant::NothingUnexpected, number, text));
         }
         // Who claims a message and then dies, or stands still, leaves an attempt that counts and that nobody has seen.
-        let unseen = self.traps + self.times_stalled;
+        let unseen = self.traps + self.stalled_at_redelivery;
         if let Some(wrong) = record.wrong_death(reason, age_millis, &self.rules, answers, unseen) {
             self.violated(Violation::of(Invariant::NothingLost, number, wrong));
         }

@@ -3,7 +3,7 @@
 use super::World;
 use super::senders::Later;
 use crate::faults::{Fault, Rates};
-use crate::history::{Action, Configuration, HealthView, Leaving, Listener};
+use crate::history::{Action, Configuration, HealthView, Leaving, Listener, Thread};
 use crate::message::Destination;
 use crate::rules::Source;
 use crate::slots::VM_ID;
@@ -26,7 +26,10 @@ impl World {
             }
             Action::Health(destination, view) => self.set_health(destination, view),
             Action::Rates(rates) => self.board.lock().rates = rates,
-            Action::Doom(thread) => self.board.lock().doomed.push(self.thread(thread)),
+            Action::Doom(thread) => {
+                let thread = self.thread(thread);
+                self.board.lock().doomed.push(thread);
+            }
             Action::DoomWorkers => {
                 let workers = (1..=self.history.workers).map(ThreadId);
                 self.board.lock().doomed.extend(workers);
@@ -47,7 +50,10 @@ impl World {
                     self.process.remove_beside(beside);
                 }
             }
-            Action::Freeze(thread, span) => self.board.lock().frozen = Some((self.thread(thread), span)),
+            Action::Freeze(thread, span) => {
+                let thread = self.thread(thread);
+                self.board.lock().frozen = Some((thread, span));
+            }
             Action::Jump(millis) => self.jump(millis),
             Action::Damage(damage) => self.damage(damage),
             Action::Push(configuration) => {
@@ -75,8 +81,11 @@ impl World {
         }
     }
 
-    fn thread(&self, number: u32) -> ThreadId {
-        ThreadId(number % (self.history.workers + 1))
+    fn thread(&self, thread: Thread) -> ThreadId {
+        match thread {
+            Thread::Number(number) => ThreadId(number % (self.history.workers + 1)),
+            Thread::Leader(destination) => self.town.oracle.last_sender(destination).unwrap_or(ThreadId(0)),
+        }
     }
 
     /// A fault from outside strikes, and meets whatever is there.

@@ -105,7 +105,7 @@ impl World {
 /// Slots that a fault of memory may be aimed at: all in one state, so that rare states are met too.
 fn aims(table: &Table, which: u32) -> Vec<(&slots::Slot, RecordState)> {
     let all: Vec<_> = table.slots.iter().filter_map(|slot| Some((slot, RecordState::of(slot.head?.state)))).collect();
-    let wanted = RecordState::ALL[which as usize / 7 % RecordState::ALL.len()];
+    let wanted = Damage::aim(which);
     let chosen: Vec<_> = all.iter().copied().filter(|(_, state)| *state == wanted).collect();
     if chosen.is_empty() { all } else { chosen }
 }

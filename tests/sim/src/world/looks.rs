@@ -123,8 +123,8 @@ impl World {
             let record = self.town.oracle.records.get(&number)?;
             let (destination, poison) = (record.message.destination, record.message.poison);
             // A source that calls it unhealthy lets one message through each `suspect_after`, and no more.
-            let last = self.town.oracle.last_attempts.get(&destination);
-            let is_probed = last.is_some_and(|at| now - *at < patience) && self.town.source == SourceMood::Gloomy;
+            let last = self.town.oracle.last_attempt_at(destination);
+            let is_probed = last.is_some_and(|at| now - at < patience) && self.town.source == SourceMood::Gloomy;
             let is_well = poison == Poison::None && !record.is_damaged && !is_probed;
             (is_well && free.contains(&destination)).then_some((number, destination))
         };

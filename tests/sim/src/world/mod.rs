@@ -236,9 +236,9 @@ impl World {
         }
         self.board.settle(&self.process, &mut self.coverage);
         let stalls = std::mem::take(&mut self.board.lock().stalls);
-        for (thread, until) in stalls {
-            self.town.oracle.stalled(thread, until);
-            self.disturbed(until);
+        for standstill in stalls {
+            self.town.oracle.stalled(&standstill);
+            self.disturbed(standstill.until);
         }
     }
 
