@@ -2,9 +2,9 @@
 //!
 //! A run whose cut was never reached ends the series: then every call has had its trap.
 
-use crate::faults::Cut;
 use crate::generate::BEGIN;
 use crate::history::History;
+use crate::hook::Cut;
 use crate::rules::Rules;
 use crate::scenario::{Script, ways_to_the_store};
 use crate::violation::Violation;

@@ -5,7 +5,8 @@
 //! order (a leader that dies while its one attempt hangs in a high slot, and low slots that fall due meanwhile) would take
 //! them a hundred thousand seeds. Who has thought of such an order writes it down here; chance does the rest.
 
-use crate::faults::{Ambush, Blow, Rates, Site};
+use crate::ambush::{Ambush, Blow, Site};
+use crate::faults::Rates;
 use crate::history::{Action, Configuration, Damage, HealthView, Leaving, Listener, Thread};
 use crate::message::Destination;
 use crate::rules::{Form, Mode, Rules, Source};

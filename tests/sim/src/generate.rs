@@ -9,8 +9,9 @@
 //! One history of eight begins with a drill (see [`crate::drills`]).
 //! Each seed turns whole kinds of faults on or off ("swarm"): a history with few kinds reaches deeper than one with all.
 
+use crate::ambush::{Ambush, Blow, Site};
 use crate::drills;
-use crate::faults::{Ambush, Blow, Rates, Site};
+use crate::faults::Rates;
 use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving, Listener, Phase, Thread};
 use crate::message::Destination;
 use crate::rules::Rules;

@@ -3,7 +3,8 @@
 //! A seed makes it; what strikes at host calls is left to rates and to the same seed. Actions can be left out one by one,
 //! which is how a failing history is made small.
 
-use crate::faults::{Ambush, Rates};
+use crate::ambush::Ambush;
+use crate::faults::Rates;
 use crate::message::Destination;
 use crate::rules::Rules;
 use crate::slots::RecordState;

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   seed ──> history ──> world ──┬── Process (simvoy): threads, VMs, the filter
-//!            (generate, drills)  ├── Hook: faults at host calls                     (faults)
+//!            (generate, drills)  ├── Hook: faults at host calls                     (hook, ambush)
 //!                                ├── Town: receivers and their moods                (town)
 //!                                └── Oracle, audit, patience: what must hold        (oracle, audit, patience)
 //! ```
 //! It knows the filter by its contract; only `slots` (and `mirror`, which remembers what it read) reads shared memory, with
 //! the product's decoders. The same seed gives the same run, so a failure is a number.
 
+pub mod ambush;
 pub mod audit;
 pub mod content;
 pub mod cuts;
@@ -16,6 +17,7 @@ pub mod drills;
 pub mod faults;
 pub mod generate;
 pub mod history;
+pub mod hook;
 pub mod hunt;
 pub mod message;
 pub mod mirror;

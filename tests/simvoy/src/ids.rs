@@ -33,3 +33,7 @@ impl ThreadId {
     /// The main thread: it has VMs and timers, and no streams.
     pub const MAIN: Self = Self(0);
 }
+
+/// One version of the listener with the plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u32);

@@ -9,18 +9,21 @@
 //! Time moves only when no thread can run. A thread that was given a turn in the middle of a host call waits among those
 //! that can run; one that stalls waits for its time.
 
-use crate::calls::envoys_reply;
 use crate::chaos::Chaos;
 use crate::cluster::{Cluster, Upstream};
 use crate::connection;
+use crate::happening::{Happening, LogLine};
 use crate::http::{Headers, Request, Response};
-use crate::ids::{StreamId, ThreadId, VmId};
+
+use crate::ids::{Generation, StreamId, ThreadId, VmId};
+use crate::internal;
+use crate::jobs::{Arrival, Job, Place, Timer};
 use crate::memory::{SharedData, SharedQueues, Value};
 use crate::metrics::Metrics;
 use crate::network::{Exchange, Origin, Outcome, Receivers};
 use crate::plugin::Plugin;
 use crate::route::Route;
-use crate::shared::{Arrival, Generation, Handle, Happening, Job, LogLine, Place, Shared, ThreadShared, Timer};
+use crate::shared::{Handle, Shared, ThreadShared};
 use crate::stream::{End, Piece, Stream};
 use crate::thread::Thread;
 use crate::time::Moment;
@@ -463,7 +466,7 @@ impl Process {
         let exchange = match (upstream, arrival) {
             (Some(Upstream::Receiver), Arrival::Whole) => Some(receivers.exchange(cluster, origin, request, now)),
             (Some(Upstream::Receiver), Arrival::Head) => receivers.early(cluster, origin, request, now),
-            (Some(upstream), Arrival::Whole) => Some(self.answer_internally(upstream, thread, request)),
+            (Some(upstream), Arrival::Whole) => Some(internal::answer(&self.shared.lock(), upstream, thread, request)),
             (Some(_), Arrival::Head) => None,
             // The cluster went away while the request was on its way.
             (None, _) => Some(Exchange::CutBeforeHeaders { after: Duration::ZERO }),
@@ -497,19 +500,6 @@ impl Process {
             Origin::Dispatch(vm, token) => shared.vm(vm).filter(|vm| vm.has_call(token)).map(|vm| vm.thread),
         }
     }
-
-    /// The health listener and the admin port.
-    fn answer_internally(&self, upstream: Upstream, thread: ThreadId, request: &Request) -> Exchange {
-        let answer = |response| Exchange::Answer { after: Duration::ZERO, response };
-        let shared = self.shared.lock();
-        match upstream {
-            // Not reachable from the main thread (PLATFORM 0).
-            Upstream::HealthListener if thread == ThreadId::MAIN => Exchange::Refused,
-            Upstream::HealthListener => answer(health_answer(&shared, request.headers.text(":path").unwrap_or("/"))),
-            Upstream::Admin => answer(Response::status(200).header("content-type", "text/plain").body(stats(&shared))),
-            Upstream::Receiver => Exchange::Silence,
-        }
-    }
 }
 
 /// Only answers of a receiver carry it (PLATFORM 1.6).
@@ -523,46 +513,4 @@ fn with_service_time(outcome: Outcome, after: Duration) -> Outcome {
         Outcome::Broken(response) => Outcome::Broken(stamp(response)),
         Outcome::Failed(_) | Outcome::Replied { .. } => outcome,
     }
-}
-
-fn health_answer(shared: &Shared, path: &str) -> Response {
-    let name = percent_decode(path.trim_start_matches('/'));
-    let Some(cluster) = shared.clusters.by_name.get(&name) else { return Response::status(404) };
-    if shared.clusters.is_leaving {
-        return Response::status(503).header("x-envoy-immediate-health-check-fail", "true");
-    }
-    if cluster.healthy > 0 { Response::status(200) } else { envoys_reply(503, "", &[]) }
-}
-
-fn percent_decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut place = 0;
-    while place < bytes.len() {
-        let code = text.get(place + 1..place + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match (bytes[place], code) {
-            (b'%', Some(code)) => {
-                decoded.push(code);
-                place += 3;
-            }
-            (byte, _) => {
-                decoded.push(byte);
-                place += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
-}
-
-fn stats(shared: &Shared) -> String {
-    let clusters = shared.clusters.by_name.iter();
-    clusters
-        .map(|(name, cluster)| {
-            let name = name.replace(':', "_");
-            format!(
-                "cluster.{name}.membership_healthy: {}\ncluster.{name}.membership_total: {}\n",
-                cluster.healthy, cluster.hosts
-            )
-        })
-        .collect()
 }

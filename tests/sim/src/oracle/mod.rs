@@ -7,7 +7,7 @@ mod record;
 
 pub use record::{Attempt, Contact, Knowledge, LiveContact, Record, Sighting, Silence};
 
-use crate::faults::{Standstill, Work};
+use crate::hook::{Standstill, Work};
 use crate::message::{Destination, KEY, Manner, Message, Number, Poison};
 use crate::rules::Rules;
 use crate::town::FORGED_ID;

@@ -8,9 +8,10 @@ mod looks;
 mod senders;
 
 use crate::audit::Circumstances;
-use crate::faults::{Boards, Coverage, Hook};
+use crate::faults::Coverage;
 use crate::generate::BEGIN;
 use crate::history::{Configuration, History, Phase};
+use crate::hook::{Boards, Hook};
 use crate::message::{Destination, Number};
 use crate::mirror::Mirror;
 use crate::oracle::{Counts, Delay, Oracle, Record, Silence};
@@ -62,7 +63,7 @@ pub struct Means {
     /// How many of the last events are kept in words.
     pub keep_events: usize,
     /// A trap at one host call.
-    pub cut: Option<crate::faults::Cut>,
+    pub cut: Option<crate::hook::Cut>,
 }
 
 /// A full look at everything each so many events.

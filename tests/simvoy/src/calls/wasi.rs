@@ -128,6 +128,6 @@ fn log(caller: &Caller<'_, Guest>, level: u32, text: &[u8]) {
     let guest = caller.data();
     let mut shared = guest.shared.lock();
     let text = String::from_utf8_lossy(text).trim_end_matches('\n').to_owned();
-    let line = crate::shared::LogLine { at: shared.clock.now, thread: guest.thread, vm: guest.vm, level, text };
+    let line = crate::happening::LogLine { at: shared.clock.now, thread: guest.thread, vm: guest.vm, level, text };
     shared.log.push(line);
 }

@@ -3,10 +3,11 @@
 use super::Thread;
 use crate::abi::{Callback, Status};
 use crate::calls::envoys_reply;
+use crate::guest::CallKind;
+use crate::happening::Happening;
 use crate::http::Response;
 use crate::ids::{CallToken, ContextId, VmId};
 use crate::network::{Outcome, Tries};
-use crate::shared::{CallKind, Happening};
 
 impl Thread {
     /// The answer to a call, or what Envoy says in its place. A call that was answered before, and one whose VM has

@@ -16,11 +16,13 @@
 use super::{HasFailed, Thread, Turn};
 use crate::abi::Callback;
 use crate::calls::envoys_reply;
+use crate::guest::Context;
+use crate::happening::Happening;
 use crate::http::Headers;
-use crate::ids::{ContextId, StreamId, VmId};
+
+use crate::ids::{ContextId, Generation, StreamId, VmId};
 use crate::network::flag;
 use crate::plugin::HeadersStop;
-use crate::shared::{Context, Generation, Happening};
 use crate::stream::{Decode, End, Filter, Piece};
 
 use super::plugins::Standing;

@@ -7,11 +7,11 @@ use super::decode::Answered;
 use super::{Thread, Turn};
 use crate::abi::Callback;
 use crate::connection::leave;
+use crate::happening::Happening;
 use crate::http::Response;
 use crate::ids::{ContextId, StreamId, VmId};
 use crate::network::flag;
 use crate::plugin::HeadersStop;
-use crate::shared::Happening;
 use crate::stream::{Encode, End, Part};
 use std::collections::VecDeque;
 

@@ -14,8 +14,11 @@ mod plugins;
 mod router;
 
 use crate::abi::Callback;
+use crate::guest::{After, Root, RootLife};
+use crate::happening::Happening;
 use crate::ids::{ContextId, StreamId, ThreadId, VmId};
-use crate::shared::{After, Handle, Happening, Job, Root, RootLife, Timer};
+use crate::jobs::{Job, Timer};
+use crate::shared::Handle;
 use crate::trace::{self, Event};
 use crate::vm::{Module, Vm};
 use plugins::Plugins;

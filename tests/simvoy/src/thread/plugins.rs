@@ -9,9 +9,13 @@
 
 use super::{HasFailed, Thread, Turn};
 use crate::abi::Callback;
-use crate::ids::{ContextId, ThreadId, VmId};
+use crate::guest::{Context, Root, RootLife};
+use crate::happening::Happening;
+
+use crate::ids::{ContextId, Generation, ThreadId, VmId};
+use crate::jobs::{Job, Place};
 use crate::plugin::{FailurePolicy, Plugin, PluginKey, VmKey};
-use crate::shared::{Context, Generation, Happening, Job, Place, Root, RootLife, Tried};
+use crate::shared::Tried;
 use crate::time::Moment;
 use crate::vm::Vm;
 use std::collections::BTreeMap;

@@ -1,0 +1,63 @@
+//! What Envoy itself answers: the listener of the health check filter, and the admin port.
+
+use crate::calls::envoys_reply;
+use crate::cluster::Upstream;
+use crate::http::{Request, Response};
+use crate::ids::ThreadId;
+use crate::network::Exchange;
+use crate::shared::Shared;
+use std::time::Duration;
+
+/// The answer of one of Envoy's own listeners to a call from `thread`.
+pub(crate) fn answer(shared: &Shared, upstream: Upstream, thread: ThreadId, request: &Request) -> Exchange {
+    let answer = |response| Exchange::Answer { after: Duration::ZERO, response };
+    match upstream {
+        // Not reachable from the main thread (PLATFORM 0).
+        Upstream::HealthListener if thread == ThreadId::MAIN => Exchange::Refused,
+        Upstream::HealthListener => answer(health_answer(shared, request.headers.text(":path").unwrap_or("/"))),
+        Upstream::Admin => answer(Response::status(200).header("content-type", "text/plain").body(stats(shared))),
+        Upstream::Receiver => Exchange::Silence,
+    }
+}
+
+fn health_answer(shared: &Shared, path: &str) -> Response {
+    let name = percent_decode(path.trim_start_matches('/'));
+    let Some(cluster) = shared.clusters.by_name.get(&name) else { return Response::status(404) };
+    if shared.clusters.is_leaving {
+        return Response::status(503).header("x-envoy-immediate-health-check-fail", "true");
+    }
+    if cluster.healthy > 0 { Response::status(200) } else { envoys_reply(503, "", &[]) }
+}
+
+fn percent_decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut place = 0;
+    while place < bytes.len() {
+        let code = text.get(place + 1..place + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match (bytes[place], code) {
+            (b'%', Some(code)) => {
+                decoded.push(code);
+                place += 3;
+            }
+            (byte, _) => {
+                decoded.push(byte);
+                place += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+fn stats(shared: &Shared) -> String {
+    let clusters = shared.clusters.by_name.iter();
+    clusters
+        .map(|(name, cluster)| {
+            let name = name.replace(':', "_");
+            format!(
+                "cluster.{name}.membership_healthy: {}\ncluster.{name}.membership_total: {}\n",
+                cluster.healthy, cluster.hosts
+            )
+        })
+        .collect()
+}
