@@ -162,6 +162,8 @@ pub enum Receiver {
     AnswersEarly(Answer),
     /// Reads the whole request, then sends the head and each piece of the body after one `release` step each.
     AnswersStepwise(Stepwise),
+    /// Reads the whole request and answers after a while.
+    AnswersLate(Late),
     /// Reads the whole request and never answers.
     Silent,
     /// Reads the whole request and answers what is no HTTP; then closes.
@@ -202,6 +204,7 @@ impl Receiver {
             Self::Absent => Hosts::None,
             Self::Answers(_)
             | Self::AnswersEarly(_)
+            | Self::AnswersLate(_)
             | Self::AnswersStepwise(_)
             | Self::Silent
             | Self::SpeaksGarbage
@@ -238,6 +241,16 @@ impl Default for Answer {
     fn default() -> Answer {
         Answer { status: 200, headers: Vec::new(), body: Bytes(b"fine".to_vec()), trailers: Vec::new() }
     }
+}
+
+/// An answer that takes its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Late {
+    /// The time.
+    pub after_ms: u64,
+    /// The status code, which the body repeats.
+    pub status: u16,
 }
 
 /// An answer in pieces, chunked.

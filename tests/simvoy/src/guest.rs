@@ -41,8 +41,40 @@ pub(crate) struct Root {
     /// The message that a callback is about (grpc_receive_buffer_).
     pub grpc_message: Vec<u8>,
     pub status: (u32, String),
-    pub tick: Option<Duration>,
+    pub timer: TickTimer,
     pub life: RootLife,
+}
+
+/// A root context's timer (Wasm::setTimerPeriod and Wasm::tickHandler in Envoy's wasm.cc). What is armed anew makes what
+/// was armed before stale: each arming has a number of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TickTimer {
+    /// `None`: no ticks.
+    pub period: Option<Duration>,
+    armed: Arming,
+}
+
+/// The number of one arming of a timer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Arming(u64);
+
+impl TickTimer {
+    /// Another period: what is armed is so no more.
+    pub(crate) fn set(&mut self, period: Option<Duration>) {
+        self.period = period;
+        self.armed.0 += 1;
+    }
+
+    /// Arms it for the whole period from now; `None` if there are no ticks.
+    pub(crate) fn arm(&mut self) -> Option<(Duration, Arming)> {
+        self.armed.0 += 1;
+        self.period.map(|period| (period, self.armed))
+    }
+
+    /// Whether this arming is the last one.
+    pub(crate) fn is_due(&self, arming: Arming) -> bool {
+        self.period.is_some() && self.armed == arming
+    }
 }
 
 #[derive(Debug)]

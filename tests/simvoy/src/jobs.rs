@@ -1,5 +1,6 @@
 //! What threads have to do: at once, in the order in which it came, or later.
 
+use crate::guest::Arming;
 use crate::http::Request;
 use crate::ids::{CallToken, ContextId, Generation, StreamId, ThreadId, VmId};
 use crate::network::{Origin, Outcome};
@@ -19,12 +20,15 @@ pub(crate) enum Job {
     Remove(Generation),
     /// The listener of this generation has drained.
     Unload(Generation),
-    Tick(VmId, ContextId),
+    /// Ignored if the timer was set or armed anew since.
+    Tick(VmId, ContextId, Arming),
     QueueReady(VmId, ContextId, u32),
     Open(StreamId, Option<Generation>),
     Piece(StreamId, Piece),
     Disconnect(StreamId),
     Upstream(StreamId, u64, Outcome),
+    /// The route's time is over.
+    RouteTimeout(StreamId),
     Called(VmId, CallToken, Outcome),
     /// SIGTERM.
     Stop,

@@ -66,7 +66,7 @@ pub use metrics::{Metric, Metrics};
 pub use network::{Exchange, Origin, Receivers, flag};
 pub use plugin::{FailurePolicy, HeadersStop, Plugin};
 pub use process::{Process, Settings, Step};
-pub use route::{Metadata, Route};
+pub use route::{Metadata, RetryReason, Route};
 pub use stream::End;
 pub use time::{Clock, Moment};
 pub use trace::Event;

@@ -126,9 +126,9 @@ impl Process {
         self.shared.lock().clusters.is_leaving = is_leaving;
     }
 
-    /// Sets the routes of all listeners.
+    /// Sets the routes of all listeners. A request keeps the route that was chosen for it.
     pub fn set_routes(&mut self, routes: Vec<Route>) {
-        self.shared.lock().routes = routes;
+        self.shared.lock().routes = routes.into_iter().map(Arc::new).collect();
     }
 
     /// This moment.

@@ -1,6 +1,9 @@
 //! Routes: which cluster a request goes to, and what the router makes of it on the way.
 
 use crate::http::Headers;
+use crate::network::Failure;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Envoy's default for a route without a `timeout`.
@@ -19,14 +22,78 @@ pub struct Route {
     pub host_rewrite: Option<String>,
     /// Headers set on the way out.
     pub request_headers: Vec<(String, String)>,
-    /// How long the whole answer may take; zero: for ever.
+    /// How long the whole answer may take, all attempts together; zero: for ever (`failure::timeout_over_all_attempts`).
     pub timeout: Duration,
-    /// How often a failed attempt is repeated.
+    /// How often a failed attempt is repeated (`num_retries`), at once: Envoy's pause between attempts is not modelled.
     pub retries: u32,
+    /// What an attempt must have failed with to be repeated (`retry_on`); from [`Route::new`]:
+    /// `5xx,reset,connect-failure`.
+    pub retry_on: BTreeSet<RetryReason>,
     /// Answered by Envoy itself, with this status and no body, in a cluster's place (`direct_response`).
     pub direct_status: Option<u16>,
     /// `filter_metadata`, by namespace.
     pub metadata: Vec<(String, Metadata)>,
+}
+
+/// A reason to repeat an attempt: a word of `retry_on`. A timeout of the route is none, and neither is a full circuit
+/// breaker, whatever the words are (RetryStateImpl in Envoy's retry_state_impl.cc; cases `failure::retried_*` and
+/// `failure::retry_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RetryReason {
+    /// `5xx`: any answer of 500 or more, or none.
+    FiveXx,
+    /// `gateway-error`: an answer of 502, 503 or 504, or none.
+    GatewayError,
+    /// `reset`: no answer.
+    Reset,
+    /// `connect-failure`: no connection.
+    ConnectFailure,
+    /// `retriable-4xx`: an answer of 409.
+    RetriableFourXx,
+}
+
+impl RetryReason {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::FiveXx, Self::GatewayError, Self::Reset, Self::ConnectFailure, Self::RetriableFourXx];
+
+    /// Envoy's word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::FiveXx => "5xx",
+            Self::GatewayError => "gateway-error",
+            Self::Reset => "reset",
+            Self::ConnectFailure => "connect-failure",
+            Self::RetriableFourXx => "retriable-4xx",
+        }
+    }
+
+    /// The reason with Envoy's word for it; `None`: not modelled.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.word() == word)
+    }
+
+    /// Whether an answer is such a reason.
+    pub(crate) const fn is_answer(self, code: u16) -> bool {
+        match self {
+            Self::FiveXx => code >= 500,
+            Self::GatewayError => matches!(code, 502..=504),
+            Self::RetriableFourXx => code == 409,
+            Self::Reset | Self::ConnectFailure => false,
+        }
+    }
+
+    /// Whether an attempt that ended without an answer is such a reason.
+    pub(crate) const fn is_failure(self, failure: Failure) -> bool {
+        match (self, failure) {
+            (_, Failure::Timeout) | (Self::RetriableFourXx, _) => false,
+            (Self::FiveXx | Self::GatewayError | Self::Reset, _) => true,
+            (Self::ConnectFailure, Failure::Refused | Failure::ConnectTimeout) => true,
+            (Self::ConnectFailure, Failure::Cut | Failure::Garbage) => false,
+        }
+    }
 }
 
 /// A value of a route's metadata.
@@ -77,6 +144,7 @@ impl Route {
             request_headers: Vec::new(),
             timeout: TIMEOUT,
             retries: 0,
+            retry_on: BTreeSet::from([RetryReason::FiveXx, RetryReason::Reset, RetryReason::ConnectFailure]),
             direct_status: None,
             metadata: Vec::new(),
         }
@@ -109,6 +177,6 @@ impl Route {
 }
 
 /// The first route that takes `path`.
-pub(crate) fn find<'a>(routes: &'a [Route], path: &str) -> Option<&'a Route> {
+pub(crate) fn find<'a>(routes: &'a [Arc<Route>], path: &str) -> Option<&'a Arc<Route>> {
     routes.iter().find(|route| route.matches(path))
 }

@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     pub queues: SharedQueues,
     pub metrics: Metrics,
     pub clusters: Clusters,
-    pub routes: Vec<Route>,
+    pub routes: Vec<Arc<Route>>,
     pub chaos: Box<dyn Chaos>,
     pub trace: Trace,
     pub random: fastrand::Rng,
@@ -132,6 +132,15 @@ impl Shared {
         self.timers.push(Timed { at, order, timer });
     }
 
+    /// The next tick of a root context, if it wants any.
+    pub(crate) fn arm_ticks(&mut self, vm: VmId, root: ContextId) {
+        let Some(found) = self.vm_mut(vm) else { return };
+        let thread = found.thread;
+        if let Some((period, arming)) = found.root_mut(root).and_then(|root| root.timer.arm()) {
+            self.later(period, Timer::Job(thread, Job::Tick(vm, root, arming)));
+        }
+    }
+
     pub(crate) fn vm(&self, vm: VmId) -> Option<&VmShared> {
         self.vms.get(&vm)
     }
@@ -172,9 +181,8 @@ impl Shared {
     pub(crate) fn choose_route(&mut self, stream: StreamId) {
         let Some(found) = self.streams.get_mut(&stream) else { return };
         let path = found.request.text(":path").unwrap_or_default();
-        let route = route::find(&self.routes, path);
-        found.info.route = route.and_then(|route| self.routes.iter().position(|other| other == route));
-        found.info.cluster = route.map(|route| route.cluster.clone());
+        found.info.route = route::find(&self.routes, path).cloned();
+        found.info.cluster = found.info.route.as_ref().map(|route| route.cluster.clone());
     }
 
     /// A call is over: it does not count as out any more.

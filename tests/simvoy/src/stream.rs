@@ -11,6 +11,8 @@
 use crate::http::{Headers, Response};
 use crate::ids::{ContextId, ThreadId, VmId};
 use crate::plugin::Plugin;
+use crate::route::Route;
+use crate::time::Moment;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -88,8 +90,8 @@ pub(crate) struct Info {
     pub attempts: u64,
     pub bytes_received: u64,
     pub cluster: Option<String>,
-    /// Index of the route that was chosen last.
-    pub route: Option<usize>,
+    /// The route that was chosen last.
+    pub route: Option<Arc<Route>>,
 }
 
 /// The request's way to a receiver.
@@ -102,6 +104,8 @@ pub(crate) struct Outgoing {
     pub is_out: bool,
     /// It has no connection and will get none: its end is on its way.
     pub is_refused: bool,
+    /// When the whole request was there: the route's time counts from then, over all attempts.
+    pub whole_at: Option<Moment>,
 }
 
 /// A piece of a response on its way out.

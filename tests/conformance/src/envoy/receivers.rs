@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use redeliver_probe::bytes::Bytes;
 use redeliver_tests::wire::{Head, Headers, chunk};
@@ -73,6 +74,7 @@ impl Receivers {
             case::Receiver::InTurn(behaviours) => in_turn(receiver, behaviours, releases)?,
             case::Receiver::Answers(_)
             | case::Receiver::AnswersStepwise(_)
+            | case::Receiver::AnswersLate(_)
             | case::Receiver::Silent
             | case::Receiver::SpeaksGarbage
             | case::Receiver::ClosesUnanswered
@@ -107,6 +109,7 @@ fn reply(behaviour: &case::Receiver, releases: &Arc<Semaphore>) -> Result<Reply,
     match behaviour {
         case::Receiver::Answers(answer) => Ok(Reply::Raw(encode(answer))),
         case::Receiver::AnswersStepwise(answer) => Ok(Reply::Pieces(stepwise(answer), Arc::clone(releases))),
+        case::Receiver::AnswersLate(late) => Ok(Reply::Late(Duration::from_millis(late.after_ms), late.status)),
         case::Receiver::Silent => Ok(Reply::Hang),
         case::Receiver::SpeaksGarbage => Ok(Reply::RawThenClose(b"this is not HTTP\r\n\r\n".to_vec())),
         case::Receiver::ClosesUnanswered => Ok(Reply::CloseUnanswered),

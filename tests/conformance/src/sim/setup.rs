@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use simvoy::{FailurePolicy, HeadersStop, Metadata, Module, Plugin, Process, Route, Settings};
+use simvoy::{FailurePolicy, HeadersStop, Metadata, Module, Plugin, Process, RetryReason, Route, Settings};
 
+use crate::arm::Problem;
 use crate::case::{self, Case, Hosts, Setup, StopIteration};
 
 /// The one seed of all runs: chance decides nothing that a case may show.
 const SEED: u64 = 1;
 
 /// A process with the case's clusters and routes, and no plugin yet.
-pub fn process(probe: &Module, case: &Case) -> Process {
+pub fn process(probe: &Module, case: &Case) -> Result<Process, Problem> {
     let setup = &case.setup;
     let default = Settings::default();
     let settings = Settings {
@@ -25,8 +26,8 @@ pub fn process(probe: &Module, case: &Case) -> Process {
     for (name, cluster) in &case.clusters {
         process.set_cluster(name, self::cluster(cluster));
     }
-    process.set_routes(case.routes.iter().map(route).collect());
-    process
+    process.set_routes(case.routes.iter().map(route).collect::<Result<_, _>>()?);
+    Ok(process)
 }
 
 fn cluster(cluster: &case::Cluster) -> simvoy::Cluster {
@@ -40,17 +41,24 @@ fn cluster(cluster: &case::Cluster) -> simvoy::Cluster {
     made
 }
 
-fn route(route: &case::Route) -> Route {
+fn route(route: &case::Route) -> Result<Route, Problem> {
     let mut made = Route::new(&route.prefix, &route.cluster);
     made.direct_status = route.direct_status;
     if let Some(milliseconds) = route.timeout_ms {
         made.timeout = Duration::from_millis(milliseconds);
     }
-    made.retries = route.retry.as_ref().map_or(0, |(_, count)| *count);
+    if let Some((words, count)) = &route.retry {
+        made.retries = *count;
+        made.retry_on = words.split(',').map(retry_reason).collect::<Result<_, _>>()?;
+    }
     made.prefix_rewrite = route.rewrite_prefix.clone();
     made.host_rewrite = route.rewrite_host.clone();
     made.metadata = route.metadata.as_ref().map(namespaces).unwrap_or_default();
-    made
+    Ok(made)
+}
+
+fn retry_reason(word: &str) -> Result<RetryReason, Problem> {
+    RetryReason::of(word).ok_or_else(|| Problem::CannotDo(format!("retry on {word:?}")))
 }
 
 fn namespaces(metadata: &Value) -> Vec<(String, Metadata)> {

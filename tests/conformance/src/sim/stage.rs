@@ -45,7 +45,7 @@ struct Stage {
 pub fn run(probe: &Module, case: &Case) -> Result<Observation, Problem> {
     let mut stage = Stage {
         case: case.clone(),
-        process: process(probe, case),
+        process: process(probe, case)?,
         town: Town::new(case),
         listener: None,
         replaced: BTreeSet::new(),

@@ -7,7 +7,7 @@ use simvoy::{Exchange, Headers, Moment, Origin, Receivers, Request, Response};
 
 use super::wire::{self, Written};
 use crate::arm::Problem;
-use crate::case::{Answer, Case, Receiver, Stepwise};
+use crate::case::{Answer, Case, Late, Receiver, Stepwise};
 use crate::observation::Message;
 
 /// How long a receiver takes for an answer.
@@ -118,6 +118,7 @@ impl Receivers for Town {
             }
             Receiver::Answers(_)
             | Receiver::AnswersStepwise(_)
+            | Receiver::AnswersLate(_)
             | Receiver::Silent
             | Receiver::SpeaksGarbage
             | Receiver::ClosesUnanswered
@@ -143,6 +144,7 @@ impl Actor {
             | Receiver::Answers(_)
             | Receiver::AnswersEarly(_)
             | Receiver::AnswersStepwise(_)
+            | Receiver::AnswersLate(_)
             | Receiver::Silent
             | Receiver::SpeaksGarbage
             | Receiver::ClosesUnanswered
@@ -168,6 +170,9 @@ impl Actor {
             Receiver::AnswersStepwise(stepwise) => {
                 self.waiting.push_back((origin, stepwise));
                 self.released().map_or(Exchange::Silence, |(_, exchange)| exchange)
+            }
+            Receiver::AnswersLate(Late { after_ms, status }) => {
+                Exchange::Answer { after: Duration::from_millis(after_ms), response: late(status) }
             }
             Receiver::SpeaksGarbage => Exchange::Garbage { after: AFTER },
             Receiver::ClosesUnanswered => Exchange::CutBeforeHeaders { after: AFTER },
@@ -200,6 +205,12 @@ impl Actor {
         response.trailers = Headers(stepwise.trailers.into_iter().map(|(name, value)| (name, value.0)).collect());
         Some((origin, Exchange::Answer { after: Duration::ZERO, response }))
     }
+}
+
+/// As the harness's receiver answers.
+fn late(status: u16) -> Response {
+    let body = format!("receiver says {status}\n");
+    Response::status(status).header("content-length", &body.len().to_string()).body(body)
 }
 
 fn response(answer: &Answer) -> Response {

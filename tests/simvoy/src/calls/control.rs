@@ -8,7 +8,6 @@ use crate::guest::{After, Context, RootLife};
 use crate::happening::{Happening, LogLine};
 use crate::http::{Headers, Response};
 use crate::ids::ContextId;
-use crate::jobs::{Job, Timer};
 use crate::vm::Guest;
 use std::time::Duration;
 use wasmtime::{Caller, Linker, Result, bail};
@@ -217,18 +216,15 @@ fn done(caller: &mut Caller<'_, Guest>) -> Status {
     Status::Ok
 }
 
-/// The first period starts the timer; a later one counts from the timer's next turn (PLATFORM 1.5, row "tick").
+/// What was armed is so no more, and the new period begins now (Wasm::setTimerPeriod; `life_cycle::tick_set_again`).
 fn set_tick(caller: &mut Caller<'_, Guest>, period: u32) -> Status {
     let guest = caller.data();
     let mut shared = guest.shared.lock();
     let Some(vm) = shared.vm_mut(guest.vm) else { return Status::InternalFailure };
     let root = vm.root_of(guest.speaker());
     let Some(found) = vm.root_mut(root) else { return Status::Ok };
-    let wanted = (period > 0).then(|| Duration::from_millis(u64::from(period)));
-    let had = std::mem::replace(&mut found.tick, wanted);
-    if let (None, Some(period)) = (had, wanted) {
-        shared.later(period, Timer::Job(guest.thread, Job::Tick(guest.vm, root)));
-    }
+    found.timer.set((period > 0).then(|| Duration::from_millis(u64::from(period))));
+    shared.arm_ticks(guest.vm, root);
     Status::Ok
 }
 

@@ -86,7 +86,7 @@ fn property(shared: &Shared, guest: &Guest, parts: &[&str]) -> Option<Vec<u8>> {
         ["plugin_name"] => plugin().map(|plugin| plugin.name.clone().into_bytes()),
         ["plugin_root_id"] => plugin().map(|plugin| plugin.root_id.clone().into_bytes()),
         ["plugin_vm_id"] => Some(vm.vm_id.clone().into_bytes()),
-        ["xds", rest @ ..] => xds(shared, stream()?, rest),
+        ["xds", rest @ ..] => xds(stream()?, rest),
         ["request", rest @ ..] => request(stream()?, rest),
         ["response", rest @ ..] => response(stream()?, rest),
         ["upstream", "request_attempt_count"] => Some(number(stream()?.info.attempts)),
@@ -95,13 +95,13 @@ fn property(shared: &Shared, guest: &Guest, parts: &[&str]) -> Option<Vec<u8>> {
     }
 }
 
-fn xds(shared: &Shared, stream: &Stream, parts: &[&str]) -> Option<Vec<u8>> {
+fn xds(stream: &Stream, parts: &[&str]) -> Option<Vec<u8>> {
     match parts {
         // Routes here have no names.
-        ["route_name"] => stream.info.route.map(|_| Vec::new()),
+        ["route_name"] => stream.info.route.as_ref().map(|_| Vec::new()),
         ["cluster_name"] => stream.info.cluster.clone().map(String::into_bytes),
         ["route_metadata", "filter_metadata", path @ ..] => {
-            Metadata::find(&shared.routes.get(stream.info.route?)?.metadata, path)?.bytes()
+            Metadata::find(&stream.info.route.as_ref()?.metadata, path)?.bytes()
         }
         _ => None,
     }

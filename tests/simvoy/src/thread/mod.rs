@@ -14,7 +14,7 @@ mod plugins;
 mod router;
 
 use crate::abi::Callback;
-use crate::guest::{After, Root, RootLife};
+use crate::guest::{After, Arming, Root, RootLife};
 use crate::happening::Happening;
 use crate::ids::{ContextId, StreamId, ThreadId, VmId};
 use crate::jobs::{Job, Timer};
@@ -62,7 +62,7 @@ impl Thread {
             }
             Job::Remove(generation) => self.shared.lock().drain(generation),
             Job::Unload(generation) => self.unload(generation).await,
-            Job::Tick(vm, root) => self.tick(vm, root).await,
+            Job::Tick(vm, root, arming) => self.tick(vm, root, arming).await,
             Job::QueueReady(vm, root, token) => {
                 // Best effort: a failed VM is not told, and the item stays (PLATFORM 1.2).
                 let _told = self.root_callback(vm, root, Callback::QueueReady, [root.0, token, 0, 0, 0]).await;
@@ -71,6 +71,7 @@ impl Thread {
             Job::Piece(stream, piece) => self.arrive(stream, piece).await,
             Job::Disconnect(stream) => self.disconnect(stream).await,
             Job::Upstream(stream, attempt, outcome) => self.upstream(stream, attempt, outcome).await,
+            Job::RouteTimeout(stream) => self.route_timeout(stream).await,
             Job::Called(vm, token, outcome) => self.called(vm, token, outcome).await,
             Job::Stop => self.stop().await,
         }
@@ -174,16 +175,15 @@ impl Thread {
         self.shared.lock().vm(vm).is_some_and(|vm| vm.contexts.contains_key(&context))
     }
 
-    async fn tick(&mut self, vm: VmId, root: ContextId) {
-        let is_wanted = self.root(vm, root, |root| root.tick.is_some()).unwrap_or(false);
-        if !is_wanted {
+    async fn tick(&mut self, vm: VmId, root: ContextId, arming: Arming) {
+        if self.root(vm, root, |root| root.timer.is_due(arming)) != Some(true) {
             return;
         }
         {
             let mut shared = self.shared.lock();
             let late = shared.thread_mut(self.id).ticks_late_until - shared.clock.now;
             if !late.is_zero() {
-                shared.later(late, Timer::Job(self.id, Job::Tick(vm, root)));
+                shared.later(late, Timer::Job(self.id, Job::Tick(vm, root, arming)));
                 return;
             }
         }
@@ -191,10 +191,9 @@ impl Thread {
         if self.root_callback(vm, root, Callback::Tick, [root.0, 0, 0, 0, 0]).await.is_err() {
             return;
         }
-        // Armed again after the handler has ended: the period is the setting and the handler's time (PLATFORM 1.5).
-        if let Some(Some(period)) = self.root(vm, root, |root| root.tick) {
-            self.shared.lock().later(period, Timer::Job(self.id, Job::Tick(vm, root)));
-        }
+        // Armed again after the handler has ended, whatever it has set: the period is the setting and the handler's time
+        // (Wasm::tickHandler; PLATFORM 1.5, row "tick").
+        self.shared.lock().arm_ticks(vm, root);
     }
 
     fn root<T>(&self, vm: VmId, root: ContextId, read: impl FnOnce(&Root) -> T) -> Option<T> {

@@ -9,7 +9,7 @@
 
 use super::{HasFailed, Thread, Turn};
 use crate::abi::Callback;
-use crate::guest::{Context, Root, RootLife};
+use crate::guest::{Context, Root, RootLife, TickTimer};
 use crate::happening::Happening;
 
 use crate::ids::{ContextId, Generation, ThreadId, VmId};
@@ -158,7 +158,7 @@ impl Thread {
                 answer: None,
                 grpc_message: Vec::new(),
                 status: (0, String::new()),
-                tick: None,
+                timer: TickTimer::default(),
                 life: RootLife::Live,
             })))
         };

@@ -8,8 +8,10 @@ use crate::ids::StreamId;
 use crate::jobs::{Arrival, Job, Timer};
 use crate::network::{Failure, Origin, Outcome, Tries, flag};
 use crate::route::Route;
-use crate::stream::{End, Outgoing, Part};
+use crate::stream::{End, Outgoing, Part, Stream};
+use crate::time::Moment;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl Thread {
@@ -74,14 +76,13 @@ impl Thread {
     }
 
     /// Chooses the route anew, since the filter may have changed what it hangs on, and makes the outgoing headers.
-    fn rewrite(&self, stream: StreamId) -> Option<Route> {
+    fn rewrite(&self, stream: StreamId) -> Option<Arc<Route>> {
         let mut shared = self.shared.lock();
         shared.choose_route(stream);
-        let route = shared.streams.get(&stream)?.info.route?;
-        let route = shared.routes.get(route)?.clone();
         let found = shared.streams.get_mut(&stream)?;
+        let route = found.info.route.clone()?;
         if !route.timeout.is_zero() {
-            found.request.add("x-envoy-expected-rq-timeout-ms", route.timeout.as_millis().to_string());
+            found.request.add(EXPECTED_TIMEOUT, route.timeout.as_millis().to_string());
         }
         route.rewrite(&mut found.request);
         Some(route)
@@ -93,7 +94,7 @@ impl Thread {
                 Some(Outgoing { cluster: route.cluster.clone(), attempt: 1, is_out: true, ..Outgoing::default() });
         });
         match end {
-            End::Last => self.send_attempt(stream, Arrival::Whole),
+            End::Last => self.send_whole(stream),
             End::More => self.send_attempt(stream, Arrival::Head),
         }
     }
@@ -108,12 +109,27 @@ impl Thread {
             Some(_) | None => false,
         });
         if is_out == Some(true) && end == End::Last {
-            self.send_attempt(stream, Arrival::Whole);
+            self.send_whole(stream);
         }
     }
 
     pub(super) async fn router_trailers(&mut self, stream: StreamId) {
+        self.send_whole(stream);
+    }
+
+    /// The whole request is there, for the first time: from now on the route's time counts (Filter::onRequestComplete;
+    /// `failure::timeout_over_all_attempts`).
+    fn send_whole(&self, stream: StreamId) {
+        let now = self.shared.lock().clock.now;
+        let timeout = self.change(stream, |stream| {
+            let outgoing = stream.outgoing.as_mut().filter(|outgoing| outgoing.is_out && !outgoing.is_refused)?;
+            outgoing.whole_at = Some(now);
+            stream.info.route.as_ref().map(|route| route.timeout)
+        });
         self.send_attempt(stream, Arrival::Whole);
+        if let Some(timeout) = timeout.flatten().filter(|timeout| !timeout.is_zero()) {
+            self.shared.lock().later(timeout, Timer::Job(self.id, Job::RouteTimeout(stream)));
+        }
     }
 
     /// The attempt that is out has its request, or its head.
@@ -129,12 +145,17 @@ impl Thread {
             body: outgoing.body.clone(),
             trailers: found.request_trailers.clone().unwrap_or_default(),
         };
-        let timeout = found.info.route.and_then(|route| shared.routes.get(route)).map(|route| route.timeout);
         let origin = Origin::Live(stream);
         shared.later(Duration::ZERO, Timer::Exchange { origin, attempt, cluster, request: Box::new(request), arrival });
-        if let (Arrival::Whole, Some(timeout)) = (arrival, timeout.filter(|timeout| !timeout.is_zero())) {
-            let job = Job::Upstream(stream, attempt, Outcome::Failed(Failure::Timeout));
-            shared.later(timeout, Timer::Job(self.id, job));
+    }
+
+    /// Whichever attempt is out has had its time.
+    pub(super) async fn route_timeout(&mut self, stream: StreamId) {
+        let out = self.stream(stream, |stream| {
+            stream.outgoing.as_ref().filter(|outgoing| outgoing.is_out).map(|outgoing| outgoing.attempt)
+        });
+        if let Some(attempt) = out.flatten() {
+            self.upstream(stream, attempt, Outcome::Failed(Failure::Timeout)).await;
         }
     }
 
@@ -156,11 +177,12 @@ impl Thread {
                 shared.clusters.idles(&cluster, self.id);
             }
         }
-        if is_retriable(&outcome) && self.retries_left(stream, attempt) {
-            return self.retry(stream, &cluster, attempt).await;
-        }
-        if is_retriable(&outcome) && attempt > 1 {
-            self.change(stream, |stream| stream.info.flags |= flag::RETRY_LIMIT_EXCEEDED);
+        match self.retry_state(stream, attempt, &outcome) {
+            Retry::Again => return self.retry(stream, &cluster, attempt).await,
+            Retry::LimitReached => {
+                self.change(stream, |stream| stream.info.flags |= flag::RETRY_LIMIT_EXCEEDED);
+            }
+            Retry::No => {}
         }
         match outcome {
             Outcome::Answer(response) => self.answered(stream, response, Ends::Well).await,
@@ -173,11 +195,14 @@ impl Thread {
         }
     }
 
-    fn retries_left(&self, stream: StreamId, attempt: u64) -> bool {
-        let shared = self.shared.lock();
-        let route = shared.streams.get(&stream).and_then(|stream| stream.info.route);
-        let retries = route.and_then(|route| shared.routes.get(route)).map_or(0, |route| route.retries);
-        attempt <= u64::from(retries)
+    fn retry_state(&self, stream: StreamId, attempt: u64, outcome: &Outcome) -> Retry {
+        let route = self.stream(stream, |stream| stream.info.route.clone()).flatten();
+        match route {
+            Some(route) if !is_retriable(&route, outcome) => Retry::No,
+            Some(route) if attempt <= u64::from(route.retries) => Retry::Again,
+            Some(route) if route.retries > 0 => Retry::LimitReached,
+            Some(_) | None => Retry::No,
+        }
     }
 
     async fn retry(&mut self, stream: StreamId, cluster: &str, attempt: u64) {
@@ -185,10 +210,12 @@ impl Thread {
         self.change(stream, |stream| stream.info.attempts = attempt + 1);
         match admission {
             Admission::Out => {
+                let now = self.shared.lock().clock.now;
                 self.change(stream, |stream| {
                     if let Some(outgoing) = &mut stream.outgoing {
                         (outgoing.attempt, outgoing.is_out, outgoing.is_refused) = (attempt + 1, true, false);
                     }
+                    tell_time_left(stream, now);
                 });
                 self.send_attempt(stream, Arrival::Whole);
             }
@@ -242,11 +269,32 @@ fn parts(body: Vec<u8>, has_trailers: bool, ends: Ends) -> VecDeque<Part> {
     parts
 }
 
-/// What `retry_on: 5xx,reset,connect-failure,retriable-status-codes` takes as a reason.
-fn is_retriable(outcome: &Outcome) -> bool {
+/// Whether an attempt is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retry {
+    Again,
+    /// It would be, had it not been as often as the route allows.
+    LimitReached,
+    No,
+}
+
+fn is_retriable(route: &Route, outcome: &Outcome) -> bool {
     match outcome {
-        Outcome::Answer(response) => response.code() >= 500,
+        Outcome::Answer(response) => route.retry_on.iter().any(|reason| reason.is_answer(response.code())),
+        Outcome::Failed(failure) => route.retry_on.iter().any(|reason| reason.is_failure(*failure)),
         Outcome::Broken(_) | Outcome::Replied { .. } => false,
-        Outcome::Failed(failure) => *failure != Failure::Timeout,
     }
 }
+
+/// A later attempt has less time, and is told so (FilterUtility::setTimeoutHeaders; `failure::timeout_over_all_attempts`).
+fn tell_time_left(stream: &mut Stream, now: Moment) {
+    let timeout = stream.info.route.as_ref().map_or(Duration::ZERO, |route| route.timeout);
+    let whole_at = stream.outgoing.as_ref().and_then(|outgoing| outgoing.whole_at);
+    if let (Some(whole_at), false) = (whole_at, timeout.is_zero()) {
+        let left = timeout.saturating_sub(now - whole_at);
+        stream.request.set(EXPECTED_TIMEOUT, left.as_millis().to_string());
+    }
+}
+
+/// How long a receiver has for its answer, in milliseconds.
+const EXPECTED_TIMEOUT: &str = "x-envoy-expected-rq-timeout-ms";
