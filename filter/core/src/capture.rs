@@ -253,6 +253,11 @@ impl Hold {
         self.received = received;
     }
 
+    /// The thread stood still: nobody could see new bytes, so the wait begins anew.
+    pub const fn stood_still(&mut self, now: Monotonic) {
+        self.progress_at = now;
+    }
+
     /// One look from the timer. `works`: whether any held request of this VM ever got a body callback.
     pub fn watch(&mut self, total: Option<u64>, works: BodySeen, hold_max: Millis, now: Monotonic) -> WatchStep {
         let has_new_bytes = total.is_some_and(|total| total > self.total);
@@ -381,6 +386,15 @@ mod tests {
         slow.progress(ByteCount(1), Monotonic(1_500));
         assert_eq!(slow.watch(Some(200), BodySeen::No, max, Monotonic(3_000)), WatchStep::Keep);
         assert_eq!(slow.watch(Some(200), BodySeen::No, max, Monotonic(3_500)), WatchStep::TimeOver);
+    }
+
+    #[test]
+    fn a_thread_that_stood_still_does_not_blame_the_sender() {
+        let max = Millis(2_000);
+        let mut hold = Hold::new(100, Monotonic(0));
+        hold.stood_still(Monotonic(9_000));
+        assert_eq!(hold.watch(None, BodySeen::Yes, max, Monotonic(10_999)), WatchStep::Keep);
+        assert_eq!(hold.watch(None, BodySeen::Yes, max, Monotonic(11_000)), WatchStep::TimeOver);
     }
 
     #[test]

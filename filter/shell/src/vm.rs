@@ -18,6 +18,9 @@ use std::rc::Rc;
 
 /// The longest time between two ticks: the watchdog must release held requests within a second (CONTRACT section 7).
 const TICK_MAX: Millis = Millis(500);
+/// A tick that comes so long after the one before shows a thread that stood still: bodies may have come meanwhile, and
+/// wait in its queue.
+const STOOD_STILL: Millis = Millis(2 * TICK_MAX.0);
 
 /// A learned limit is tried anew after this long: it may have come from a sender that stopped and went on by chance.
 const LIMIT_STANDS: Millis = Millis(600_000);
@@ -34,6 +37,8 @@ pub struct Vm {
     pub regime: Regime,
     /// Requests that wait for their body, or were let go by the timer, by context id.
     pub held: BTreeMap<u32, Held>,
+    /// When the timer last looked at them.
+    watched_at: Monotonic,
     /// Whether the host is known to deliver bodies of held requests.
     pub body_seen: BodySeen,
     /// Copies of bodies that the streams of this VM hold.
@@ -81,6 +86,7 @@ impl Vm {
             delivery: Delivery::new(config.clone(), Keys::of(&root_id), crc32(text), seed, monotonic),
             memory: HostMemory::new(),
             held: BTreeMap::new(),
+            watched_at: monotonic,
             body_seen: BodySeen::No,
             copies: ByteCount(0),
             protected: 0,
@@ -159,6 +165,10 @@ impl Vm {
     /// Looks after requests that wait for their body.
     fn watch_holds(&mut self) {
         let now = host::now().monotonic;
+        let since = now.since(std::mem::replace(&mut self.watched_at, now));
+        if since >= STOOD_STILL {
+            self.excuse_holds(now);
+        }
         let contexts: Vec<u32> = self.held.keys().copied().collect();
         for context in &contexts {
             match self.watch(*context, now) {
@@ -173,6 +183,15 @@ impl Vm {
         }
         if !contexts.is_empty() {
             host::speak_for(self.root_context);
+        }
+    }
+
+    fn excuse_holds(&mut self, now: Monotonic) {
+        for held in self.held.values_mut() {
+            match held {
+                Held::Waiting(hold) => hold.stood_still(now),
+                Held::Released { .. } => {}
+            }
         }
     }
 

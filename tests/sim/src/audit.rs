@@ -10,12 +10,10 @@ use std::collections::BTreeSet;
 /// Facts of the history that bear on what may be missing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Circumstances {
-    /// The wall clock, in milliseconds.
-    pub wall_millis: u64,
-    /// It has once jumped so far that dead letters may have been removed.
-    pub letters_may_be_gone: bool,
-    /// Books or tables were damaged on purpose, so counts may be off until they are mended.
-    pub cells_were_damaged: bool,
+    /// Books or tables were damaged on purpose, and may not be mended yet.
+    pub is_memory_in_doubt: bool,
+    /// They once were: totals may be off for ever.
+    pub was_memory_damaged: bool,
     /// Hints that were lost, and VMs that died or stood still with one in hand: each may have cost a slot.
     pub slots_lost: u64,
     /// The most slots that were ever in use.
@@ -30,8 +28,8 @@ pub struct Circumstances {
 
 /// Everything that is wrong with what is stored.
 pub fn look(oracle: &mut Oracle, table: &Table, circumstances: &Circumstances) {
-    note_deaths(oracle, table, circumstances.wall_millis);
-    if let Some(lost) = lost(oracle, table, circumstances) {
+    note_deaths(oracle, table);
+    if let Some(lost) = lost(oracle, table) {
         oracle.violated(lost);
     }
     if let Some(broken) = beyond_budget(oracle, table, circumstances) {
@@ -44,7 +42,7 @@ pub fn look(oracle: &mut Oracle, table: &Table, circumstances: &Circumstances) {
 
 /// I2: a dead letter with a receipt. Only the late answer to an attempt that somebody had to give up may leave one.
 fn dead_and_delivered(table: &Table, circumstances: &Circumstances) -> Option<Violation> {
-    if circumstances.cells_were_damaged {
+    if circumstances.was_memory_damaged {
         return None;
     }
     // Nobody has damaged it, so there is no excuse for burying a delivered message as corrupt.
@@ -60,7 +58,7 @@ fn is_both(slot: &Slot, head: &Head) -> bool {
 }
 
 /// Dead letters that are new, each with its reason.
-fn note_deaths(oracle: &mut Oracle, table: &Table, _wall_millis: u64) {
+fn note_deaths(oracle: &mut Oracle, table: &Table) {
     for (slot, head) in table.used() {
         let SlotState::Dead { reason } = head.state else { continue };
         let Large::Message(_, path) = &slot.large else { continue };
@@ -71,7 +69,7 @@ fn note_deaths(oracle: &mut Oracle, table: &Table, _wall_millis: u64) {
 }
 
 /// I1: an acknowledged message that is neither settled nor in a slot.
-fn lost(oracle: &Oracle, table: &Table, circumstances: &Circumstances) -> Option<Violation> {
+fn lost(oracle: &Oracle, table: &Table) -> Option<Violation> {
     let held: BTreeSet<&str> = table
         .slots
         .iter()
@@ -82,15 +80,14 @@ fn lost(oracle: &Oracle, table: &Table, circumstances: &Circumstances) -> Option
         .collect();
     oracle.records.iter().find_map(|(number, record)| {
         let (id, _) = record.acknowledged.as_ref()?;
-        let is_gone = !held.contains(id.as_str()) && !may_be_gone(record, circumstances);
+        let is_gone = !held.contains(id.as_str()) && !may_be_gone(oracle, record);
         is_gone.then(|| Violation::of(Invariant::NothingLost, *number, lost_text(record, id)))
     })
 }
 
 /// Why a message may have left: it arrived, it was damaged, or it was a dead letter for too long.
-fn may_be_gone(record: &Record, circumstances: &Circumstances) -> bool {
-    let has_arrived = record.attempts.iter().any(|attempt| attempt.said.is_some_and(|said| (200..300).contains(&said)));
-    record.is_settled || has_arrived || record.is_damaged || circumstances.letters_may_be_gone
+fn may_be_gone(oracle: &Oracle, record: &Record) -> bool {
+    record.is_settled || record.has_arrived() || record.is_damaged || oracle.may_be_removed(record)
 }
 
 fn lost_text(record: &Record, id: &str) -> String {
@@ -112,14 +109,15 @@ fn beyond_budget(oracle: &Oracle, table: &Table, circumstances: &Circumstances) 
     }
     let bounded = |text: String| Some(Violation::whole(Invariant::Bounded, text));
     let late = circumstances.long_stalls;
-    if !circumstances.cells_were_damaged && messages > u64::from(rules.messages_max) + late {
+    if !circumstances.is_memory_in_doubt && messages > u64::from(rules.messages_max) + late {
         return bounded(format!("{messages} slots in use; store.max_messages is {}", rules.messages_max));
     }
-    if !circumstances.cells_were_damaged && bytes > rules.bytes_max + late * LATE_BYTES {
+    // A head that was lost is charged by what its large part has.
+    if !circumstances.was_memory_damaged && bytes > rules.bytes_max + late * LATE_BYTES {
         return bounded(format!("{bytes} bytes charged; store.max_bytes is {}", rules.bytes_max));
     }
     let slots_max = circumstances.used_max as u64 + circumstances.slots_lost + SLOTS_SPARE;
-    if !circumstances.cells_were_damaged && table.slots.len() as u64 > slots_max {
+    if !circumstances.is_memory_in_doubt && table.slots.len() as u64 > slots_max {
         let used = circumstances.used_max;
         return bounded(format!("{} slots exist; never more than {used} were in use", table.slots.len()));
     }
@@ -161,7 +159,7 @@ fn unrest(
         return books;
     }
     let unknown = oracle.records.values().filter(|record| record.acknowledged.is_some()).find(|record| {
-        let has_ended = record.is_settled || record.is_dead || may_be_gone(record, circumstances);
+        let has_ended = record.is_settled || record.is_dead || may_be_gone(oracle, record);
         !has_ended && !may_wait(record.message.number)
     })?;
     let text = "acknowledged, and neither delivered nor a dead letter";
@@ -186,7 +184,7 @@ fn wrong_counters(
     circumstances: &Circumstances,
     metric: &impl Fn(&str) -> u64,
 ) -> Option<Violation> {
-    if circumstances.cells_were_damaged {
+    if circumstances.was_memory_damaged {
         return None;
     }
     let differ = |one: u64, other: u64| one.abs_diff(other) > circumstances.traps;
@@ -205,7 +203,7 @@ fn wrong_counters(
     let seen = oracle.records.values().filter(|record| record.is_settled && !record.is_dead).count() as u64;
     let (delivered, seen) = (total("delivered_total"), seen.saturating_sub(receipts));
     let text = format!("delivered_total is {delivered}; the oracle saw {seen} redeliveries end well");
-    let is_wrong = delivered.abs_diff(seen) > circumstances.traps + receipts && !circumstances.letters_may_be_gone;
+    let is_wrong = delivered.abs_diff(seen) > circumstances.traps + receipts;
     is_wrong.then(|| Violation::whole(Invariant::BooksBalance, text))
 }
 

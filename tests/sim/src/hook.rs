@@ -1,6 +1,6 @@
 //! The fault hook: what happens at each host call, by what was ordered for it or by rates.
 
-use crate::ambush::{Ambush, STALL_LONG, destination_of, is_slot};
+use crate::ambush::{Ambush, Blow, STALL_LONG, destination_of, is_slot};
 use crate::faults::{Coverage, Fault, Rates};
 use crate::message::Destination;
 use crate::slots;
@@ -189,7 +189,8 @@ impl Board {
             && thread == point.thread
         {
             self.frozen = None;
-            return Some((Verdict::Stall(span), Some(Fault::LongStall)));
+            let (verdict, fault) = Blow::Stall(span).verdict();
+            return Some((verdict, Some(fault)));
         }
         if let Some(ambush) = &mut self.ambush
             && !is_birth(point.callback)

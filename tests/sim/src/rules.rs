@@ -87,8 +87,6 @@ pub struct Rules {
     pub backoff_initial: Duration,
     /// `redelivery.backoff.max`.
     pub backoff_max: Duration,
-    /// The shortest wait after a failed attempt: the initial one less its jitter.
-    pub backoff_min: Duration,
     /// `redelivery.max_attempts`.
     pub attempts_max: u32,
     /// `redelivery.window`.
@@ -100,6 +98,8 @@ pub struct Rules {
 }
 
 const JITTER: f64 = 0.2;
+/// `redelivery.backoff.multiplier`: the default.
+const MULTIPLIER: f64 = 2.0;
 /// `capture.max_hold`.
 pub const HOLD_MAX: Duration = Duration::from_secs(2);
 /// `health.interval`.
@@ -128,7 +128,6 @@ impl Default for Rules {
             timeout: Duration::from_secs(3),
             backoff_initial: Duration::from_millis(500),
             backoff_max: Duration::from_secs(10),
-            backoff_min: Duration::ZERO,
             attempts_max: 20,
             window: (5, 64),
             rewrites: false,
@@ -142,7 +141,6 @@ impl Rules {
     /// With what follows from the rest.
     #[must_use]
     pub fn settled(mut self) -> Self {
-        self.backoff_min = self.backoff_initial.mul_f64(1.0 - JITTER) - Duration::from_millis(1);
         if self.holds_while_down {
             self.form = Form::Arrived;
         }
@@ -198,6 +196,14 @@ impl Rules {
         const BACKLOG: Duration = Duration::from_secs(12);
         let knows = INTERVAL * 4 + self.stable_for + PROBE_MAX;
         knows + self.timeout * 2 + self.backoff_max.mul_f64(1.0 + JITTER) + BACKLOG
+    }
+
+    /// The shortest wait after so many failed attempts: what the multiplier has made of the initial one, less its jitter.
+    #[must_use]
+    pub fn backoff_min(&self, failures: usize) -> Duration {
+        let grown = self.backoff_initial.as_secs_f64() * MULTIPLIER.powi(failures.saturating_sub(1) as i32);
+        let span = Duration::from_secs_f64(grown.min(self.backoff_max.as_secs_f64()));
+        span.mul_f64(1.0 - JITTER).saturating_sub(Duration::from_millis(1))
     }
 
     /// The plugin configuration.

@@ -71,8 +71,9 @@ pub enum StopAt {
     FirstFailure,
 }
 
-/// One history in so many is run twice: I14. Odd, so that drills, which are each eighth, have their turn.
-const REPEAT_EVERY: u64 = 49;
+/// One history in so many is run twice: I14 wants a thousand of ten thousand. Odd, so that drills, which are each eighth,
+/// have their turn.
+const REPEAT_EVERY: u64 = 9;
 
 fn difference(module: &Module, seed: u64, phase: Phase, means: &Means, outcome: &Outcome) -> Option<Violation> {
     let again = world::run(module, &generate::history(seed, phase), means);

@@ -3,16 +3,18 @@
 //! It knows the contract and nothing of how the filter works. Every sight is checked when it comes, so the work for one
 //! event does not grow with the history; what must hold for all messages at once is looked at by [`crate::audit`].
 
+mod custody;
 mod record;
 
-pub use record::{Attempt, Contact, Knowledge, LiveContact, Record, Sighting, Silence};
+pub use custody::{Failure, Room, View};
+pub use record::{Attempt, Contact, Knowledge, LiveContact, Record, Sighting};
 
-use crate::hook::{Standstill, Work};
+use crate::hook::Standstill;
 use crate::message::{Destination, KEY, Manner, Message, Number, Poison};
 use crate::rules::Rules;
 use crate::town::FORGED_ID;
 use crate::violation::{Invariant, Violation};
-use record::{LEASE_SLACK, REFUSED, header_number, is_success};
+use record::{LEASE_SLACK, header_number, is_success};
 use simvoy::{CallToken, Exchange, Headers, Moment, Request, Response, ThreadId, VmId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,6 +27,8 @@ pub struct Oracle {
     pub records: BTreeMap<Number, Record>,
     /// The first thing that went wrong.
     pub violation: Option<Violation>,
+    /// Ids that senders were told.
+    ids: BTreeSet<String>,
     calls: BTreeMap<(VmId, CallToken), Number>,
     answers: BTreeMap<Destination, u64>,
     trouble: BTreeMap<Destination, Moment>,
@@ -39,19 +43,18 @@ pub struct Oracle {
     /// The thread of each VM.
     threads: BTreeMap<VmId, ThreadId>,
     trapped: BTreeSet<VmId>,
+    /// When a VM of a thread last died, or the thread stood still or was late: until then nothing there is as usual.
+    troubled_threads: BTreeMap<ThreadId, Moment>,
     /// A thread stood still for longer than a lease, until this moment: what it does just then is excused, since no fence
     /// reaches a receiver.
     stalls: BTreeMap<ThreadId, Moment>,
-    /// How many of these may have claimed a message and not sent it, or not heard its answer in time.
-    stalled_at_redelivery: usize,
     /// When the process was last disturbed: another VM may lead since, and not know what the one before it saw.
     pub disturbed_at: Moment,
+    letters_gone_before: Number,
     /// When the wall clock last jumped: a callback that began before knows the time before.
     pub jumped_at: Moment,
-    /// Cells were damaged on purpose: what was out may have been forgotten.
-    pub cells_were_damaged: bool,
-    /// VMs that died so far: one may have died between claiming a message and sending it, which counts as an attempt.
-    pub traps: usize,
+    /// Cells were damaged on purpose, and are mended by then: what was out may have been forgotten.
+    pub doubt_until: Moment,
     /// Counts for the report.
     pub counts: Counts,
     /// How long redelivered messages took, by destination.
@@ -102,6 +105,7 @@ impl Oracle {
             rules,
             records: BTreeMap::new(),
             violation: None,
+            ids: BTreeSet::new(),
             calls: BTreeMap::new(),
             answers: BTreeMap::new(),
             trouble: BTreeMap::new(),
@@ -111,12 +115,12 @@ impl Oracle {
             heard_answers: BTreeMap::new(),
             threads: BTreeMap::new(),
             trapped: BTreeSet::new(),
+            troubled_threads: BTreeMap::new(),
             stalls: BTreeMap::new(),
-            stalled_at_redelivery: 0,
             disturbed_at: Moment(0),
+            letters_gone_before: Number(0),
             jumped_at: Moment(0),
-            cells_were_damaged: false,
-            traps: 0,
+            doubt_until: Moment(0),
             counts: Counts::default(),
             delays: BTreeMap::new(),
         }
@@ -128,9 +132,10 @@ impl Oracle {
     }
 
     /// A sender begins.
-    pub fn sends(&mut self, message: Message, now: Moment, wall_millis: u64) {
+    pub fn sends(&mut self, message: Message, thread: ThreadId, now: Moment, wall_millis: u64) {
         self.counts.sent += 1;
         let record = Record {
+            thread,
             sent: now,
             sent_wall: wall_millis,
             is_sent_whole: false,
@@ -142,6 +147,7 @@ impl Oracle {
             identity: None,
             is_settled: false,
             is_dead: false,
+            unseen: 0,
             is_damaged: false,
             message,
         };
@@ -165,7 +171,7 @@ impl Oracle {
     /// A sender that has paused for longer than `capture.max_hold` goes on: the filter must have let go by now.
     pub fn goes_on_after_pause(&mut self, number: Number) {
         let Some(record) = self.records.get(&number) else { return };
-        if !record.went_on && record.live.is_empty() && record.answer.is_none() && self.traps == 0 {
+        if !record.went_on && record.live.is_empty() && record.answer.is_none() {
             let text = "held for longer than capture.max_hold";
             self.violated(Violation::of(Invariant::Drains, number, text));
         }
@@ -177,28 +183,58 @@ impl Oracle {
         self.records.get(&number).map_or(Poison::None, |record| record.message.poison)
     }
 
+    /// The wall clock has jumped so far that dead letters of messages before this one may have been removed.
+    pub fn letters_gone(&mut self, before: Number) {
+        self.letters_gone_before = before;
+    }
+
+    /// Whether it may have been removed since it was a dead letter for too long.
+    #[must_use]
+    pub fn may_be_removed(&self, record: &Record) -> bool {
+        record.message.number < self.letters_gone_before
+    }
+
     /// A VM lives on this thread.
     pub fn started(&mut self, vm: VmId, thread: ThreadId) {
         self.threads.insert(vm, thread);
     }
 
     /// A VM has trapped.
-    pub fn trapped(&mut self, vm: VmId) {
-        self.traps += 1;
+    pub fn trapped(&mut self, vm: VmId, now: Moment) {
         self.trapped.insert(vm);
+        if let Some(thread) = self.threads.get(&vm).copied() {
+            self.thread_troubled(thread, now + RELOAD_MAX);
+        }
+    }
+
+    /// Until this moment a thread does not do what it should when it should.
+    pub fn thread_troubled(&mut self, thread: ThreadId, until: Moment) {
+        let known = self.troubled_threads.entry(thread).or_insert(until);
+        *known = until.max(*known);
+    }
+
+    /// Whether everything has gone as usual on this thread since then.
+    #[must_use]
+    pub fn is_untroubled(&self, thread: ThreadId, since: Moment) -> bool {
+        self.troubled_threads.get(&thread).is_none_or(|until| *until < since)
     }
 
     /// A thread stands still.
     pub fn stalled(&mut self, standstill: &Standstill) {
-        self.stalled_at_redelivery += usize::from(standstill.work == Work::Redelivery);
+        self.thread_troubled(standstill.thread, standstill.until);
         let until = self.stalls.entry(standstill.thread).or_insert(standstill.until);
         *until = standstill.until.max(*until);
     }
 
-    /// Whether any thread has ever stood still for long.
-    #[must_use]
-    pub fn has_stalled(&self) -> bool {
-        !self.stalls.is_empty()
+    /// A VM has died, or stands still, while this message was claimed or about to get its routed form. Unless an attempt
+    /// of it is known to be out, its VM may have claimed it and never sent it: an attempt that counts, and that nobody has
+    /// seen.
+    pub fn interrupted(&mut self, number: Number, now: Moment) {
+        let lease = self.rules.timeout + LEASE_SLACK * 2;
+        if let Some(record) = self.records.get_mut(&number) {
+            let is_out = record.attempts.iter().any(|attempt| attempt.heard.is_none() && now < attempt.sent + lease);
+            record.unseen += usize::from(!is_out);
+        }
     }
 
     /// When the thread of this VM last came back after it had stood still.
@@ -215,16 +251,13 @@ impl Oracle {
     }
 
     /// A sender has its answer.
-    pub fn answered(&mut self, number: Number, response: &Response, wall_millis: u64, silence: Silence) {
+    pub fn answered(&mut self, number: Number, response: &Response, wall_millis: u64, view: View) {
         let Some(record) = self.records.get_mut(&number) else { return };
         record.answer = Some(response.code());
-        let status = response.headers.text("x-redeliver-status");
-        if status != Some("stored") {
-            let is_silent = status.is_none() && response.code() == REFUSED && record.message.is_protected();
-            if is_silent && self.traps == 0 && silence == Silence::Wrong {
-                let text = "its failure was handed on without a word about it";
-                self.violated(Violation::of(Invariant::Acknowledged, number, text));
-            }
+        if let Some(wrong) = record.wrong_word(response, &self.rules, view) {
+            return self.violated(Violation::of(Invariant::Acknowledged, number, wrong));
+        }
+        if response.headers.text("x-redeliver-status") != Some("stored") {
             return;
         }
         // What is not protected is none of ours, and neither are its receiver's words.
@@ -234,6 +267,10 @@ impl Oracle {
         let Some(id) = response.headers.text("x-redeliver-id").map(str::to_owned) else {
             return self.violated(Violation::of(Invariant::Acknowledged, number, "stored, and no x-redeliver-id"));
         };
+        if !self.ids.insert(id.clone()) {
+            let text = format!("acknowledged as {id}, as another one was before");
+            return self.violated(Violation::of(Invariant::Acknowledged, number, text));
+        }
         record.acknowledged = Some((id, wall_millis));
         self.counts.acknowledged += 1;
         let is_whole = record.is_sent_whole || record.message.body.is_empty();
@@ -349,7 +386,7 @@ impl Oracle {
             out.insert((sighting.vm, sighting.token), ends);
         }
         let (count, window) = (out.len(), self.rules.window.1 as usize);
-        if count > window && !self.cells_were_damaged {
+        if count > window && self.doubt_until <= sighting.now {
             let text =
                 format!("{count} redeliveries are at {}: window.max is {window}", sighting.destination.cluster());
             self.violated(Violation::whole(Invariant::Paced, text));
@@ -395,18 +432,16 @@ impl Oracle {
         faults
     }
 
-    /// A message that failed in earnest waits at least its shortest backoff. (A probe does not wait, so the state of the
-    /// destination must be such that this is none: the attempt before was answered.)
+    /// A message that failed in earnest so many times waits at least its shortest backoff. (A probe does not wait, so the
+    /// state of the destination must be such that this is none: the attempt before was answered.)
     fn too_soon(&self, record: &Record, sighting: &Sighting) -> Option<String> {
-        let last = record.attempts.last()?;
+        let last = record.attempts.last().filter(|last| last.failed_plainly())?;
+        let failures = record.attempts.iter().filter(|attempt| attempt.failed_plainly()).count();
         let (heard, status) = last.heard?;
-        // The receiver's own word, and none that ends a probe badly: the next attempt may then be a probe, which does not
-        // wait.
-        let is_plain = |status| matches!(status, 408 | 425 | 500..=502 | 504..=599) && last.said == Some(status);
-        let is_plain = status.is_some_and(is_plain);
-        let gap = sighting.now - heard;
-        (is_plain && gap < self.rules.backoff_min && !self.may_probe(sighting))
-            .then(|| format!("sent again {gap:?} after {status:?}; the shortest wait is {:?}", self.rules.backoff_min))
+        let (gap, least) = (sighting.now - heard, self.rules.backoff_min(failures));
+        (gap < least && !self.may_probe(sighting)).then(|| {
+            format!("sent again {gap:?} after {status:?}; the shortest wait after {failures} failures is {least:?}")
+        })
     }
 
     /// Another attempt though the one before went well, and nothing kept its VM from hearing so.
@@ -483,13 +518,15 @@ impl Oracle {
             let text = format!("a dead letter ({reason}), and attempt {} was a success", success.number);
             return self.violated(Violation::of(Invariant::NothingUnexpected, number, text));
         }
-        // Who claims a message and then dies, or stands still, leaves an attempt that counts and that nobody has seen.
-        let unseen = self.traps + self.stalled_at_redelivery;
-        if let Some(wrong) = record.wrong_death(reason, age_millis, &self.rules, answers, unseen) {
+        if let Some(wrong) = record.wrong_death(reason, age_millis, &self.rules, answers) {
             self.violated(Violation::of(Invariant::NothingLost, number, wrong));
         }
     }
 }
+
+/// Envoy makes a VM that died anew with a stream, but not within its back-off: 1 s at first, 10 s at most
+/// (reload_config's default).
+const RELOAD_MAX: Duration = Duration::from_secs(10);
 
 /// The world looks at the states of destinations a few times a second; a probe is over well within this.
 const PROBE_SEEN: Duration = Duration::from_secs(2);

@@ -3,7 +3,7 @@
 use crate::message::{Destination, KEY, Message};
 use crate::rules::Rules;
 use redeliver_core::slot::DeadReason;
-use simvoy::{CallToken, Headers, Moment, Request, VmId};
+use simvoy::{CallToken, Headers, Moment, Request, ThreadId, VmId};
 use std::time::Duration;
 
 /// What became of a request at its receiver.
@@ -63,6 +63,16 @@ pub struct Attempt {
     pub knowledge: Knowledge,
 }
 
+impl Attempt {
+    /// It failed by its receiver's own word, and by none that ends a probe badly: the next attempt may then be a probe,
+    /// which does not wait.
+    pub(super) fn failed_plainly(&self) -> bool {
+        let is_plain = |status: &u16| matches!(status, 408 | 425 | 500..=502 | 504..=599);
+        let heard = self.heard.and_then(|(_, status)| status);
+        heard.is_some() && heard == self.said && heard.as_ref().is_some_and(is_plain)
+    }
+}
+
 /// One attempt of a route for a live request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveContact {
@@ -70,15 +80,6 @@ pub struct LiveContact {
     pub contact: Contact,
     /// The status that the receiver gave.
     pub said: Option<u16>,
-}
-
-/// What it means if a failure says nothing of us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Silence {
-    /// It should.
-    Wrong,
-    /// Something else than a receiver is behind it.
-    Forgiven,
 }
 
 /// What a redelivery's sender could know.
@@ -95,6 +96,8 @@ pub enum Knowledge {
 pub struct Record {
     /// As sent.
     pub message: Message,
+    /// The thread that has its stream.
+    pub thread: ThreadId,
     /// When it was sent.
     pub sent: Moment,
     /// When, on the wall clock, in milliseconds.
@@ -117,6 +120,8 @@ pub struct Record {
     pub is_settled: bool,
     /// It was seen as a dead letter.
     pub is_dead: bool,
+    /// How often a VM that may have claimed it died or stood still: attempts that count, and that nobody has seen.
+    pub unseen: usize,
     /// A fault was aimed at its bytes: it may end as corrupt, and must still not arrive wrong.
     pub is_damaged: bool,
 }
@@ -132,6 +137,12 @@ impl Record {
     pub(super) fn times_processed(&self) -> usize {
         let live = self.live.iter().filter(|live| live.contact == Contact::Processed).count();
         live + self.attempts.iter().filter(|attempt| attempt.contact == Contact::Processed).count()
+    }
+
+    /// Its receiver has said so.
+    #[must_use]
+    pub fn has_arrived(&self) -> bool {
+        self.attempts.iter().any(|attempt| attempt.said.is_some_and(is_success))
     }
 
     pub(super) fn wrong_place(&self, sighting: &Sighting) -> Option<String> {
@@ -172,12 +183,7 @@ impl Record {
     pub(super) fn unsafe_repeat(&self, rules: &Rules) -> Option<String> {
         let was_processed = self.live.iter().any(|live| live.contact == Contact::Processed);
         let was_refused = self.live.last().is_some_and(|live| live.said == Some(REFUSED));
-        let is_allowed = match rules.unknown_outcome {
-            crate::rules::UnknownOutcome::Always => true,
-            crate::rules::UnknownOutcome::IfIdempotent => self.message.is_repeatable(),
-            crate::rules::UnknownOutcome::Never => false,
-        };
-        (was_processed && !was_refused && !is_allowed)
+        (was_processed && !was_refused && !self.may_be_repeated(rules))
             .then(|| "the live request was processed, and a repeat does harm".to_owned())
     }
 
@@ -232,19 +238,18 @@ impl Record {
         age_millis: u64,
         rules: &Rules,
         answers_now: u64,
-        unseen: usize,
     ) -> Option<String> {
         let said = |wanted: fn(u16) -> bool| self.attempts.iter().filter_map(|attempt| attempt.said).any(wanted);
         let is_right = match reason {
             DeadReason::Rejected => said(|s| (300..500).contains(&s) && !matches!(s, 408 | 425 | 429)),
             DeadReason::Expired => Duration::from_millis(age_millis) >= rules.ttl,
-            DeadReason::Attempts => self.genuine_failures(answers_now) + unseen >= rules.attempts_max as usize,
+            DeadReason::Attempts => self.genuine_failures(answers_now) + self.unseen >= rules.attempts_max as usize,
             DeadReason::Corrupt => false,
             // Its VM died before the end of its stream, when the routed form of a request is read whose headers had left
             // the filter by the time of its failure.
             DeadReason::Unstorable => {
                 let had_left = self.message.body.is_empty() || rules.mode == crate::rules::Mode::Stream;
-                self.attempts.is_empty() && had_left && unseen > 0
+                self.attempts.is_empty() && had_left && self.unseen > 0
             }
         };
         (!is_right)

@@ -4,7 +4,7 @@ use super::World;
 use super::senders::Later;
 use crate::faults::{Fault, Rates};
 use crate::history::{Action, Configuration, HealthView, Leaving, Listener, Thread};
-use crate::message::Destination;
+use crate::message::{Destination, Number};
 use crate::rules::Source;
 use crate::slots::VM_ID;
 use crate::town::{Mood, Remedy, SourceMood};
@@ -38,8 +38,10 @@ impl World {
             Action::LateTicks(thread, span) => {
                 self.strikes(Fault::LateTicks);
                 let now = self.process.now();
+                let thread = self.thread(thread);
                 self.disturbed(now + span);
-                self.process.delay_ticks(self.thread(thread), now + span);
+                self.town.oracle.thread_troubled(thread, now + span);
+                self.process.delay_ticks(thread, now + span);
             }
             Action::Source(mood) => self.set_source(mood),
             Action::Beside => self.push_beside(),
@@ -119,7 +121,7 @@ impl World {
         self.town.oracle.jumped_at = self.process.now();
         self.process.jump_wall(i128::from(millis) * 1_000_000);
         if millis >= LETTERS_TTL_MILLIS {
-            self.circumstances.letters_may_be_gone = true;
+            self.town.oracle.letters_gone(Number(self.numbers));
         }
     }
 
@@ -153,7 +155,9 @@ impl World {
         self.disturbed(self.process.now());
         let rules = crate::rules::Rules { tick: self.history.rules.tick * 3, ..self.history.rules.clone() };
         let plugin = self.plugin(rules.configuration());
-        self.beside = Some(self.process.push_beside(plugin));
+        let beside = self.process.push_beside(plugin);
+        self.beside = Some(beside);
+        self.besides.insert(beside);
     }
 
     fn plugin(&self, configuration: String) -> Plugin {
@@ -173,6 +177,7 @@ impl World {
             }
             Configuration::Smaller => {
                 let smaller = crate::rules::Rules { messages_max: (rules.messages_max / 2).max(1), ..rules.clone() };
+                self.messages_max = smaller.messages_max;
                 smaller.configuration()
             }
             Configuration::Faulty => r#"{"redelivery": {"timeout": "0s"}}"#.to_owned(),

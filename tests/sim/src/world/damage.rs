@@ -5,6 +5,7 @@ use crate::faults::Fault;
 use crate::history::Damage;
 use crate::message::Message;
 use crate::slots::{self, RecordState, Table, VM_ID};
+use std::time::Duration;
 
 impl World {
     /// Damages a value of shared memory, and tells the oracle which message it was.
@@ -19,6 +20,7 @@ impl World {
             Damage::CutHead(which) | Damage::CutLarge(which) => (Fault::CutValue, which),
             Damage::Swap(which) => (Fault::SwappedValue, which),
         };
+        self.circumstances.was_memory_damaged = true;
         let slots = aims(&table, which);
         let Some((slot, state)) = slots.get(which as usize % slots.len().max(1)) else { return };
         let index = slot.index;
@@ -39,6 +41,16 @@ impl World {
             }
         };
         self.excuse(&hit);
+        match damage {
+            // A head that is lost may be anybody's: the books are counted anew.
+            Damage::FlipHead(_) | Damage::CutHead(_) => self.damaged(),
+            Damage::FlipLarge(_)
+            | Damage::CutLarge(_)
+            | Damage::Swap(_)
+            | Damage::FlipCell(_)
+            | Damage::FutureWorker
+            | Damage::Destinations => self.disturbed(self.process.now()),
+        }
         self.spoil(&key, other.as_deref(), damage, which);
     }
 
@@ -55,8 +67,6 @@ impl World {
                 record.is_damaged = true;
             }
         }
-        // A head that is lost may be anybody's: the books are counted anew.
-        self.damaged();
     }
 
     pub(super) fn spoil(&mut self, key: &str, other: Option<&str>, damage: Damage, which: u32) {
@@ -75,6 +85,7 @@ impl World {
 
     pub(super) fn overwrite_cell(&mut self, key: &str, bytes: &[u8]) {
         self.strikes(Fault::FlippedBit);
+        self.circumstances.was_memory_damaged = true;
         self.damaged();
         self.process.overwrite(VM_ID, key.as_bytes(), bytes);
     }
@@ -87,6 +98,7 @@ impl World {
         });
         let Some(key) = cells.get(which as usize % cells.len().max(1)) else { return };
         self.strikes(Fault::FlippedBit);
+        self.circumstances.was_memory_damaged = true;
         self.damaged();
         let Some(mut value) = self.process.value(VM_ID, key).map(|value| value.bytes) else { return };
         flip(&mut value, which);
@@ -96,11 +108,14 @@ impl World {
 
     /// Books, tables or leases may be wrong from now on, until somebody counts anew.
     pub(super) fn damaged(&mut self) {
-        self.circumstances.cells_were_damaged = true;
-        self.town.oracle.cells_were_damaged = true;
-        self.disturbed(self.process.now());
+        let now = self.process.now();
+        self.town.oracle.doubt_until = now + MENDED_AFTER;
+        self.disturbed(now);
     }
 }
+
+/// Whoever keeps house has found and mended what was damaged after so long, if he lives.
+const MENDED_AFTER: Duration = Duration::from_secs(60);
 
 /// Slots that a fault of memory may be aimed at: all in one state, so that rare states are met too.
 fn aims(table: &Table, which: u32) -> Vec<(&slots::Slot, RecordState)> {

@@ -5,8 +5,9 @@ use super::{SAMPLE, World};
 use crate::audit;
 use crate::faults::Fault;
 use crate::message::{Destination, Message, Number, Poison};
+use crate::oracle::{Failure, Room, View};
 use crate::patience::Sight;
-use crate::slots::{self, Table};
+use crate::slots::{self, RecordState, Table};
 use crate::town::{Remedy, SourceMood};
 use crate::violation::{Invariant, Violation};
 use redeliver_core::cells::PublishedState;
@@ -21,6 +22,12 @@ const STORM_MAX: usize = 8;
 /// What is due goes out with the next tick, and what a lost hint hides with the next sweep.
 const IDLE_MAX: Duration = Duration::from_secs(4);
 
+/// What a message is charged beside its body, generously.
+const OVERHEAD_MAX: u64 = 4 << 10;
+
+/// Conflicts per million sets from which on a store may fail by them alone.
+const CONFLICTS_MANY: u32 = 200_000;
+
 /// Everything that many threads may have to do at one moment, many times over.
 const STEPS_AT_ONCE_MAX: u64 = 50_000;
 
@@ -33,7 +40,7 @@ impl World {
         self.follow();
         let record = &self.town.oracle.records[&number];
         let Some((id, _)) = &record.acknowledged else { return };
-        let has_arrived = !record.attempts.is_empty();
+        let has_arrived = record.attempts.iter().any(|attempt| attempt.said.is_some());
         if !has_arrived && !record.is_damaged && self.mirror.find(id).is_none() {
             let text = format!("acknowledged as {id}, and no slot can be read that holds it");
             self.town.oracle.violated(Violation::of(Invariant::Acknowledged, number, text));
@@ -54,10 +61,51 @@ impl World {
         self.process.with_data(|data| mirror.follow(data));
     }
 
+    /// What an answer to a sender may say.
+    pub(super) fn view(&mut self, number: Number) -> View {
+        self.follow();
+        let record = &self.town.oracle.records[&number];
+        let (cluster, thread, sent) = (record.message.destination.cluster(), record.thread, record.sent);
+        let is_as_usual = self.process.cluster(&cluster).is_some()
+            && !self.is_memory_in_doubt()
+            && self.town.oracle.is_untroubled(thread, sent);
+        let failure = if is_as_usual { Failure::Judged } else { Failure::Forgiven };
+        View { room: self.room(), failure }
+    }
+
+    /// Whether the store takes one more message, though every worker takes one just now.
+    fn room(&self) -> Room {
+        let rules = &self.history.rules;
+        let ledger = self.process.with_data(|data| slots::read_ledger(data, &slots::keys()));
+        let Some(ledger) = ledger else { return Room::Unsure };
+        let others = self.history.workers + 1;
+        let messages = ledger.messages.max(self.mirror.used_count() as u32) + others;
+        let bytes = ledger.bytes.0 + u64::from(others) * (rules.body_max as u64 + OVERHEAD_MAX);
+        let is_enough = messages <= self.messages_max && bytes <= rules.bytes_max;
+        // Who meets another writer again and again gives up.
+        let is_contended = self.board.lock().rates.conflict > CONFLICTS_MANY;
+        if is_enough && !is_contended { Room::Enough } else { Room::Unsure }
+    }
+
+    /// Whether books, tables or leases may still be wrong, since a value was damaged.
+    pub(super) fn is_memory_in_doubt(&self) -> bool {
+        self.process.now() < self.town.oracle.doubt_until
+    }
+
+    /// A VM has died, or stands still.
+    pub(super) fn interrupted(&mut self) {
+        self.follow();
+        let states = [RecordState::Sending, RecordState::Opening];
+        let numbers: Vec<Number> = self.mirror.paths_in(&states).filter_map(Message::number_of).collect();
+        let now = self.process.now();
+        numbers.into_iter().for_each(|number| self.town.oracle.interrupted(number, now));
+    }
+
     fn refresh_circumstances(&mut self, table: &Table) {
         let used = table.used().count();
+        let is_in_doubt = self.is_memory_in_doubt();
         let board = self.board.lock();
-        self.circumstances.wall_millis = self.process.wall() / 1_000_000;
+        self.circumstances.is_memory_in_doubt = is_in_doubt;
         self.circumstances.traps = board.traps;
         self.circumstances.long_stalls = self.coverage.struck.get(&Fault::LongStall).copied().unwrap_or(0);
         self.circumstances.poison_works = self.town.remedy == Remedy::None;
@@ -113,7 +161,7 @@ impl World {
             .map(Destination)
             .filter(|destination| self.patience.free_for(*destination, now) > patience)
             .collect();
-        if free.is_empty() || self.circumstances.cells_were_damaged || self.process.live_vms().is_empty() {
+        if free.is_empty() || self.is_memory_in_doubt() || self.process.live_vms().is_empty() {
             return;
         }
         let before = Wall((self.process.wall() / 1_000_000).saturating_sub(patience.as_millis() as u64));
@@ -138,7 +186,7 @@ impl World {
 
     /// I13: a destination that is up is not left alone with messages that are due.
     fn check_idleness(&mut self, now: Moment) {
-        if self.circumstances.cells_were_damaged || self.process.live_vms().is_empty() {
+        if self.is_memory_in_doubt() || self.process.live_vms().is_empty() {
             return;
         }
         let is_left_alone = |destination: &Destination| {

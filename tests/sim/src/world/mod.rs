@@ -11,17 +11,17 @@ use crate::audit::Circumstances;
 use crate::faults::Coverage;
 use crate::generate::BEGIN;
 use crate::history::{Configuration, History, Phase};
-use crate::hook::{Boards, Hook};
+use crate::hook::{Boards, Hook, Work};
 use crate::message::{Destination, Number};
 use crate::mirror::Mirror;
-use crate::oracle::{Counts, Delay, Oracle, Record, Silence};
+use crate::oracle::{Counts, Delay, Oracle, Record};
 use crate::patience::Patience;
 use crate::slots::Table;
 use crate::town::Town;
 use crate::violation::{Invariant, Violation};
 use senders::Later;
 use simvoy::{Cluster, Event, Generation, Happening, Module, Moment, Process, Settings, Step, StreamId, Upstream};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How a history ended.
@@ -85,6 +85,8 @@ pub struct World {
     later: BTreeMap<(Moment, u64), Later>,
     laters: u64,
     numbers: u32,
+    /// The smallest `store.max_messages` that was ever pushed.
+    messages_max: u32,
     coverage: Coverage,
     circumstances: Circumstances,
     planted: Option<String>,
@@ -98,7 +100,10 @@ pub struct World {
     down_since: BTreeMap<Destination, Moment>,
     patience: Patience,
     next_patience: Moment,
+    /// The second listener, while it is there.
     beside: Option<Generation>,
+    /// All second listeners that there ever were: a main thread that stands still takes one that is gone already.
+    besides: BTreeSet<Generation>,
     source_since: Moment,
     log: Vec<String>,
 }
@@ -145,6 +150,7 @@ impl World {
             later: BTreeMap::new(),
             laters: 0,
             numbers: 0,
+            messages_max: history.rules.messages_max,
             coverage: Coverage::default(),
             circumstances: Circumstances::default(),
             planted: means.planted.clone(),
@@ -157,6 +163,7 @@ impl World {
             patience: Patience::default(),
             next_patience: BEGIN,
             beside: None,
+            besides: BTreeSet::new(),
             source_since: Moment(0),
             log: Vec::new(),
             history,
@@ -239,6 +246,9 @@ impl World {
         let stalls = std::mem::take(&mut self.board.lock().stalls);
         for standstill in stalls {
             self.town.oracle.stalled(&standstill);
+            if standstill.work == Work::Redelivery {
+                self.interrupted();
+            }
             self.disturbed(standstill.until);
         }
     }
@@ -248,8 +258,8 @@ impl World {
         match happening {
             Happening::Answered { stream, response } => {
                 if let Some(number) = self.senders.remove(&stream) {
-                    let silence = self.silence(number);
-                    self.town.oracle.answered(number, &response, wall, silence);
+                    let view = self.view(number);
+                    self.town.oracle.answered(number, &response, wall, view);
                     self.check_record(number);
                 }
             }
@@ -260,7 +270,8 @@ impl World {
             Happening::Told { vm, token } => self.town.oracle.told((vm, token)),
             Happening::Heard { vm, token, status } => self.town.oracle.heard((vm, token), status, now),
             Happening::Trapped { message, thread, vm } => {
-                self.town.oracle.trapped(vm);
+                self.town.oracle.trapped(vm, now);
+                self.interrupted();
                 self.disturbed(now);
                 if !message.contains("injected trap") {
                     let (export, cause) = (message.lines().last().unwrap_or_default(), "wasm trap");
@@ -273,7 +284,7 @@ impl World {
                 self.town.oracle.violated(Violation::whole(Invariant::NothingLost, text));
             }
             Happening::Aborted(why) => self.town.oracle.violated(Violation::whole(Invariant::NoTrap, why)),
-            Happening::Taken(generation) if Some(generation) == self.beside => {}
+            Happening::Taken(generation) if self.besides.contains(&generation) => {}
             Happening::Taken(generation) => {
                 self.draining = self.newest.map(|old| (old, now + self.history.drain_time));
                 self.newest = Some(generation);
@@ -284,16 +295,6 @@ impl World {
             }
             Happening::Refused(_) | Happening::Gone { .. } => {}
         }
-    }
-
-    /// A 503 of Envoy that is no failure of a receiver: there is no such cluster, or no such listener on a thread that
-    /// stood still.
-    fn silence(&self, number: Number) -> Silence {
-        let cluster = self.town.oracle.records[&number].message.destination.cluster();
-        let has_stalled = self.town.oracle.has_stalled();
-        let is_forgiven =
-            self.process.cluster(&cluster).is_none() || self.circumstances.cells_were_damaged || has_stalled;
-        if is_forgiven { Silence::Forgiven } else { Silence::Wrong }
     }
 
     fn outcome(self) -> Outcome {

@@ -40,7 +40,7 @@ impl World {
         self.senders.insert(stream, number);
         self.plan_body(stream, generation, &message, now);
         let is_empty = message.body.is_empty();
-        self.town.oracle.sends(message, now, self.process.wall() / 1_000_000);
+        self.town.oracle.sends(message, worker, now, self.process.wall() / 1_000_000);
         if is_empty {
             self.town.oracle.sent_whole(number);
         }
@@ -100,13 +100,12 @@ impl World {
                 self.process.send_trailers(stream, Headers::of(&[("x-checksum", "1")]));
             }
             Later::Overslept(stream, number, generation) => {
-                let is_excused = self.circumstances.cells_were_damaged
-                    || self.town.oracle.has_stalled()
-                    // Envoy closes the connections of a listener that has drained.
-                    || generation != self.newest
-                    || self.coverage.struck.contains_key(&Fault::Stall)
-                    || self.coverage.struck.contains_key(&Fault::LateTicks);
-                if self.senders.contains_key(&stream) && !is_excused {
+                let record = &self.town.oracle.records[&number];
+                // Envoy closes the connections of a listener that has drained.
+                let is_judged = generation == self.newest
+                    && self.town.oracle.is_untroubled(record.thread, record.sent)
+                    && !self.coverage.struck.contains_key(&Fault::Stall);
+                if self.senders.contains_key(&stream) && is_judged {
                     self.town.oracle.goes_on_after_pause(number);
                 }
             }
