@@ -18,8 +18,12 @@ pub struct Circumstances {
     pub slots_lost: u64,
     /// The most slots that were ever in use.
     pub used_max: usize,
-    /// Threads that stood still for long: each may book what it stores after somebody else has counted anew.
+    /// Threads that stood still for long: each may book what it stores or frees after somebody else has counted anew.
     pub long_stalls: u64,
+    /// Keys of shared data, and the longest queue.
+    pub keys: usize,
+    /// See `keys`.
+    pub queue_max: usize,
     /// Poison still breaks its receivers.
     pub poison_works: bool,
     /// VMs that trapped: each may have died before it counted what it had done.
@@ -121,8 +125,16 @@ fn beyond_budget(oracle: &Oracle, table: &Table, circumstances: &Circumstances) 
         let used = circumstances.used_max;
         return bounded(format!("{} slots exist; never more than {used} were in use", table.slots.len()));
     }
+    let (keys_max, queue_max) = (table.slots.len() * 2 + CELLS_MAX, table.slots.len() * 2 + SLOTS_SPARE as usize);
+    if circumstances.keys > keys_max || circumstances.queue_max > queue_max {
+        let (keys, queue) = (circumstances.keys, circumstances.queue_max);
+        return bounded(format!("{keys} keys, and {queue} hints in one queue, for {} slots", table.slots.len()));
+    }
     None
 }
+
+/// Keys that are no slot's: books, tables, leases, and two for each destination. Slots behind a gap have some too.
+const CELLS_MAX: usize = 256;
 
 /// What one message may be charged, generously.
 const LATE_BYTES: u64 = 64 << 10;
@@ -188,6 +200,7 @@ fn wrong_counters(
         return None;
     }
     let differ = |one: u64, other: u64| one.abs_diff(other) > circumstances.traps;
+    let wrong = |text: String| Some(Violation::whole(Invariant::BooksBalance, text));
     let total = |name: &str| metric(&format!("redeliver_{name}"));
     let ended = total("delivered_total") + total("dead") + total("dead_expired_total") + total("removed_total");
     let (stored, queued) = (total("stored_total"), total("queued"));
@@ -196,7 +209,24 @@ fn wrong_counters(
             "stored_total is {stored}; delivered, dead, dead_expired, removed and queued are {}",
             ended + queued
         );
-        return Some(Violation::whole(Invariant::BooksBalance, text));
+        return wrong(text);
+    }
+    // Some are stored and their senders never hear of it; the other way round there is none.
+    let known = oracle.counts.acknowledged;
+    if stored + circumstances.traps < known {
+        return wrong(format!("stored_total is {stored}, and {known} senders were told so"));
+    }
+    let (dead, died) = (total("dead_lettered_total"), oracle.counts.dead);
+    if dead + circumstances.traps < died {
+        return wrong(format!("dead_lettered_total is {dead}; {died} dead letters were seen"));
+    }
+    let (expired, corrupt) = (total("expired_total"), total("corrupt_total"));
+    if expired + corrupt > dead + circumstances.traps {
+        return wrong(format!("expired_total and corrupt_total are {expired} and {corrupt}, of {dead} dead letters"));
+    }
+    let (attempts, seen) = (total("attempts_total"), oracle.counts.attempts);
+    if attempts + circumstances.traps < seen {
+        return wrong(format!("attempts_total is {attempts}; {seen} redeliveries were seen"));
     }
     // A late success of a message that has meanwhile become a dead letter stays one: with a receipt and without a name.
     let receipts = table.used().filter(|(slot, head)| is_both(slot, head)).count() as u64;

@@ -17,18 +17,23 @@ const REAL_BUGS: &[RealBug] = &[
     },
     RealBug {
         what: "A message with a damaged body, of a destination whose name was damaged too, had no place in the rebuilt table: nobody led it, and it waited for ever.",
-        found_by: "the search (liveness seed 53, I12)",
+        found_by: "the search (liveness, I12)",
         scenario: "`cargo test -p redeliver-core a_damaged_message_of`",
     },
     RealBug {
         what: "A dead letter whose head was damaged a second time gave up its slot without a word to the books: they stayed one too high until the next store.",
-        found_by: "the search (liveness seed 652, I10)",
+        found_by: "the search (liveness, I10)",
         scenario: "`cargo test -p redeliver-core whose_head_is_damaged_again`",
     },
     RealBug {
         what: "A housekeeper that stood still and then wrote an old gauge left it wrong for as long as its value did not change.",
-        found_by: "the search (liveness seed 112, I10)",
+        found_by: "the search (liveness, I10)",
         scenario: "`cargo test -p redeliver-core a_gauge_that_somebody_else`",
+    },
+    RealBug {
+        what: "A thread that stood still while a body came took its own pause for a full buffer of the listener, and lowered the body limit for all workers.",
+        found_by: "the search (safety, I11)",
+        scenario: "`cargo test -p redeliver-core a_thread_that_stood_still`",
     },
     RealBug {
         what: "A configuration with a duration beyond 64 bits and a line end put a second line into Envoy's log.",
@@ -43,7 +48,7 @@ const REAL_BUGS: &[RealBug] = &[
     RealBug {
         what: "An empty `:scheme` was stored, and a record with an empty method, authority or path could be sent.",
         found_by: "fuzzing",
-        scenario: "`cargo test -p redeliver-fuzz headers message`",
+        scenario: "`cargo test -p redeliver-fuzz headers`, `cargo test -p redeliver-fuzz message`",
     },
     RealBug {
         what: "Flag bits of a record that its format does not have were read as none.",
@@ -55,7 +60,7 @@ const REAL_BUGS: &[RealBug] = &[
 /// What is known and not mended.
 const GAPS: &[&str] = &[
     "A VM that traps between settling a message and counting it leaves `delivered_total` (or `stored_total`) one short; the gauges and the store's budgets are counted anew and are exact again within seconds.",
-    "A thread that stands still for many seconds in the middle of a store may take the store one message above `max_messages` until the books are counted again.",
+    "A thread that stands still for many seconds while it stores or frees a message may take the store one message above `max_messages` until the books are counted again.",
     "A message whose late 2xx comes after it has become a dead letter stays one: its slot then holds a receipt and no content.",
     "A claim whose VM traps, or stands still, before the request goes out counts as an attempt: nobody can know that it did not.",
     "A wall clock that jumps forward expires what is stored, and removes dead letters, as if the time had passed.",

@@ -12,12 +12,11 @@ use crate::town::{Remedy, SourceMood};
 use crate::violation::{Invariant, Violation};
 use redeliver_core::cells::PublishedState;
 use redeliver_core::units::{Monotonic, Wall};
-use simvoy::{Moment, REQUESTS_MAX};
+use simvoy::{Moment, REQUESTS_MAX, SharedQueues};
 use std::time::Duration;
 
-/// A destination that is down is asked by one probe at a time, each after a backoff; a lying health source may let a few
-/// more through. More than this in a second is a loop.
-const STORM_MAX: usize = 8;
+/// A destination that is down is asked by one probe at a time, each after a backoff. More than this in a second is a loop.
+const STORM_MAX: usize = 3;
 
 /// What is due goes out with the next tick, and what a lost hint hides with the next sweep.
 const IDLE_MAX: Duration = Duration::from_secs(4);
@@ -104,6 +103,11 @@ impl World {
     fn refresh_circumstances(&mut self, table: &Table) {
         let used = table.used().count();
         let is_in_doubt = self.is_memory_in_doubt();
+        self.circumstances.keys = self.process.with_data(|data| data.entries(slots::VM_ID).count());
+        // Where dequeuing finds nothing though there is something, nobody can empty a queue.
+        let are_hints_safe = !self.coverage.struck.contains_key(&Fault::LostHint);
+        let longest = |queues: &SharedQueues| queues.entries().map(|(_, queue)| queue.len()).max().unwrap_or(0);
+        self.circumstances.queue_max = if are_hints_safe { self.process.with_queues(longest) } else { 0 };
         let board = self.board.lock();
         self.circumstances.is_memory_in_doubt = is_in_doubt;
         self.circumstances.traps = board.traps;
@@ -231,7 +235,9 @@ impl World {
             .dispatches
             .get(&destination)
             .map_or(0, |lately| lately.iter().filter(|at| now - **at <= Duration::from_secs(1)).count());
-        if now - *since > Duration::from_secs(10) && asked > STORM_MAX + self.history.rules.window.1 as usize {
+        // A thread that has just come back acts on what it knew.
+        let is_known = now - self.town.oracle.disturbed_at > Duration::from_secs(1);
+        if now - *since > Duration::from_secs(10) && asked > STORM_MAX && is_known {
             let text = format!(
                 "{} was asked {asked} times within a second while it has no healthy host",
                 destination.cluster()
