@@ -11,6 +11,9 @@ need cargo "get Rust from https://rustup.rs"
 cargo build --quiet "${sim_packages[@]}" || die "the simulator does not build: see cargo's messages above"
 sim=$(target_dir)/sim/redeliver-sim
 findings=tests/sim/findings.json
+
+planted_bugs() { cargo run --quiet --locked --profile tool -p redeliver-planted -- list --json; }
+
 case "${1:-}" in
 "" | --help | -h) exec "$sim" --help ;;
 hunt | refind) build="--planted" ;;
@@ -23,12 +26,9 @@ case " $* " in
 esac
 
 case "$1" in
-hunt)
-    cargo run --quiet --locked --profile tool -p redeliver-planted -- list --json | "$sim" "$@" --findings "$findings"
-    ;;
-refind) "$sim" "$@" --findings "$findings" ;;
+hunt | refind) planted_bugs | "$sim" "$@" --findings "$findings" ;;
 page)
-    "$sim" "$@" --findings "$findings" >docs/reliability.md.new
+    planted_bugs | "$sim" "$@" --findings "$findings" >docs/reliability.md.new
     mv docs/reliability.md.new docs/reliability.md
     say "wrote docs/reliability.md"
     ;;

@@ -81,11 +81,13 @@ fn one_series(
         let cut = Cut { at: series.cuts, callback, from, until };
         let means = Means { planted: planted.map(str::to_owned), cut: Some(cut), ..Means::default() };
         let outcome = world::run(module, history, &means);
-        if outcome.traps == 0 {
-            return series;
-        }
+        // A history that fails before its cut is reached fails without one too.
+        let was_cut = outcome.traps > 0;
         if let Some(violation) = outcome.violation {
             series.failures.push((series.cuts, violation));
+        }
+        if !was_cut {
+            return series;
         }
         series.cuts += 1;
     }

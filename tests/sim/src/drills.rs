@@ -48,10 +48,16 @@ pub struct Plan {
     random: fastrand::Rng,
 }
 
+/// Whether the history of this seed begins with a drill.
+#[must_use]
+pub const fn has_one(seed: u64) -> bool {
+    seed % EVERY == EVERY - 1
+}
+
 /// The drill of this seed, if it has one; `rules` are those that the history would have without it.
 #[must_use]
 pub fn of(seed: u64, rules: &Rules) -> Option<Plan> {
-    if seed % EVERY != EVERY - 1 {
+    if !has_one(seed) {
         return None;
     }
     let mut plan = Plan {

@@ -12,7 +12,7 @@
 use crate::ambush::{Ambush, Blow, Site};
 use crate::drills;
 use crate::faults::Rates;
-use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving, Listener, Phase, Thread};
+use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving, Listener, Origin, Phase, Thread};
 use crate::message::Destination;
 use crate::rules::Rules;
 use crate::town::{Mood, Remedy, SourceMood};
@@ -146,6 +146,7 @@ pub fn history(seed: u64, phase: Phase) -> History {
     actions.sort_by_key(|(at, _)| *at);
     let at = |millis: u64| Moment(BEGIN.0 + Moment::millis(millis).0);
     History {
+        origin: Origin::Seed,
         seed,
         phase,
         workers,

@@ -21,6 +21,15 @@ pub enum Phase {
     Liveness,
 }
 
+/// What made a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Its seed.
+    Seed,
+    /// A person: the scenario of this name.
+    Scenario(&'static str),
+}
+
 /// One thing that happens.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -59,7 +68,7 @@ pub enum Action {
     Jump(i64),
     /// A value of shared memory is damaged.
     Damage(Damage),
-    /// The same configuration with another tick is pushed, or the first one again.
+    /// A configuration is pushed.
     Push(Configuration),
     /// A cluster is removed.
     Remove(Destination),
@@ -168,7 +177,9 @@ const AIM_PERIOD: u32 = AIM_STEP * RecordState::ALL.len() as u32;
 /// What a history is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
-    /// Where it comes from.
+    /// What made it.
+    pub origin: Origin,
+    /// What decides everything that is left to chance.
     pub seed: u64,
     /// What it is for.
     pub phase: Phase,

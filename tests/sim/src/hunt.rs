@@ -74,12 +74,13 @@ fn first(module: &Module, seeds: Range<u64>, phase: Phase, means: &Means) -> Opt
     totals.failed.into_iter().next().map(|(seed, _, violation)| (seed, violation))
 }
 
-/// Runs the history that found a bug with it and without it; whether it fails with it only.
+/// Runs the history that found a bug with it and without it; whether it fails with it only, by the same invariant.
 #[must_use]
 pub fn refind(module: &Module, finding: &Finding) -> bool {
     let means = Means { planted: Some(finding.bug.clone()), ..Means::default() };
     let violation = world::run(module, &generate::history(finding.seed, finding.phase), &means).violation;
-    violation.is_some() && passes(module, finding.seed, finding.phase)
+    let is_it = violation.is_some_and(|violation| violation.invariant.to_string() == finding.invariant);
+    is_it && passes(module, finding.seed, finding.phase)
 }
 
 /// The bugs in the JSON that `redeliver-planted list --json` prints.

@@ -16,17 +16,18 @@ usage: redeliver-sim search [--seeds FROM..TO] [--phase safety|liveness] [--resu
            one history again: its last events, its slots, its faults, what went wrong
        redeliver-sim shrink safety|liveness SEED [--planted BUG]
            leaves out of a failing history what it does not need
-       redeliver-sim scenarios      the named histories, one for every bug that was found
+       redeliver-sim scenarios [WORDS]
+           the named histories, or those with these words in their names
        redeliver-sim cuts [--planted BUG]
            a trap at every host call that stores or delivers, one run for each
        redeliver-sim hunt [BUG...] --findings FILE [--most HISTORIES] < LIST
            looks for planted bugs, each in at most 1000 histories; LIST is what redeliver-planted list --json prints
-       redeliver-sim refind --findings FILE
+       redeliver-sim refind --findings FILE < LIST
            every planted bug again, by the seed that found it
        redeliver-sim endurance [--messages N]
            N messages stored and delivered: what is delivered once, and how much a guest grows
        redeliver-sim speed          simulated to real time, for one outage with 500 messages
-       redeliver-sim page --results FILE --findings FILE
+       redeliver-sim page --results FILE --findings FILE < LIST
            the reliability page, from the results of a search
 options:
        --module FILE   the module; dist/redeliver.wasm, for planted bugs dist/redeliver-planted.wasm";
@@ -37,7 +38,7 @@ pub enum Command {
     Search,
     Replay(Phase, u64),
     Shrink(Phase, u64),
-    Scenarios,
+    Scenarios(String),
     Cuts,
     Hunt(Vec<String>),
     Refind,
@@ -121,7 +122,8 @@ impl Options {
         let Some(path) = &self.findings else { return Ok(Vec::new()) };
         match std::fs::read_to_string(path) {
             Ok(text) => hunt::read_findings(&text).map_err(|error| format!("{}: {error}", path.display())),
-            Err(_) => Ok(Vec::new()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
         }
     }
 }
@@ -131,7 +133,7 @@ fn command(words: &[&str]) -> Result<Command, String> {
         ["search"] => Command::Search,
         ["replay", kind, seed] => Command::Replay(phase(kind)?, number(seed)?),
         ["shrink", kind, seed] => Command::Shrink(phase(kind)?, number(seed)?),
-        ["scenarios"] => Command::Scenarios,
+        ["scenarios", words @ ..] => Command::Scenarios(words.join(" ")),
         ["cuts"] => Command::Cuts,
         ["hunt", names @ ..] => Command::Hunt(names.iter().map(|name| (*name).to_owned()).collect()),
         ["refind"] => Command::Refind,
@@ -148,7 +150,7 @@ fn phase(word: &str) -> Result<Phase, String> {
 }
 
 fn number(word: &str) -> Result<u64, String> {
-    word.parse().map_err(|_| format!("{word} is no number"))
+    word.parse().map_err(|_| format!("{word} is no number: write digits"))
 }
 
 fn range(word: &str) -> Result<Range<u64>, String> {

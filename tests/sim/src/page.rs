@@ -1,11 +1,13 @@
 //! The reliability page: what was run, what was found, and how to see it again.
 
+use crate::drills;
 use crate::faults::Fault;
 use crate::history::Phase;
-use crate::hunt::Finding;
+use crate::hunt::{Bug, Finding};
 use crate::report::phase_word;
 use crate::results::{Results, Sum};
 use crate::slots::RecordState;
+use crate::violation::Invariant;
 use std::fmt::Write;
 
 /// A real bug, and the command that shows it.
@@ -21,14 +23,14 @@ include!("bugs.rs");
 ///
 /// # Errors
 /// A sentence, if there are no results for this module.
-pub fn write(results: &Results, findings: &[Finding], module_hash: &str) -> Result<String, String> {
+pub fn write(results: &Results, findings: &[Finding], bugs: &[Bug], module_hash: &str) -> Result<String, String> {
     let (safety, liveness) = (results.totals(Phase::Safety), results.totals(Phase::Liveness));
     if safety.number("histories") == 0 || liveness.number("histories") == 0 {
         return Err("the results file holds no safety and liveness histories of this module: run scripts/sim.sh search --results FILE".to_owned());
     }
     let mut text = String::new();
     // Writing to a String does not fail.
-    let _ = write_page(&mut text, &safety, &liveness, findings, module_hash);
+    let _ = write_page(&mut text, &safety, &liveness, (findings, bugs), module_hash);
     Ok(text)
 }
 
@@ -36,14 +38,14 @@ fn write_page(
     text: &mut String,
     safety: &Sum,
     liveness: &Sum,
-    findings: &[Finding],
+    planted: (&[Finding], &[Bug]),
     module_hash: &str,
 ) -> std::fmt::Result {
     writeln!(text, "{HEAD}")?;
     writeln!(text, "`dist/redeliver.wasm` sha256 `{module_hash}`; simvoy imitates Envoy 1.40.0.\n")?;
     write_run(text, safety, liveness)?;
     write_faults(text, &safety.clone().and(liveness))?;
-    write_planted(text, findings)?;
+    write_planted(text, planted)?;
     write_bugs(text)?;
     write_gaps(text)
 }
@@ -55,7 +57,7 @@ const HEAD: &str = "\
 
 A 202 from redeliver means that the sender need not send again. This page says why that may be believed: the shipped
 module was run through seeded histories with faults on simvoy (`tests/simvoy`), a host that answers the same conformance
-cases as a real Envoy (`tests/conformance`), and an oracle (`tests/sim/src/oracle.rs`) judged every event. What the words
+cases as a real Envoy (`tests/conformance`), and an oracle (`tests/sim/src/oracle`) judged every event. What the words
 and the invariants I1 to I14 mean is in `tests/sim/src/violation.rs`. Everything here can be repeated: a history is a seed.
 Beside the histories, `scripts/sim.sh cuts` traps a VM at every host call that stores or delivers, one run for each, and
 `scripts/sim.sh endurance` stores and delivers many messages and looks how much a guest has grown.
@@ -66,7 +68,7 @@ fn write_run(text: &mut String, safety: &Sum, liveness: &Sum) -> std::fmt::Resul
     let mut row = |what: &str, read: &dyn Fn(&Sum) -> String| {
         writeln!(text, "| {what} | {} | {} |", read(safety), read(liveness))
     };
-    row("histories (seeds from 0)", &|sum| sum.number("histories").to_string())?;
+    row("histories, each a seed", &|sum| sum.number("histories").to_string())?;
     row("simulated hours", &|sum| format!("{:.1}", sum.simulated().as_secs_f64() / 3_600.0))?;
     row("events", &|sum| sum.number("events").to_string())?;
     row("requests", &|sum| sum.number("sent").to_string())?;
@@ -79,13 +81,15 @@ fn write_run(text: &mut String, safety: &Sum, liveness: &Sum) -> std::fmt::Resul
         sum.number("duplicated_unknown").to_string()
     })?;
     row("processed twice, a VM having died or stood still", &|sum| sum.number("duplicated_lost").to_string())?;
-    row("VMs trapped, all of them injected", &|sum| sum.number("traps").to_string())?;
+    row("VMs trapped on purpose", &|sum| sum.number("traps").to_string())?;
     row("largest guest memory", &|sum| format!("{:.1} MiB", sum.guest_bytes_max as f64 / f64::from(1 << 20)))?;
-    row("**lost, unexpected, two live leases, books out of balance, other violations**", &|sum| {
-        sum.failed.len().to_string()
-    })?;
+    for invariant in Invariant::ALL {
+        row(&format!("**{invariant}: {}**", invariant.broken()), &|sum| {
+            sum.broken.get(&invariant.to_string()).copied().unwrap_or(0).to_string()
+        })?;
+    }
     for failure in safety.failed.iter().chain(&liveness.failed) {
-        writeln!(text, "\nfailed: {failure}")?;
+        writeln!(text, "\nFailed: {failure}")?;
     }
     writeln!(text, "\n`scripts/sim.sh search --seeds 0..10000 --results FILE`; any part of it can be run alone.\n")
 }
@@ -122,27 +126,33 @@ fn write_faults(text: &mut String, sum: &Sum) -> std::fmt::Result {
 /// How often a long run must have met each pair before it says anything about it.
 const PAIR_MIN: u64 = 100;
 
-fn write_planted(text: &mut String, findings: &[Finding]) -> std::fmt::Result {
+fn write_planted(text: &mut String, (findings, bugs): (&[Finding], &[Bug])) -> std::fmt::Result {
     writeln!(text, "## Planted bugs\n")?;
     writeln!(
         text,
-        "{} mistakes that an engineer might make, each put into the filter in turn (`tests/planted/bugs`), and the",
+        "{} mistakes that an engineer might make, each put into the filter in turn (`tests/planted/bugs`): {} found. How many",
+        bugs.len(),
         findings.len()
     )?;
     writeln!(
         text,
-        "number of histories after which the search had found it. One that is in that folder and not in this table has not\nbeen found yet: a gap of the simulator. `scripts/sim.sh hunt` looks for all of them again.\n"
+        "histories that took, by which invariant, and whether by a drill: a history that begins with a rare constellation on\npurpose (`tests/sim/src/drills.rs`), written down because chance alone had not found that bug. `scripts/sim.sh hunt`\nlooks for all of them again.\n"
     )?;
     writeln!(text, "| planted bug | found after | by | again |\n| --- | ---: | --- | --- |")?;
-    for finding in findings {
-        let phase = phase_word(finding.phase);
-        writeln!(
-            text,
-            "| {} | {} | {} | `scripts/sim.sh replay {phase} {} --planted {}` |",
-            finding.bug, finding.histories, finding.invariant, finding.seed, finding.bug
-        )?;
+    for bug in bugs {
+        match findings.iter().find(|finding| finding.bug == bug.name) {
+            Some(finding) => write_finding(text, finding)?,
+            None => writeln!(text, "| {} | **not found**: a gap of the simulator | | |", bug.name)?,
+        }
     }
     writeln!(text)
+}
+
+fn write_finding(text: &mut String, finding: &Finding) -> std::fmt::Result {
+    let Finding { bug, phase, seed, histories, invariant } = finding;
+    let phase = phase_word(*phase);
+    let by = if drills::has_one(*seed) { format!("{invariant}, by a drill") } else { invariant.clone() };
+    writeln!(text, "| {bug} | {histories} | {by} | `scripts/sim.sh replay {phase} {seed} --planted {bug}` |")
 }
 
 fn write_bugs(text: &mut String) -> std::fmt::Result {

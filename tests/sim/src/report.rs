@@ -1,20 +1,30 @@
 //! What a person reads of a history that failed: where it comes from, what it was like, what was stored, what came last.
 
-use crate::history::{History, Phase};
+use crate::history::{History, Origin, Phase};
 use crate::oracle::Record;
-use crate::world::Outcome;
+use crate::world::{Means, Outcome};
 use std::fmt::Write;
 
 /// Everything about a history that failed, or that somebody wants to see.
 #[must_use]
-pub fn failure(history: &History, outcome: &Outcome) -> String {
+pub fn failure(history: &History, outcome: &Outcome, means: &Means) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
-    let _ = write_failure(&mut text, history, outcome);
+    let _ = write_failure(&mut text, history, outcome, means);
     text
 }
 
-fn write_failure(text: &mut String, history: &History, outcome: &Outcome) -> std::fmt::Result {
+/// The command that runs this history again.
+#[must_use]
+pub fn again(history: &History, means: &Means) -> String {
+    let planted = means.planted.as_ref().map(|bug| format!(" --planted {bug}")).unwrap_or_default();
+    match history.origin {
+        Origin::Seed => format!("scripts/sim.sh replay {} {}{planted}", phase_word(history.phase), history.seed),
+        Origin::Scenario(name) => format!("scripts/sim.sh scenarios {name:?}{planted}"),
+    }
+}
+
+fn write_failure(text: &mut String, history: &History, outcome: &Outcome, means: &Means) -> std::fmt::Result {
     for event in &outcome.last_events {
         writeln!(text, "{event}")?;
     }
@@ -42,7 +52,7 @@ fn write_failure(text: &mut String, history: &History, outcome: &Outcome) -> std
         Some(violation) => writeln!(text, "{violation}")?,
         None => writeln!(text, "nothing went wrong")?,
     }
-    writeln!(text, "again: scripts/sim.sh replay {} {}", phase_word(history.phase), history.seed)
+    writeln!(text, "again: {}", again(history, means))
 }
 
 /// A message's life: as sent, what its sender got, and who saw it.

@@ -11,8 +11,17 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// Seeds of one line.
+/// Seeds of one line. A run with a results file begins and ends at a multiple of it.
 pub const BLOCK: u64 = 100;
+
+/// What results hold for: the same histories are other runs with another module or another simulator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// SHA-256 of the module.
+    pub module: String,
+    /// SHA-256 of this program.
+    pub simulator: String,
+}
 
 /// The blocks that a file knows, by phase and first seed; blocks of another module are not counted.
 #[derive(Clone, Debug, Default)]
@@ -25,8 +34,12 @@ impl Results {
     ///
     /// # Errors
     /// A sentence about the line that is no result.
-    pub fn read(path: &Path, module_hash: &str) -> Result<Self, String> {
-        let Ok(text) = std::fs::read_to_string(path) else { return Ok(Self::default()) };
+    pub fn read(path: &Path, subject: &Subject) -> Result<Self, String> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(format!("{} cannot be read: {error}", path.display())),
+        };
         let mut results = Self::default();
         for (place, line) in text.lines().enumerate() {
             let value: Value = serde_json::from_str(line).map_err(|error| {
@@ -35,17 +48,18 @@ impl Results {
             let (Some(phase), Some(first)) = (value["phase"].as_str(), value["first"].as_u64()) else {
                 return Err(format!("{} line {}: no result: remove the line", path.display(), place + 1));
             };
-            if value["module"] == module_hash {
+            if value["module"] == subject.module && value["simulator"] == subject.simulator {
                 results.blocks.insert((phase.to_owned(), first), value);
             }
         }
         Ok(results)
     }
 
-    /// Whether the block that begins with this seed has been run.
+    /// What the block that begins with this seed came to, if it has been run: the failures in it.
     #[must_use]
-    pub fn has(&self, phase: Phase, first: u64) -> bool {
-        self.blocks.contains_key(&(phase_word(phase).to_owned(), first))
+    pub fn known(&self, phase: Phase, first: u64) -> Option<Vec<String>> {
+        let block = self.blocks.get(&(phase_word(phase).to_owned(), first))?;
+        Some(failures(block))
     }
 
     /// Everything in the file together, for one phase.
@@ -63,16 +77,16 @@ impl Results {
 ///
 /// # Errors
 /// A sentence about the file.
-pub fn append(path: &Path, module_hash: &str, phase: Phase, first: u64, totals: &Totals) -> Result<(), String> {
+pub fn append(path: &Path, subject: &Subject, phase: Phase, first: u64, totals: &Totals) -> Result<(), String> {
     let failed = |error| format!("{} cannot be written: {error}", path.display());
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
-    writeln!(file, "{}", line(module_hash, phase, first, totals)).map_err(failed)
+    writeln!(file, "{}", line(subject, phase, first, totals)).map_err(failed)
 }
 
-fn line(module_hash: &str, phase: Phase, first: u64, totals: &Totals) -> Value {
+fn line(subject: &Subject, phase: Phase, first: u64, totals: &Totals) -> Value {
     let counts = &totals.counts;
     json!({
-        "module": module_hash, "phase": phase_word(phase), "first": first,
+        "module": subject.module, "simulator": subject.simulator, "phase": phase_word(phase), "first": first,
         "numbers": {
             "histories": totals.histories, "simulated_ms": totals.simulated.as_millis() as u64, "events": totals.events,
             "traps": totals.traps, "sent": counts.sent, "acknowledged": counts.acknowledged,
@@ -82,7 +96,7 @@ fn line(module_hash: &str, phase: Phase, first: u64, totals: &Totals) -> Value {
         },
         "guest_bytes_max": totals.guest_bytes_max,
         "struck": struck(&totals.coverage), "met": met(&totals.coverage),
-        "failed": totals.failed.iter().map(|(seed, _, violation)| json!([seed, violation.to_string()])).collect::<Vec<_>>(),
+        "failed": totals.failed.iter().map(|(seed, _, violation)| json!([seed, violation.invariant.to_string(), violation.to_string()])).collect::<Vec<_>>(),
     })
 }
 
@@ -92,6 +106,17 @@ fn struck(coverage: &Coverage) -> Map<String, Value> {
 
 fn met(coverage: &Coverage) -> Map<String, Value> {
     coverage.met.iter().map(|((fault, state), count)| (format!("{fault:?} {state:?}"), json!(count))).collect()
+}
+
+fn failures(block: &Value) -> Vec<String> {
+    let phase = block["phase"].as_str().unwrap_or_default();
+    let failed = block["failed"].as_array().into_iter().flatten();
+    failed
+        .map(|failure| {
+            let (seed, text) = (&failure[0], failure[2].as_str().unwrap_or_default());
+            format!("`scripts/sim.sh replay {phase} {seed}`: {text}")
+        })
+        .collect()
 }
 
 /// Blocks together, by the names in the file.
@@ -105,8 +130,10 @@ pub struct Sum {
     pub met: BTreeMap<String, u64>,
     /// The largest guest, in bytes.
     pub guest_bytes_max: u64,
-    /// Failures.
+    /// Failures, each with the command that shows it.
     pub failed: Vec<String>,
+    /// How many broke each invariant.
+    pub broken: BTreeMap<String, u64>,
 }
 
 impl Sum {
@@ -120,16 +147,23 @@ impl Sum {
         add(&mut self.struck, &value["struck"]);
         add(&mut self.met, &value["met"]);
         self.guest_bytes_max = self.guest_bytes_max.max(value["guest_bytes_max"].as_u64().unwrap_or(0));
-        self.failed.extend(value["failed"].as_array().into_iter().flatten().map(Value::to_string));
+        self.failed.extend(failures(value));
+        for failure in value["failed"].as_array().into_iter().flatten() {
+            let invariant = failure[1].as_str().unwrap_or_default().to_owned();
+            *self.broken.entry(invariant).or_default() += 1;
+        }
         self
     }
 
     /// Two phases together.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
-        for (into, from) in
-            [(&mut self.numbers, &other.numbers), (&mut self.struck, &other.struck), (&mut self.met, &other.met)]
-        {
+        for (into, from) in [
+            (&mut self.numbers, &other.numbers),
+            (&mut self.struck, &other.struck),
+            (&mut self.met, &other.met),
+            (&mut self.broken, &other.broken),
+        ] {
             for (name, count) in from {
                 *into.entry(name.clone()).or_default() += count;
             }

@@ -1,10 +1,11 @@
-//! Histories by hand: the outage that everything is measured with, the cut points, and every bug that the search found.
+//! Histories by hand: the outage that everything is measured with, the cut points, and bugs that show in whole histories.
 //!
-//! A bug that a seed found gets a scenario here, with one line of story, and is run for ever.
+//! A bug that a seed found is run for ever: as a scenario here, or, if a few calls of the core show it, as a test there
+//! (`bugs.rs` says which).
 
 use crate::faults::Rates;
 use crate::generate::BEGIN;
-use crate::history::{Action, Damage, HealthView, History, Listener, Phase, Thread};
+use crate::history::{Action, Damage, HealthView, History, Listener, Origin, Phase, Thread};
 use crate::message::Destination;
 use crate::rules::{Form, Rules, Source};
 use crate::town::{Mood, Remedy, SourceMood};
@@ -35,6 +36,7 @@ impl Script {
     pub fn new(rules: Rules, workers: u32, end_millis: u64) -> Self {
         Self {
             history: History {
+                origin: Origin::Scenario(""),
                 seed: 7,
                 phase: Phase::Liveness,
                 workers,
@@ -45,13 +47,6 @@ impl Script {
                 actions: vec![(at(0), Action::Cure)],
             },
         }
-    }
-
-    /// With another seed.
-    #[must_use]
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.history.seed = seed;
-        self
     }
 
     /// Something happens.
@@ -157,6 +152,14 @@ pub fn ways_to_the_store() -> Vec<(&'static str, Rules)> {
 /// Every named scenario.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
+    let named = |scenario: Scenario| Scenario {
+        history: History { origin: Origin::Scenario(scenario.name), ..scenario.history },
+        ..scenario
+    };
+    by_hand().into_iter().map(named).collect()
+}
+
+fn by_hand() -> Vec<Scenario> {
     vec![
         Scenario { name: "an outage becomes a delay", story: "the plainest history there is", history: outage(100, 2) },
         Scenario {

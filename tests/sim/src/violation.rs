@@ -56,6 +56,29 @@ impl Invariant {
     ];
 }
 
+impl Invariant {
+    /// What has happened where it is broken.
+    #[must_use]
+    pub const fn broken(self) -> &'static str {
+        match self {
+            Self::NothingLost => "lost",
+            Self::NothingUnexpected => "unexpected",
+            Self::ContentEqual => "arrived otherwise than sent",
+            Self::NoCauselessRepeat => "repeated without a cause",
+            Self::OneLease => "two live leases",
+            Self::Paced => "a limit of attempts, gaps or window broken",
+            Self::Bounded => "a limit of the store broken",
+            Self::GuestMemory => "a guest that kept what it should not",
+            Self::NoTrap => "a trap that was not injected",
+            Self::BooksBalance => "books out of balance",
+            Self::Acknowledged => "a sender told what is not so",
+            Self::Drains => "a backlog that does not end",
+            Self::Fair => "a wait for another destination",
+            Self::Deterministic => "two runs of one seed that differ",
+        }
+    }
+}
+
 impl fmt::Display for Invariant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "I{}", *self as u8 + 1)

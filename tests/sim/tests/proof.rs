@@ -1,5 +1,5 @@
-//! What the simulator must prove of itself: the same seed is the same run, a calm history is uneventful, a planted fault of
-//! the oracle's own input is noticed, and its tools answer bad input with a sentence.
+//! What the simulator must prove of itself: the same seed is the same run, a calm history is uneventful, and its tools
+//! answer bad input with a sentence. That its judges see what they should is what the planted bugs prove (`refind`).
 
 use redeliver_sim::cuts;
 use redeliver_sim::generate;
@@ -93,7 +93,10 @@ fn bad_input_is_answered_with_a_sentence_that_names_the_cure() {
     let cases: &[(&[&str], i32, &str)] = &[
         (&[], 2, "say what to do"),
         (&["serch"], 2, "unknown command: serch"),
-        (&["replay", "safety", "x"], 2, "x is no number"),
+        (&["replay", "safety", "x"], 2, "x is no number: write digits"),
+        (&["scenarios", "no such one"], 1, "no scenario has \"no such one\" in its name"),
+        (&["search", "--seeds", "0..50", "--results", "none.jsonl"], 1, "with --results seeds go by blocks of 100"),
+        (&["replay", "safety", "1", "--planted", "no-such-bug"], 1, "has no planted bug no-such-bug"),
         (&["replay", "saftey", "1"], 2, "saftey is no kind of history: safety or liveness"),
         (&["search", "--seeds", "5"], 2, "5 is no range of seeds: write 0..1000"),
         (&["search", "--seeds", "5..5"], 2, "5..5 holds no seed"),
