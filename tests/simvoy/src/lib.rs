@@ -52,6 +52,8 @@ mod space;
 mod stream;
 mod thread;
 mod time;
+#[cfg(test)]
+mod tiny;
 mod trace;
 mod turnstile;
 mod vm;

@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::network::{Exchange, Origin, Outcome, Receivers};
 use crate::plugin::Plugin;
 use crate::route::Route;
-use crate::shared::{Handle, Shared, ThreadShared};
+use crate::shared::{Handle, Shared, ThreadLife, ThreadShared};
 use crate::stream::{End, Piece, Stream};
 use crate::thread::Thread;
 use crate::time::Moment;
@@ -204,7 +204,9 @@ impl Process {
         self.shared.lock().loaded.contains(&(thread, generation))
     }
 
-    /// SIGTERM: every root context hears of it. The test ends the process by dropping it.
+    /// SIGTERM: every root context hears of it, and a thread that has told its own does nothing any more. When all have,
+    /// nothing ever happens in this process: what `on_done` answers makes no difference (PLATFORM 1.9, row "SIGTERM";
+    /// `dispatch::terminate_drops_the_answer`).
     pub fn terminate(&mut self) {
         let mut shared = self.shared.lock();
         for thread in (0..self.seats.len()).map(|id| ThreadId(id as u32)) {
@@ -366,9 +368,12 @@ impl Process {
             return Step::Ran(thread);
         }
         let next = self.next_moment();
-        if next > limit {
-            let mut shared = self.shared.lock();
-            shared.clock.now = shared.clock.now.max(limit);
+        if next > limit || next == Moment::NEVER {
+            // Time does not go to the end of all times for a process in which nothing is left to happen.
+            if limit != Moment::NEVER {
+                let mut shared = self.shared.lock();
+                shared.clock.now = shared.clock.now.max(limit);
+            }
             return Step::Until(next);
         }
         let timer = {
@@ -406,8 +411,7 @@ impl Process {
             return None;
         }
         let can_run = |(seat, thread): (&Option<Seat>, &ThreadShared)| {
-            let has_work = matches!(seat, Some(Seat::Busy(_))) || !thread.inbox.is_empty();
-            has_work && thread.stalled_until <= clock.now
+            has_work(seat, thread) && thread.stalled_until <= clock.now
         };
         let able = (0..).map(ThreadId).zip(self.seats.iter().zip(threads.iter())).filter(|(_, both)| can_run(*both));
         let chosen = match able.clone().count() {
@@ -440,14 +444,13 @@ impl Process {
 
     fn next_moment(&self) -> Moment {
         let shared = self.shared.lock();
-        if shared.has_aborted {
+        if shared.is_over() {
             return Moment::NEVER;
         }
         let now = shared.clock.now;
         let timer = shared.timers.peek().map_or(Moment::NEVER, |timed| timed.at);
-        let stalls = self.seats.iter().zip(&shared.threads).filter(|(seat, thread)| {
-            thread.stalled_until > now && (matches!(seat, Some(Seat::Busy(_))) || !thread.inbox.is_empty())
-        });
+        let seats = self.seats.iter().zip(&shared.threads);
+        let stalls = seats.filter(|(seat, thread)| thread.stalled_until > now && has_work(seat, thread));
         stalls.map(|(_, thread)| thread.stalled_until).min().unwrap_or(Moment::NEVER).min(timer)
     }
 
@@ -500,6 +503,10 @@ impl Process {
             Origin::Dispatch(vm, token) => shared.vm(vm).filter(|vm| vm.has_call(token)).map(|vm| vm.thread),
         }
     }
+}
+
+fn has_work(seat: &Option<Seat>, thread: &ThreadShared) -> bool {
+    matches!(seat, Some(Seat::Busy(_))) || (thread.life == ThreadLife::Runs && !thread.inbox.is_empty())
 }
 
 /// Only answers of a receiver carry it (PLATFORM 1.6).

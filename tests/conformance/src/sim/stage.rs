@@ -117,7 +117,9 @@ impl Stage {
             Step::AddListener => self.load(Verdict::Taken)?,
             Step::Terminate => {
                 self.process.terminate();
-                self.settle();
+                // Beyond every timeout: what came in that time would be a process that has not ended.
+                self.process.run_for(&mut self.town, WAIT_MAX);
+                self.look();
                 self.host = Host::Ended;
             }
         }

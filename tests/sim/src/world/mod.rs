@@ -283,7 +283,9 @@ impl World {
                 let text = "the shared data is gone though a listener has the filter";
                 self.town.oracle.violated(Violation::whole(Invariant::NothingLost, text));
             }
-            Happening::Aborted(why) => self.town.oracle.violated(Violation::whole(Invariant::NoTrap, why)),
+            Happening::Aborted(why) | Happening::NotMade { message: why, .. } => {
+                self.town.oracle.violated(Violation::whole(Invariant::NoTrap, why));
+            }
             Happening::Taken(generation) if self.besides.contains(&generation) => {}
             Happening::Taken(generation) => {
                 self.draining = self.newest.map(|old| (old, now + self.history.drain_time));

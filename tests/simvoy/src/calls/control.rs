@@ -2,10 +2,10 @@
 
 use super::gate::{Answer, NOTHING};
 use super::host_call;
-use super::memory::{give, read, write, write_word};
+use super::memory::{both, give, read, slice, write, write_word};
 use crate::abi::{Callback, Status, read_pairs};
 use crate::guest::{After, Context, RootLife};
-use crate::happening::{Happening, LogLine};
+use crate::happening::Happening;
 use crate::http::{Headers, Response};
 use crate::ids::ContextId;
 use crate::vm::Guest;
@@ -57,7 +57,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         level,
         (text, size)
     )));
-    host_call!(linker, "proxy_get_log_level", Other, NOTHING, |caller, _passed, level_at: u32| Ok(write_word(
+    host_call!(linker, "proxy_get_log_level", GetLogLevel, NOTHING, |caller, _passed, level_at: u32| Ok(write_word(
         caller, level_at, 2
     )));
     host_call!(
@@ -82,7 +82,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
     host_call!(
         linker,
         "proxy_call_foreign_function",
-        Other,
+        CallForeignFunction,
         (name, size),
         |_caller,
          _passed,
@@ -228,15 +228,19 @@ fn set_tick(caller: &mut Caller<'_, Guest>, period: u32) -> Status {
     Status::Ok
 }
 
-pub(super) fn log(caller: &mut Caller<'_, Guest>, level: u32, text: (u32, u32)) -> Status {
-    let Some(text) = read(caller, text) else { return Status::InvalidMemoryAccess };
-    let guest = caller.data();
-    let mut shared = guest.shared.lock();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let line = LogLine { at: shared.clock.now, thread: guest.thread, vm: guest.vm, level, text };
-    shared.log.push(line);
+/// Levels are 0 to 5 (log in exports.cc).
+fn log(caller: &mut Caller<'_, Guest>, level: u32, text: (u32, u32)) -> Status {
+    if level > LOG_LEVEL_MAX {
+        return Status::BadArgument;
+    }
+    let Some((memory, guest)) = both(caller) else { return Status::InvalidMemoryAccess };
+    let Some(text) = slice(memory, text) else { return Status::InvalidMemoryAccess };
+    guest.shared.lock().logged(guest.thread, guest.vm, level, text);
     Status::Ok
 }
+
+/// `critical`.
+const LOG_LEVEL_MAX: u32 = 5;
 
 /// The status of the call or gRPC answer that the root context's callback is about.
 fn get_status(caller: &mut Caller<'_, Guest>, code_at: u32, text_at: u32, size_at: u32) -> Answer {

@@ -14,7 +14,7 @@ use crate::ids::{CallToken, ContextId};
 use crate::jobs::{Arrival, Job, Timer};
 use crate::network::{Failure, Origin, Outcome};
 use crate::shared::Shared;
-use crate::trace;
+use crate::trace::Kind;
 use crate::vm::Guest;
 use std::time::Duration;
 use wasmtime::{Caller, Linker, Result, bail};
@@ -82,7 +82,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
     host_call!(
         linker,
         "proxy_grpc_stream",
-        Other,
+        GrpcStream,
         NOTHING,
         |_caller,
          _passed,
@@ -99,12 +99,14 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
     host_call!(
         linker,
         "proxy_grpc_send",
-        Other,
+        GrpcSend,
         NOTHING,
         |_caller, _passed, _token: u32, _message: u32, _size: u32, _end: u32| Ok(Status::NotFound)
     );
-    host_call!(linker, "proxy_grpc_cancel", Other, NOTHING, |caller, _passed, token: u32| Ok(cancel(caller, token)));
-    host_call!(linker, "proxy_grpc_close", Other, NOTHING, |caller, _passed, token: u32| Ok(cancel(caller, token)));
+    host_call!(linker, "proxy_grpc_cancel", GrpcCancel, NOTHING, |caller, _passed, token: u32| Ok(cancel(
+        caller, token
+    )));
+    host_call!(linker, "proxy_grpc_close", GrpcClose, NOTHING, |caller, _passed, token: u32| Ok(cancel(caller, token)));
     Ok(())
 }
 
@@ -124,8 +126,6 @@ fn http_call(caller: &mut Caller<'_, Guest>, spans: [(u32, u32); 4], timeout: u3
     let dispatched = {
         let guest = caller.data();
         let mut shared = guest.shared.lock();
-        let now = shared.clock.now;
-        shared.trace.feed(trace::KIND_OUTSIDE, now, [0; 3], &body);
         let head = headers.clone();
         let dispatched =
             dispatch(&mut shared, guest, cluster, Request { headers, body, trailers }, CallKind::Http, timeout);
@@ -148,6 +148,8 @@ fn dispatch(
     kind: CallKind,
     timeout: u32,
 ) -> Result<u32, Status> {
+    let now = shared.clock.now;
+    shared.trace.feed(Kind::CallBody, now, [u64::from(guest.vm.0), 0, 0], &request.body);
     if !shared.clusters.by_name.contains_key(&cluster) {
         return Err(refuse_unknown(shared, guest, kind));
     }

@@ -17,7 +17,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         NOTHING,
         |caller, _passed, map: u32, pairs_at: u32, size_at: u32| { Ok(get_pairs(caller, map, pairs_at, size_at)) }
     );
-    host_call!(linker, "proxy_get_header_map_size", Other, NOTHING, |caller, _passed, map: u32, size_at: u32| Ok(
+    host_call!(linker, "proxy_get_header_map_size", GetMapSize, NOTHING, |caller, _passed, map: u32, size_at: u32| Ok(
         get_size(caller, map, size_at)
     ));
     host_call!(

@@ -8,6 +8,7 @@ use crate::happening::Happening;
 use crate::http::Response;
 use crate::ids::{CallToken, ContextId, VmId};
 use crate::network::{Outcome, Tries};
+use crate::trace::Kind;
 
 impl Thread {
     /// The answer to a call, or what Envoy says in its place. A call that was answered before, and one whose VM has
@@ -60,10 +61,18 @@ impl Thread {
             u32::try_from(response.body.len()).unwrap_or(u32::MAX),
             response.trailers.count(),
         ];
+        self.note_shown(vm, root, [response.headers.digest(), response.trailers.digest()], &response.body);
         if let Some(found) = self.shared.lock().vm_mut(vm).and_then(|vm| vm.root_mut(root)) {
             found.answer = Some(response);
         }
         counts
+    }
+
+    fn note_shown(&self, vm: VmId, root: ContextId, [headers, trailers]: [u64; 2], body: &[u8]) {
+        let mut shared = self.shared.lock();
+        let now = shared.clock.now;
+        let place = u64::from(vm.0) << 32 | u64::from(root.0);
+        shared.trace.feed(Kind::Shown, now, [place, headers, trailers], body);
     }
 
     fn set_status(&self, vm: VmId, root: ContextId, code: u32, text: &str) {
@@ -93,6 +102,7 @@ impl Thread {
         let (status, text, message) = read_grpc(outcome);
         if let Some(message) = message {
             let size = u32::try_from(message.len()).unwrap_or(u32::MAX);
+            self.note_shown(vm, root, [0; 2], &message);
             if let Some(found) = self.shared.lock().vm_mut(vm).and_then(|vm| vm.root_mut(root)) {
                 found.grpc_message = message;
             }

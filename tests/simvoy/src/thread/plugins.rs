@@ -84,8 +84,8 @@ impl Thread {
         if let Ok((vm, root)) = loaded {
             let handle = PluginHandle { plugin, vm, root, last_load: shared.clock.now };
             self.plugins.handles.insert(generation, handle);
+            shared.loaded.insert((self.id, generation));
         }
-        shared.loaded.insert((self.id, generation));
     }
 
     /// `on_configure` runs in a VM that is thrown away afterwards: no on_done, no on_delete (PLATFORM H10).
@@ -100,8 +100,7 @@ impl Thread {
                 self.plugins.forget_vm(vm);
                 self.vms.remove(&vm);
                 // The base VM outlives the canary, so shared data does: it is the first push if no other VM is there.
-                let mut shared = self.shared.lock();
-                shared.vms.remove(&vm);
+                self.shared.lock().take_vm(vm);
                 made.is_ok()
             }
             Err(HasFailed) => false,
@@ -137,11 +136,17 @@ impl Thread {
                 self.vms.insert(id, vm);
             }
             Err(error) => {
-                self.fail(id, &format!("{error:#}"));
+                let mut shared = self.shared.lock();
+                shared.take_vm(id);
+                shared.happened(Happening::NotMade { thread: self.id, message: format!("{error:#}") });
                 return Err(HasFailed);
             }
         }
-        self.enter(id, ContextId(0), Callback::Initialize, [0; 5]).await?;
+        if let Err(HasFailed) = self.enter(id, ContextId(0), Callback::Initialize, [0; 5]).await {
+            self.vms.remove(&id);
+            self.shared.lock().take_vm(id);
+            return Err(HasFailed);
+        }
         self.after(id).await;
         Ok(id)
     }
