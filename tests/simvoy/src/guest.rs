@@ -124,6 +124,24 @@ pub(crate) struct VmShared {
 /// Tokens of one kind are four apart; the low bits are the kind (Wasm::kCalloutIncrement).
 const TOKEN_STEP: u32 = 4;
 
+/// What a token is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenKind {
+    Http,
+    GrpcCall,
+    GrpcStream,
+}
+
+impl TokenKind {
+    pub(crate) const fn of(token: u32) -> Self {
+        match token % TOKEN_STEP {
+            1 => Self::GrpcCall,
+            2 => Self::GrpcStream,
+            _ => Self::Http,
+        }
+    }
+}
+
 impl VmShared {
     pub(crate) fn new(thread: ThreadId, plugin: &Plugin, space: SpaceId, random: fastrand::Rng) -> Self {
         Self {

@@ -152,13 +152,11 @@ impl Shape {
 }
 
 impl Module {
-    /// Callbacks of the ABI that it exports and this host never makes, if there are any.
-    #[must_use]
-    pub fn unknown_callbacks(&self) -> Vec<String> {
-        let known = |name: &str| Callback::ALL.iter().any(|callback| callback.export() == name);
-        let callbacks = self.guest.exports().map(|export| export.name()).filter(|name| name.starts_with("proxy_on_"));
+    /// The callbacks that it exports, by name.
+    pub fn callbacks(&self) -> impl Iterator<Item = &str> {
         // What the host allocates with is no callback.
-        callbacks.filter(|name| *name != "proxy_on_memory_allocate" && !known(name)).map(str::to_owned).collect()
+        let is_callback = |name: &&str| name.starts_with("proxy_on_") && !ALLOCATORS.contains(name);
+        self.guest.exports().map(|export| export.name()).filter(is_callback)
     }
 }
 

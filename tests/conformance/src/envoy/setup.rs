@@ -62,7 +62,12 @@ fn string(text: &str) -> Value {
 }
 
 fn destination(name: &str, cluster: &case::Cluster, port: u16) -> Destination {
-    let mut destination = Destination::new(name, port).with("http_protocol_options", json!({"enable_trailers": true}));
+    let (options, values) = if cluster.receiver.speaks_http_2() {
+        ("http2_protocol_options", json!({}))
+    } else {
+        ("http_protocol_options", json!({"enable_trailers": true}))
+    };
+    let mut destination = Destination::new(name, port).with(options, values);
     if let Some(requests) = cluster.max_requests {
         destination = destination.with("circuit_breakers", json!({"thresholds": [{"max_requests": requests}]}));
     }

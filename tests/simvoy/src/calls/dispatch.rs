@@ -7,7 +7,7 @@ use super::host_call;
 use super::memory::{read, write_word};
 use crate::abi::{Status, read_pairs};
 use crate::cluster::Admission;
-use crate::guest::{After, Call, CallKind, VmShared};
+use crate::guest::{After, Call, CallKind, TokenKind, VmShared};
 use crate::happening::Happening;
 use crate::http::{Headers, Request};
 use crate::ids::{CallToken, ContextId};
@@ -101,7 +101,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         "proxy_grpc_send",
         GrpcSend,
         NOTHING,
-        |_caller, _passed, _token: u32, _message: u32, _size: u32, _end: u32| Ok(Status::NotFound)
+        |_caller, _passed, token: u32, _message: u32, _size: u32, _end: u32| Ok(send(token))
     );
     host_call!(linker, "proxy_grpc_cancel", GrpcCancel, NOTHING, |caller, _passed, token: u32| Ok(cancel(
         caller, token
@@ -293,6 +293,7 @@ fn grpc_call(caller: &mut Caller<'_, Guest>, spans: [(u32, u32); 5], timeout: u3
             }
             name
         }
+        Target::Google => bail!("a call through google_grpc is not modelled: name the cluster with envoy_grpc"),
         // H1: a bare name that happens to parse leaves the message without a target, and Envoy aborts.
         Target::Unset => {
             let why = "async_client_manager_impl.cc: panic: unset oneof".to_owned();
@@ -340,6 +341,8 @@ fn grpc_request(
 #[derive(Debug, PartialEq, Eq)]
 enum Target {
     Cluster(String),
+    /// `google_grpc`: Envoy would use another client, which knows no clusters.
+    Google,
     /// A message, with nothing in the oneof.
     Unset,
     /// No message: taken as a cluster's name.
@@ -351,11 +354,14 @@ fn target(bytes: &[u8]) -> Target {
     let mut rest = bytes;
     while !rest.is_empty() {
         let Some((field, kind, value, after)) = next_field(rest) else { return Target::Unparsable };
-        if (field, kind) == (1, 2) {
-            match cluster_name(value) {
+        // The last of several wins, as in any oneof.
+        match (field, kind) {
+            (1, 2) => match cluster_name(value) {
                 Some(name) => found = Target::Cluster(name),
                 None => return Target::Unparsable,
-            }
+            },
+            (2, 2) => found = Target::Google,
+            _ => {}
         }
         rest = after;
     }
@@ -414,11 +420,24 @@ fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     None
 }
 
+/// Only a gRPC call can be cancelled so: what a token is shows in it (Context::grpcCancel and Context::grpcClose;
+/// `grpc::cancelled_by_another_kind`).
 fn cancel(caller: &mut Caller<'_, Guest>, token: u32) -> Status {
+    if TokenKind::of(token) == TokenKind::Http {
+        return Status::BadArgument;
+    }
     let guest = caller.data();
     match guest.shared.lock().end_call(guest.vm, CallToken(token)) {
         Some(_) => Status::Ok,
         None => Status::NotFound,
+    }
+}
+
+/// No guest has a stream, since none is opened (Context::grpcSend).
+fn send(token: u32) -> Status {
+    match TokenKind::of(token) {
+        TokenKind::GrpcStream => Status::NotFound,
+        TokenKind::Http | TokenKind::GrpcCall => Status::BadArgument,
     }
 }
 
@@ -440,5 +459,7 @@ mod tests {
     fn an_encoded_service_names_its_cluster() {
         let encoded = [&[0x0a, 7, 0x0a, 5], b"etcd1".as_slice()].concat();
         assert_eq!(target(&encoded), Target::Cluster("etcd1".to_owned()));
+        let google = [&[0x12, 3, 0x0a, 1], b"a".as_slice()].concat();
+        assert_eq!(target(&google), Target::Google, "another client is no missing target");
     }
 }

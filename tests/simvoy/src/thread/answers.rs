@@ -123,27 +123,36 @@ fn read_grpc(outcome: Outcome) -> (u32, String, Option<Vec<u8>>) {
     let response = match outcome {
         Outcome::Answer(response) => response,
         Outcome::Broken(_) => return (UNAVAILABLE, String::new(), None),
-        // Envoy's own answers are text with the details behind it; a timeout is one of them (measured).
+        // Envoy's own answers; a timeout is one of them (`grpc::silent`, `grpc::refused`).
         Outcome::Failed(failure) => {
-            let text = format!("{}{{{}}}", failure.text(Tries::One), failure.details());
+            let text = with_details(&failure.text(Tries::One), &failure.details());
             return (UNAVAILABLE, text, None);
         }
         Outcome::Replied { reply, details, .. } => {
-            let text = format!("{}{{{details}}}", String::from_utf8_lossy(&reply.body));
+            let text = with_details(&String::from_utf8_lossy(&reply.body), details);
             return (UNAVAILABLE, text, None);
         }
     };
-    let status = response.trailers.text("grpc-status").or_else(|| response.headers.text("grpc-status"));
-    match status.and_then(|text| text.parse::<u32>().ok()) {
+    let said = |name: &str| response.trailers.text(name).or_else(|| response.headers.text(name));
+    match said("grpc-status").and_then(|text| text.parse::<u32>().ok()) {
         Some(0) => match message(&response.body) {
             Some(message) => (0, String::new(), Some(message)),
             None => (INTERNAL, String::new(), None),
         },
-        Some(status) => (status, response.headers.text("grpc-message").unwrap_or_default().to_owned(), None),
+        Some(status) => (status, with_details(said("grpc-message").unwrap_or_default(), VIA_UPSTREAM), None),
         // No gRPC server.
-        None if response.code() == 200 => (INTERNAL, "via_upstream".to_owned(), None),
+        None if response.code() == 200 => (INTERNAL, with_details("", VIA_UPSTREAM), None),
         None => (UNAVAILABLE, String::new(), None),
     }
+}
+
+/// `response.code_details` of an answer that is the receiver's own.
+const VIA_UPSTREAM: &str = "via_upstream";
+
+/// The text that a guest gets has the details behind it, or is the details (`grpc::answered_with_a_status`,
+/// `grpc::http1_peer`).
+fn with_details(text: &str, details: &str) -> String {
+    if text.is_empty() { details.to_owned() } else { format!("{text}{{{details}}}") }
 }
 
 /// The one message of a unary answer: a flag, a length, the bytes.
