@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use redeliver_probe::bytes::Bytes;
@@ -88,7 +89,7 @@ pub enum Watched {
 #[serde(deny_unknown_fields, default)]
 pub struct Setup {
     /// Worker threads.
-    pub workers: u32,
+    pub workers: NonZeroU32,
     /// What happens after a trap.
     pub failure_policy: FailurePolicy,
     /// With `fail_reload`: the back-off before a new VM; without it, Envoy's 1 s.
@@ -108,7 +109,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Setup {
         Setup {
-            workers: 1,
+            workers: NonZeroU32::MIN,
             failure_policy: FailurePolicy::Unspecified,
             reload_after_ms: None,
             headers_stop_iteration: StopIteration::Missing,
@@ -420,6 +421,7 @@ mod tests {
         check("case: a\nfact: b\nscript: {on_tik: []}", "unknown variant `on_tik`");
         check("case: a\nfact: b\nscript: {on_tick: [{do: [dnoe]}]}", "correct the script: unknown variant `dnoe`");
         check("case: a\nfact: b\nsteps: [{send: {path: a}}]", "a path that begins with /");
+        check("case: a\nfact: b\nsetup: {workers: 0}", "expected a nonzero u32");
         check("case: [", "this is no YAML");
     }
 }

@@ -1,7 +1,7 @@
 //! What Envoy itself answers: the listener of the health check filter, and the admin port.
 
 use crate::calls::envoys_reply;
-use crate::cluster::Upstream;
+use crate::cluster::{HealthChecks, Upstream};
 use crate::http::{Request, Response};
 use crate::ids::ThreadId;
 use crate::network::Exchange;
@@ -21,11 +21,13 @@ pub(crate) fn answer(shared: &Shared, upstream: Upstream, thread: ThreadId, requ
 }
 
 fn health_answer(shared: &Shared, path: &str) -> Response {
-    let name = percent_decode(path.trim_start_matches('/'));
-    let Some(cluster) = shared.clusters.by_name.get(&name) else { return Response::status(404) };
-    if shared.clusters.is_leaving {
-        return Response::status(503).header("x-envoy-immediate-health-check-fail", "true");
+    // Whatever was asked for (PLATFORM 0, row "healthcheck/fail").
+    match shared.clusters.health_checks {
+        HealthChecks::Failed => return Response::status(503).header("x-envoy-immediate-health-check-fail", "true"),
+        HealthChecks::Answered => {}
     }
+    let name = percent_decode(path.trim_start_matches('/'));
+    let Some(cluster) = shared.clusters.get(&name) else { return Response::status(404) };
     if cluster.healthy > 0 { Response::status(200) } else { envoys_reply(503, "", &[]) }
 }
 
@@ -50,7 +52,7 @@ fn percent_decode(text: &str) -> String {
 }
 
 fn stats(shared: &Shared) -> String {
-    let clusters = shared.clusters.by_name.iter();
+    let clusters = shared.clusters.iter();
     clusters
         .map(|(name, cluster)| {
             let name = name.replace(':', "_");

@@ -59,7 +59,7 @@ mod turnstile;
 mod vm;
 
 pub use chaos::{Calm, Chaos, Point, Verdict};
-pub use cluster::{Cluster, REQUESTS_MAX, Upstream};
+pub use cluster::{Cluster, HealthChecks, REQUESTS_MAX, Upstream};
 pub use happening::{Happening, LogLine};
 pub use http::{Headers, Request, Response};
 pub use ids::{CallToken, ContextId, Generation, StreamId, ThreadId, VmId};
@@ -67,7 +67,7 @@ pub use memory::{Mark, SharedData, SharedQueues, Value};
 pub use metrics::{Metric, Metrics};
 pub use network::{Exchange, Origin, Receivers, flag};
 pub use plugin::{FailurePolicy, HeadersStop, Plugin};
-pub use process::{Process, Settings, Step};
+pub use process::{Process, Settings, Step, WORKERS_MAX};
 pub use route::{Metadata, RetryReason, Route};
 pub use stream::End;
 pub use time::{Clock, Moment};

@@ -10,7 +10,7 @@
 //! that can run; one that stalls waits for its time.
 
 use crate::chaos::Chaos;
-use crate::cluster::{Cluster, Upstream};
+use crate::cluster::{Cluster, HealthChecks, Upstream};
 use crate::connection;
 use crate::happening::{Happening, LogLine};
 use crate::http::{Headers, Request, Response};
@@ -35,10 +35,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+/// More workers than that no process has: each has VMs of its own, and the engine's pool is made for so many.
+pub const WORKERS_MAX: u32 = 64;
+
 /// What a process is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Worker threads; the main thread comes on top.
+    /// Worker threads; the main thread comes on top. None counts as one, and more than [`WORKERS_MAX`] as so many.
     pub workers: u32,
     /// Decides everything that is left to chance in here.
     pub seed: u64,
@@ -86,7 +89,7 @@ impl Process {
     /// A process without clusters, routes and plugins.
     #[must_use]
     pub fn new(module: &Module, settings: Settings) -> Self {
-        let threads = settings.workers + 1;
+        let threads = 1 + settings.workers.clamp(1, WORKERS_MAX);
         let shared = Handle::new(Shared::new(threads, &settings));
         let seat = |id| Some(Seat::Idle(Box::new(Thread::new(ThreadId(id), shared.clone(), module.clone()))));
         let seats = (0..threads).map(seat).collect();
@@ -98,19 +101,19 @@ impl Process {
         self.shared.lock().chaos = chaos;
     }
 
-    /// Adds or replaces a cluster.
+    /// Adds a cluster, or gives it another configuration; what is out to it stays out.
     pub fn set_cluster(&mut self, name: &str, cluster: Cluster) {
-        self.shared.lock().clusters.by_name.insert(name.to_owned(), cluster);
+        self.shared.lock().clusters.set(name, cluster);
     }
 
     /// Takes a cluster away, as CDS does.
     pub fn remove_cluster(&mut self, name: &str) {
-        self.shared.lock().clusters.by_name.remove(name);
+        self.shared.lock().clusters.remove(name);
     }
 
     /// Changes a cluster, if it is there.
     pub fn with_cluster(&mut self, name: &str, change: impl FnOnce(&mut Cluster)) {
-        if let Some(cluster) = self.shared.lock().clusters.by_name.get_mut(name) {
+        if let Some(cluster) = self.shared.lock().clusters.get_mut(name) {
             change(cluster);
         }
     }
@@ -118,12 +121,12 @@ impl Process {
     /// A cluster as it is now.
     #[must_use]
     pub fn cluster(&self, name: &str) -> Option<Cluster> {
-        self.shared.lock().clusters.by_name.get(name).cloned()
+        self.shared.lock().clusters.get(name).cloned()
     }
 
     /// `POST /healthcheck/fail`, or `ok`.
-    pub fn set_leaving(&mut self, is_leaving: bool) {
-        self.shared.lock().clusters.is_leaving = is_leaving;
+    pub fn set_health_checks(&mut self, checks: HealthChecks) {
+        self.shared.lock().clusters.health_checks = checks;
     }
 
     /// Sets the routes of all listeners. A request keeps the route that was chosen for it.
@@ -187,10 +190,12 @@ impl Process {
         self.shared.lock().post(ThreadId::MAIN, Job::Remove(generation));
     }
 
-    /// Ticks of this thread come late, at this moment at the earliest, while everything else goes on: a timer of
+    /// Ticks of this thread, if there is one, come late, at this moment at the earliest, while everything else goes on: a timer of
     /// libevent waits for the events that are there already.
     pub fn delay_ticks(&mut self, thread: ThreadId, until: Moment) {
-        self.shared.lock().thread_mut(thread).ticks_late_until = until;
+        if let Some(thread) = self.shared.lock().threads.get_mut(thread.0 as usize) {
+            thread.ticks_late_until = until;
+        }
     }
 
     /// A version of the listener that is only tried: if the plugin takes its configuration, nothing changes all the same.
@@ -198,7 +203,7 @@ impl Process {
         self.shared.lock().post(ThreadId::MAIN, Job::TryOut(Arc::new(plugin)));
     }
 
-    /// A worker has made its root context for a generation.
+    /// A thread has made its root context for a generation: it may still be at it, or have failed.
     #[must_use]
     pub fn is_loaded(&self, thread: ThreadId, generation: Generation) -> bool {
         self.shared.lock().loaded.contains(&(thread, generation))
@@ -215,7 +220,7 @@ impl Process {
     }
 
     /// A sender's request begins on a worker, through a version of the listener (`None`: one without a plugin). Envoy
-    /// adds what a connection manager adds.
+    /// adds what a connection manager adds. A thread that is no worker takes no connection: the stream is reset at once.
     pub fn open(&mut self, worker: ThreadId, generation: Option<Generation>, head: Headers, end: End) -> StreamId {
         let wants_close = connection::wants_close(&head);
         let head = connection::enter(head, &mut self.shared.lock().random);
@@ -238,6 +243,10 @@ impl Process {
         let mut shared = self.shared.lock();
         let plugin = generation.and_then(|generation| shared.plugins.get(&generation).cloned());
         let stream = shared.next_stream();
+        if worker == ThreadId::MAIN || worker.0 as usize >= shared.threads.len() {
+            shared.happened(Happening::Reset { stream });
+            return stream;
+        }
         shared.streams.insert(stream, Stream::new(worker, plugin, head, end));
         shared.post(worker, Job::Open(stream, generation));
         stream
@@ -464,7 +473,7 @@ impl Process {
         arrival: Arrival,
     ) {
         let Some(thread) = self.thread_of(origin) else { return };
-        let upstream = self.shared.lock().clusters.by_name.get(cluster).map(|cluster| cluster.upstream);
+        let upstream = self.shared.lock().clusters.get(cluster).map(|cluster| cluster.upstream);
         let now = self.now();
         let exchange = match (upstream, arrival) {
             (Some(Upstream::Receiver), Arrival::Whole) => Some(receivers.exchange(cluster, origin, request, now)),

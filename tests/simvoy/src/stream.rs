@@ -165,8 +165,6 @@ pub(crate) struct Stream {
     /// A local reply or a reset ended the decoding.
     pub is_aborted: bool,
     pub is_finished: bool,
-    /// The sender has closed.
-    pub is_gone: bool,
 }
 
 impl Stream {
@@ -201,7 +199,6 @@ impl Stream {
             has_failed: false,
             is_aborted: false,
             is_finished: false,
-            is_gone: false,
         }
     }
 

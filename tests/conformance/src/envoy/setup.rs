@@ -12,7 +12,7 @@ use crate::case::{self, Case, FailurePolicy, Hosts, Setup, StopIteration};
 pub fn bootstrap(case: &Case, receivers: &Receivers) -> Bootstrap {
     let setup = &case.setup;
     let mut bootstrap = Bootstrap::new()
-        .workers(setup.workers)
+        .workers(setup.workers.get())
         .drain_time(Duration::from_secs(setup.drain_time_seconds))
         .trailers()
         .http_filter(foreign_filter_of(plugin(case), Module::Probe));

@@ -148,7 +148,7 @@ impl Stage {
 
     /// A request begins, on a connection of its own.
     fn begin(&mut self, request: &Request, sent: Sent) -> StreamId {
-        let worker = ThreadId(1 + self.begun % self.case.setup.workers);
+        let worker = ThreadId(1 + self.begun % self.case.setup.workers.get());
         self.begun += 1;
         let body = request.body.as_ref().map(|body| body.0.clone()).unwrap_or_default();
         let is_bodiless = request.framing == Framing::Sized && body.is_empty();
@@ -223,7 +223,7 @@ impl Stage {
         let generation = self.process.push(Some(plugin(&self.case)));
         match verdict {
             Verdict::Taken => {
-                let threads: Vec<ThreadId> = (0..=self.case.setup.workers).map(ThreadId).collect();
+                let threads: Vec<ThreadId> = (0..=self.case.setup.workers.get()).map(ThreadId).collect();
                 self.until("a push that is taken", |stage| {
                     threads.iter().all(|thread| stage.process.is_loaded(*thread, generation)) || stage.has_aborted()
                 })?;
@@ -238,7 +238,7 @@ impl Stage {
 
     fn old_one_is_gone(&mut self) -> Result<(), Problem> {
         let replaced = std::mem::take(&mut self.replaced);
-        let threads = self.case.setup.workers as usize + 1;
+        let threads = self.case.setup.workers.get() as usize + 1;
         self.until("the end of what was replaced", |stage| {
             let gone = |old: &Generation| {
                 let is_it = |happening: &&Happening| matches!(happening, Happening::Gone { generation, .. } if generation == old);

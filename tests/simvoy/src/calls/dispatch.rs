@@ -150,7 +150,7 @@ fn dispatch(
 ) -> Result<u32, Status> {
     let now = shared.clock.now;
     shared.trace.feed(Kind::CallBody, now, [u64::from(guest.vm.0), 0, 0], &request.body);
-    if !shared.clusters.by_name.contains_key(&cluster) {
+    if shared.clusters.get(&cluster).is_none() {
         return Err(refuse_unknown(shared, guest, kind));
     }
     fold_pseudo_headers(&mut request.headers);
@@ -288,7 +288,7 @@ fn grpc_call(caller: &mut Caller<'_, Guest>, spans: [(u32, u32); 5], timeout: u3
         Target::Cluster(name) => name,
         Target::Unparsable => {
             let name = String::from_utf8_lossy(&service).into_owned();
-            if !caller.data().shared.lock().clusters.by_name.contains_key(&name) {
+            if caller.data().shared.lock().clusters.get(&name).is_none() {
                 return Ok(Status::ParseFailure);
             }
             name

@@ -25,7 +25,7 @@ impl Thread {
     }
 
     async fn http_called(&mut self, vm: VmId, root: ContextId, token: CallToken, outcome: Outcome) {
-        let (arguments, status) = match outcome {
+        let (arguments, status) = match limited(outcome) {
             Outcome::Answer(response) => {
                 let status = response.code();
                 (self.show(vm, root, response), Some(status))
@@ -112,6 +112,18 @@ impl Thread {
             let _heard = self.root_callback(vm, root, Callback::GrpcClose, [root.0, token.0, status, 0, 0]).await;
         }
         self.forget_answer(vm, root);
+    }
+}
+
+/// `http.async_response_buffer_limit`, as Envoy's runtime has it by default (PLATFORM 1.5, row "response body of a
+/// dispatch").
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// An answer that is too large breaks off.
+fn limited(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Answer(response) if response.body.len() > ANSWER_BYTES_MAX => Outcome::Broken(response),
+        Outcome::Answer(_) | Outcome::Broken(_) | Outcome::Failed(_) | Outcome::Replied { .. } => outcome,
     }
 }
 

@@ -38,6 +38,15 @@ pub(super) enum Answered {
     Failed,
 }
 
+/// What a full buffer does (`stream::buffer_full_pause`, `stream::buffer_full_watermark`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WhenFull {
+    /// The sender is not read any more until there is room.
+    StopReading,
+    /// 413.
+    Refuse,
+}
+
 impl Thread {
     /// A callback of a stream, with what the guest puts off done before the answer is looked at (CHECK_FAIL_HTTP and
     /// DeferAfterCallActions in context.cc).
@@ -192,8 +201,9 @@ impl Thread {
     async fn decode_data(&mut self, stream: StreamId, bytes: Vec<u8>, end: End) {
         let Some(decode) = self.stream(stream, |stream| stream.decode) else { return };
         if decode == Decode::StoppedAll {
-            self.keep(stream, bytes).await;
-            return;
+            let is_buffering = self.stream(stream, |stream| stream.is_buffering).unwrap_or(false);
+            let full = if is_buffering { WhenFull::Refuse } else { WhenFull::StopReading };
+            return self.keep(stream, bytes, full).await;
         }
         self.show_data(stream, bytes, end).await;
     }
@@ -250,7 +260,8 @@ impl Thread {
             }
             Answered::With(1 | 2) => {
                 self.change(stream, |stream| stream.decode = Decode::StoppedHeaders);
-                self.keep_as(stream, piece, answered == Answered::With(2)).await;
+                let full = if answered == Answered::With(2) { WhenFull::StopReading } else { WhenFull::Refuse };
+                self.keep(stream, piece, full).await;
             }
             Answered::With(_) | Answered::WithReply | Answered::Failed => {
                 self.change(stream, |stream| stream.decode = Decode::StoppedHeaders);
@@ -258,21 +269,19 @@ impl Thread {
         }
     }
 
-    /// Keeps a piece while everything waits: a full buffer stops the reading.
-    async fn keep(&mut self, stream: StreamId, bytes: Vec<u8>) {
-        let is_streaming = self.stream(stream, |stream| !stream.is_buffering).unwrap_or(true);
-        self.keep_as(stream, bytes, is_streaming).await;
-    }
-
-    async fn keep_as(&mut self, stream: StreamId, bytes: Vec<u8>, is_streaming: bool) {
+    /// Keeps a piece while what is before it waits.
+    async fn keep(&mut self, stream: StreamId, bytes: Vec<u8>, when_full: WhenFull) {
         let limit = self.shared.lock().buffer_limit;
         let is_too_much = self.change(stream, |stream| {
             stream.buffered.extend_from_slice(&bytes);
             let is_full = stream.buffered.len() > limit;
-            if is_full && is_streaming {
-                stream.is_read_disabled = true;
+            match when_full {
+                WhenFull::StopReading => {
+                    stream.is_read_disabled |= is_full;
+                    false
+                }
+                WhenFull::Refuse => is_full,
             }
-            is_full && !is_streaming
         });
         if is_too_much == Some(true) {
             let reply = envoys_reply(413, "Payload Too Large", &[]);
@@ -386,7 +395,6 @@ impl Thread {
     /// The sender has closed.
     pub(super) async fn disconnect(&mut self, stream: StreamId) {
         let is_open = self.change(stream, |stream| {
-            stream.is_gone = true;
             stream.is_aborted = true;
             stream.info.flags |= flag::DOWNSTREAM_CONNECTION_TERMINATION;
             stream.info.details = Some("downstream_remote_disconnect".to_owned());

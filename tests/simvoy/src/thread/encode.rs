@@ -6,7 +6,7 @@
 use super::decode::Answered;
 use super::{Thread, Turn};
 use crate::abi::Callback;
-use crate::connection::leave;
+use crate::connection::{Then, leave};
 use crate::happening::Happening;
 use crate::http::Response;
 use crate::ids::{ContextId, StreamId, VmId};
@@ -189,7 +189,7 @@ impl Thread {
             stream.encode = Encode::Sent;
             stream.info.code = Some(stream.response.code());
             let is_last = stream.wants_close || !stream.request_complete;
-            leave(&mut stream.response.headers, now, is_last);
+            leave(&mut stream.response.headers, now, if is_last { Then::Close } else { Then::KeepAlive });
             stream.response.clone()
         }) else {
             return;

@@ -3,7 +3,7 @@
 use super::Thread;
 use crate::calls::{envoys_overflow, envoys_reply};
 use crate::cluster::Admission;
-use crate::http::{Request, Response};
+use crate::http::{Headers, Request, Response};
 use crate::ids::StreamId;
 use crate::jobs::{Arrival, Job, Timer};
 use crate::network::{Failure, Origin, Outcome, Tries, flag};
@@ -232,7 +232,7 @@ impl Thread {
     }
 
     async fn answered(&mut self, stream: StreamId, mut response: Response, ends: Ends) {
-        let parts = parts(std::mem::take(&mut response.body), !response.trailers.0.is_empty(), ends);
+        let parts = parts(std::mem::take(&mut response.body), &response.trailers, ends);
         self.change(stream, |stream| {
             stream.info.details = Some("via_upstream".to_owned());
             stream.info.code = Some(response.code());
@@ -254,7 +254,7 @@ enum Ends {
 const OVERFLOW: &str = "upstream_reset_before_response_started{overflow}";
 
 /// A response in the pieces in which an HTTP/1 codec gives it: what has come, and its end (measured).
-fn parts(body: Vec<u8>, has_trailers: bool, ends: Ends) -> VecDeque<Part> {
+fn parts(body: Vec<u8>, trailers: &Headers, ends: Ends) -> VecDeque<Part> {
     let mut parts = VecDeque::new();
     let has_body = !body.is_empty();
     if has_body {
@@ -262,7 +262,7 @@ fn parts(body: Vec<u8>, has_trailers: bool, ends: Ends) -> VecDeque<Part> {
     }
     match ends {
         Ends::Broken => parts.push_back(Part::Cut),
-        Ends::Well if has_trailers => parts.push_back(Part::Trailers),
+        Ends::Well if !trailers.0.is_empty() => parts.push_back(Part::Trailers),
         Ends::Well if has_body => parts.push_back(Part::Data(Vec::new(), End::Last)),
         Ends::Well => {}
     }
