@@ -129,6 +129,8 @@ fn agree(case: &Case, expected: &Transcript, seen: &Transcript) -> Result<(), St
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::sim::missing;
 
@@ -146,6 +148,36 @@ mod tests {
         for (name, reason) in missing::MISSING {
             assert!(names.iter().any(|known| known == name), "{name} ({reason}) is no case: take it out of missing.rs");
         }
+    }
+
+    /// Simvoy's rules name the cases that show them; `failure::retried_*` names all that begin so.
+    #[test]
+    fn every_case_that_simvoy_names_is_there() {
+        let names: Vec<String> = files().iter().map(|file| name_of(file)).collect();
+        let topics: BTreeSet<&str> = names.iter().filter_map(|name| Some(name.split_once("::")?.0)).collect();
+        let mut named = 0;
+        for (file, text) in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../simvoy/src")) {
+            let quoted =
+                text.split('`').filter(|word| word.split_once("::").is_some_and(|(topic, _)| topics.contains(topic)));
+            for word in quoted {
+                let is_it =
+                    |name: &String| word.strip_suffix('*').map_or(name == word, |prefix| name.starts_with(prefix));
+                assert!(names.iter().any(is_it), "{}: `{word}` is no case", file.display());
+                named += 1;
+            }
+        }
+        assert!(named > 0, "simvoy names no case: is its folder somewhere else?");
+    }
+
+    fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
+        let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let paths = entries.map(|entry| entry.expect("a readable folder").path());
+        paths
+            .flat_map(|path| match path.is_dir() {
+                true => sources(&path),
+                false => vec![(path.clone(), fs::read_to_string(&path).expect("a text"))],
+            })
+            .collect()
     }
 
     #[test]

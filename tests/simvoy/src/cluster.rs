@@ -60,7 +60,8 @@ pub(crate) enum Admission {
     NoHealthyHost,
     /// The circuit breaker is full, and a connection is idle: Envoy says so at once.
     Overflow,
-    /// The circuit breaker is full, which Envoy finds out when the new connection is there (measured).
+    /// The circuit breaker is full, which Envoy finds out when the new connection is there
+    /// (`dispatch::breaker_full`, `failure::overflow`).
     OverflowLater,
 }
 

@@ -6,7 +6,7 @@
 //! | `x-envoy-` headers that steer Envoy go: the sender is a stranger | `date` and `server` come |
 //! | `x-forwarded-proto` and `x-request-id` come, in this order, at the end | `connection: close` comes if this is the last answer |
 //!
-//! Source: PLATFORM 1.11 and 1.8; the order is measured. Framing is a codec's business and not modelled.
+//! Source: PLATFORM 1.11 and 1.8; their order: `stream::ingress_headers`. Framing is a codec's business and not modelled.
 
 use crate::http::Headers;
 

@@ -96,7 +96,7 @@ pub(crate) enum After {
     Reply(StreamId, Response, String),
     Close(StreamId),
     FinishShutdown(ContextId),
-    /// A gRPC call that could not begin ends all the same (measured).
+    /// A gRPC call that could not begin ends all the same (`grpc::no_endpoint`).
     GrpcRefused(ContextId, CallToken, String),
 }
 

@@ -49,7 +49,7 @@ impl Headers {
     }
 
     /// Sets the only value, at the end of the map: so Envoy replaces a header, except for the pseudo headers, which keep
-    /// their places (measured).
+    /// their places (`stream::header_changes`).
     pub fn replace(&mut self, name: &str, value: impl Into<Vec<u8>>) {
         if name.starts_with(':') {
             return self.set(name, value);

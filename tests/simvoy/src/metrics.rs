@@ -84,7 +84,7 @@ impl Metrics {
         match self.find(ids, id) {
             None => Status::NotFound,
             Some(Metric::Counter(_)) if by <= 0 => Status::BadArgument,
-            // A gauge wraps below zero (measured).
+            // A gauge wraps below zero (`metric::life`).
             Some(Metric::Counter(value) | Metric::Gauge(value)) => {
                 *value = value.wrapping_add_signed(by);
                 Status::Ok

@@ -492,7 +492,7 @@ impl Process {
         let Some(thread) = self.thread_of(origin) else { return };
         let Some((after, outcome)) = exchange.outcome() else { return };
         let job = match origin {
-            // An answer that overtakes its request carries none (measured).
+            // An answer that overtakes its request carries none (`stream::early_answer`).
             Origin::Live(stream) if !self.is_sent(stream) => Job::Upstream(stream, attempt, outcome),
             Origin::Live(stream) => Job::Upstream(stream, attempt, with_service_time(outcome, after)),
             Origin::Dispatch(vm, token) => Job::Called(vm, token, with_service_time(outcome, after)),
@@ -508,7 +508,7 @@ impl Process {
         let shared = self.shared.lock();
         match origin {
             Origin::Live(stream) => shared.streams.get(&stream).map(|stream| stream.thread),
-            // A call that was cancelled before it went out never goes out (measured).
+            // A call that was cancelled before it went out never goes out (`grpc::cancelled`).
             Origin::Dispatch(vm, token) => shared.vm(vm).filter(|vm| vm.has_call(token)).map(|vm| vm.thread),
         }
     }

@@ -268,7 +268,7 @@ impl Shared {
         }
     }
 
-    /// What a throw-away VM has found is remembered as long as some listener has a plugin of its VM key (measured: a
+    /// What a throw-away VM has found is remembered as long as some listener has a plugin of its VM key (`life_cycle::listener_removed`: a
     /// listener that was removed and comes back is tried again).
     fn forget_tries(&mut self, gone: Generation) {
         let key_of = |generation: &Generation| self.plugins.get(generation).map(|plugin| plugin.vm_key());

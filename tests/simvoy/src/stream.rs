@@ -86,7 +86,7 @@ pub(crate) struct Info {
     pub flags: u64,
     pub details: Option<String>,
     pub code: Option<u16>,
-    /// Attempts; 0 before the router (measured).
+    /// Attempts; 0 before the router (`reading::request_properties`).
     pub attempts: u64,
     pub bytes_received: u64,
     pub cluster: Option<String>,
@@ -210,14 +210,15 @@ impl Stream {
         }
     }
 
-    /// `request.size`: what the headers say while the filter has them, what has arrived afterwards (measured).
+    /// `request.size`: what the headers say while the filter has them, what has arrived afterwards
+    /// (`reading::request_properties`).
     pub(crate) fn size(&self) -> u64 {
         let is_there = self.visible.request_headers || self.visible.log;
         let said = self.request.text("content-length").filter(|_| is_there).and_then(|text| text.parse().ok());
         said.unwrap_or(self.info.bytes_received)
     }
 
-    /// `request.total_size`: body bytes that arrived, and the headers while the filter has them.
+    /// `request.total_size`: body bytes that arrived, and the headers while the filter has them (the same).
     pub(crate) fn total_size(&self) -> u64 {
         let headers = if self.visible.request_headers || self.visible.log { self.request.byte_count() } else { 0 };
         self.info.bytes_received + headers as u64

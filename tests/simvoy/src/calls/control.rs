@@ -129,7 +129,7 @@ fn reply(caller: &mut Caller<'_, Guest>, code: u32, spans: [(u32, u32); 3]) -> R
     Ok(Status::Ok)
 }
 
-/// The first of two replies counts (measured).
+/// The first of two replies counts (`reply::twice`).
 fn has_replied(caller: &Caller<'_, Guest>) -> bool {
     let guest = caller.data();
     let shared = guest.shared.lock();
@@ -138,7 +138,8 @@ fn has_replied(caller: &Caller<'_, Guest>) -> bool {
     vm.after.iter().any(|after| matches!(after, After::Reply(stream, ..) if Some(*stream) == speaker))
 }
 
-/// A stream's `on_log` runs: an answer or a close in it calls it again, until Envoy's stack is full (measured).
+/// A stream's `on_log` runs: an answer or a close in it calls it again, until Envoy's stack is full
+/// (`reply::in_on_log_aborts`, `reply::close_stream_in_on_log_aborts`).
 fn is_logging(caller: &Caller<'_, Guest>) -> bool {
     let guest = caller.data();
     guest.callback == Callback::Log

@@ -162,7 +162,7 @@ fn dispatch(
     let admission = shared.clusters.admit(&cluster, guest.thread);
     let vm = shared.vms.get_mut(&guest.vm).ok_or(Status::InternalFailure)?;
     let root = vm.root_of(guest.speaker());
-    // A call that is refused from here on has used its token up (measured).
+    // A call that is refused from here on has used its token up (`dispatch::tokens`).
     let token = vm.next_token(kind);
     let later = match admission {
         Admission::Unknown => return Err(Status::BadArgument),
@@ -208,7 +208,7 @@ fn add_what_envoy_adds(headers: &mut Headers, timeout: u32) {
 }
 
 /// An unknown cluster is a bad argument to an HTTP call; a gRPC client is made without asking for it, and its first
-/// request fails (measured).
+/// request fails (`dispatch::unknown_cluster`, `grpc::unknown_cluster`).
 fn refuse_unknown(shared: &mut Shared, guest: &Guest, kind: CallKind) -> Status {
     match (kind, shared.vms.get_mut(&guest.vm)) {
         (CallKind::Http, _) | (CallKind::Grpc, None) => Status::BadArgument,
@@ -229,7 +229,8 @@ fn put_off_end(vm: &mut VmShared, root: ContextId, token: CallToken, kind: CallK
     }
 }
 
-/// Repeated pseudo headers are joined, `host` is the authority, and unknown ones go (HeaderMapImpl; measured).
+/// Repeated pseudo headers are joined, `host` is the authority, and unknown ones go (PLATFORM 1.6;
+/// `dispatch::unknown_pseudo_header`).
 fn fold_pseudo_headers(headers: &mut Headers) {
     let mut folded = Headers::default();
     for (name, value) in std::mem::take(&mut headers.0) {
@@ -249,7 +250,8 @@ fn fold_pseudo_headers(headers: &mut Headers) {
     *headers = folded;
 }
 
-/// The caller's own header shortens or lengthens a call, and does not go out (measured). Retries that a caller steers are
+/// The caller's own header shortens or lengthens a call, and does not go out
+/// (`dispatch::steering_timeout`). Retries that a caller steers are
 /// not modelled.
 fn steered(headers: &mut Headers, timeout: u32) -> u32 {
     const HEADER: &str = "x-envoy-upstream-rq-timeout-ms";
@@ -268,7 +270,8 @@ fn frame(request: &mut Request, kind: CallKind) {
     }
 }
 
-/// What Envoy says of a head that no codec puts on a wire (PLATFORM 1.6; measured on a new connection).
+/// What Envoy says of a head that no codec puts on a wire (PLATFORM 1.6; on a new connection:
+/// `dispatch::line_break_in_value`, `dispatch::space_in_name`).
 fn unsendable(headers: &Headers) -> Option<String> {
     let is_bad = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
     headers.0.iter().find_map(|(name, value)| {

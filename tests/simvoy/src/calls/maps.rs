@@ -79,7 +79,8 @@ fn get_pairs(caller: &mut Caller<'_, Guest>, map: u32, pairs_at: u32, size_at: u
     give(caller, &pairs, pairs_at, size_at)
 }
 
-/// The bytes of all names and values, not the number of pairs; of a call's answer it cannot be asked (measured).
+/// The bytes of all names and values, not the number of pairs; of a call's answer it cannot be asked
+/// (`reading::option_missing`, `dispatch::answered`).
 fn get_size(caller: &mut Caller<'_, Guest>, map: u32, size_at: u32) -> Status {
     let size = {
         let guest = caller.data();

@@ -60,7 +60,8 @@ fn get(caller: &mut Caller<'_, Guest>, path: (u32, u32), value_at: u32, size_at:
 }
 
 /// A guest may set a property of its own on a stream. One with a path of several parts is taken and not found again, and
-/// none stands before Envoy's own (measured).
+/// none stands before Envoy's own
+/// (`reading::own_properties`).
 fn set(caller: &mut Caller<'_, Guest>, path: (u32, u32), value: (u32, u32)) -> Status {
     let (Some(path), Some(value)) = (read(caller, path), read(caller, value)) else {
         return Status::InvalidMemoryAccess;

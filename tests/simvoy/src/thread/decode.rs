@@ -12,6 +12,10 @@
 //! | 1 StopAndBuffer | kept; the next callback is about all that is kept; more than the buffer may hold is a 413 |
 //! | 2 StopAndWatermark | kept; the next callback is about its own piece; a full buffer stops the reading |
 //! | 3 StopNoBuffer | dropped |
+//!
+//! Source: PLATFORM 0, first rows, and 1.5, row "request body while paused"; the cases `stream::pause_headers_option_given`,
+//! `stream::pause_headers_option_missing`, `stream::body_paused_and_continued_by_the_callback`, `stream::body_watermarked`,
+//! `stream::body_paused_and_resumed_in_the_middle`, `stream::buffer_full_pause`.
 
 use super::{HasFailed, Thread, Turn};
 use crate::abi::Callback;
@@ -34,7 +38,8 @@ pub(super) enum Answered {
     With(u32),
     /// A local reply was asked for: nothing goes on, whatever the number was.
     WithReply,
-    /// The VM is dead: the stream was failed, whatever the policy (measured): a policy is for new streams.
+    /// The VM is dead: the stream was failed, whatever the policy, which is for new streams
+    /// (`trap::open_stream_waiting_for_its_answer`).
     Failed,
 }
 

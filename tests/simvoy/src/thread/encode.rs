@@ -1,7 +1,10 @@
 //! A response on its way out: through the filter, to the sender; and the end of the stream.
 //!
 //! A local reply goes through the filter only if nothing has been encoded yet. One that a guest makes out of a response
-//! that it holds goes to the sender directly, and the filter does not see it (sendLocalReply in filter_manager.cc).
+//! that it holds goes to the sender directly, and the filter does not see it (sendLocalReply in filter_manager.cc; cases
+//! `reply::in_request_headers`, `reply::failure_with_body_replaced`, `reply::held_failure_answered_from_a_tick`).
+//! What a filter holds: `stream::pause_response_headers`, `stream::pause_response_headers_option_given`,
+//! `stream::pause_response_body`.
 
 use super::decode::Answered;
 use super::{Thread, Turn};

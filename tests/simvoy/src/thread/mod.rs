@@ -122,7 +122,7 @@ impl Thread {
         let mut shared = self.shared.lock();
         if let Some(found) = shared.vm_mut(vm) {
             found.has_failed = true;
-            // What it had put off is not done any more (measured).
+            // What it had put off is not done any more (`trap::reply_before_the_trap`).
             found.after.clear();
         }
         shared.happened(Happening::Trapped { thread: self.id, vm, message: message.to_owned() });

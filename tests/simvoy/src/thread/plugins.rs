@@ -151,7 +151,8 @@ impl Thread {
         Ok(id)
     }
 
-    /// A new root context: created, VM started (for every root context, measured), configured.
+    /// A new root context: created, VM started, for every root context
+    /// (`life_cycle::new_configuration`), configured.
     async fn new_root(&mut self, vm: VmId, plugin: &Arc<Plugin>) -> Result<ContextId, HasFailed> {
         let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let root = {
@@ -216,7 +217,8 @@ impl Thread {
     async fn reload(&mut self, generation: Generation, handle: PluginHandle, base: Duration) -> Standing {
         let now = {
             let mut shared = self.shared.lock();
-            // The jitter is taken modulo half the base, in whole milliseconds (measured: SIGFPE).
+            // The jitter is taken modulo half the base, in whole milliseconds
+            // (`trap::reload_after_one_millisecond_aborts`).
             if base.as_millis() < 2 {
                 shared.happened(Happening::Aborted("division by zero in the back-off of a reload".to_owned()));
                 return Standing::Dead;

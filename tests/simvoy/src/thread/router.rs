@@ -253,7 +253,8 @@ enum Ends {
 /// `response.code_details` of a full circuit breaker.
 const OVERFLOW: &str = "upstream_reset_before_response_started{overflow}";
 
-/// A response in the pieces in which an HTTP/1 codec gives it: what has come, and its end (measured).
+/// A response in the pieces in which an HTTP/1 codec gives it: what has come, and its end
+/// (`stream::sized_body`, `stream::trailers`, `failure::broken_off`).
 fn parts(body: Vec<u8>, trailers: &Headers, ends: Ends) -> VecDeque<Part> {
     let mut parts = VecDeque::new();
     let has_body = !body.is_empty();
