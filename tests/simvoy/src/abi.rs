@@ -35,7 +35,7 @@ pub enum Status {
 
 /// A header map that a guest can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MapType {
+pub(crate) enum MapType {
     /// Request headers.
     RequestHeaders,
     /// Request trailers.
@@ -74,7 +74,7 @@ impl MapType {
 
 /// A buffer that a guest can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BufferType {
+pub(crate) enum BufferType {
     /// The request's body.
     RequestBody,
     /// The response's body.
@@ -358,13 +358,13 @@ host_calls! {
 }
 
 /// The host refuses more pairs than this (proxy-wasm-cpp-host limits.h; PLATFORM 1.5).
-pub const PAIRS_MAX: usize = 1_024;
+pub(crate) const PAIRS_MAX: usize = 1_024;
 /// The host refuses longer serialised pairs than this (the same).
-pub const PAIRS_BYTES_MAX: usize = 1_048_576;
+pub(crate) const PAIRS_BYTES_MAX: usize = 1_048_576;
 
 /// Pairs as the host hands them to a guest; nothing at all for an empty map.
 #[must_use]
-pub fn write_pairs(headers: &Headers) -> Vec<u8> {
+pub(crate) fn write_pairs(headers: &Headers) -> Vec<u8> {
     if headers.0.is_empty() {
         return Vec::new();
     }
@@ -386,7 +386,7 @@ pub fn write_pairs(headers: &Headers) -> Vec<u8> {
 /// Pairs as a guest hands them to the host. Anything that is wrong with them gives an *empty* map, as in Envoy
 /// (PLATFORM 1.5: 1,025 headers make a dispatch without any).
 #[must_use]
-pub fn read_pairs(bytes: &[u8]) -> Headers {
+pub(crate) fn read_pairs(bytes: &[u8]) -> Headers {
     if bytes.len() > PAIRS_BYTES_MAX {
         return Headers::default();
     }

@@ -146,12 +146,6 @@ impl Process {
         self.shared.lock().clock.wall()
     }
 
-    /// How far the wall clock has been moved in all, in nanoseconds.
-    #[must_use]
-    pub fn wall_moved(&self) -> i128 {
-        self.shared.lock().clock.wall_moved()
-    }
-
     /// Moves the wall clock alone.
     pub fn jump_wall(&mut self, nanos: i128) {
         self.shared.lock().clock.jump_wall(nanos);
@@ -352,7 +346,7 @@ impl Process {
         idle.max().unwrap_or(0)
     }
 
-    /// The hash of all that has happened: equal if and only if two runs are the same.
+    /// The hash of all that has happened: different hashes mean different runs. How the process is polled is no part of it.
     #[must_use]
     pub fn trace_hash(&self) -> u64 {
         self.shared.lock().trace.hash()
@@ -528,5 +522,86 @@ fn with_service_time(outcome: Outcome, after: Duration) -> Outcome {
         Outcome::Answer(response) => Outcome::Answer(stamp(response)),
         Outcome::Broken(response) => Outcome::Broken(stamp(response)),
         Outcome::Failed(_) | Outcome::Replied { .. } => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tiny;
+
+    struct Nobody;
+
+    impl Receivers for Nobody {
+        fn exchange(&mut self, _: &str, _: Origin, _: &Request, _: Moment) -> Exchange {
+            Exchange::Silence
+        }
+    }
+
+    fn process(workers: u32) -> Process {
+        Process::new(&tiny::module(), Settings { workers, ..Settings::default() })
+    }
+
+    #[test]
+    fn a_process_in_which_nothing_happens_does_not_wait_for_the_end_of_time() {
+        let mut process = process(1);
+        process.push(Some(Plugin::new("v", "")));
+        process.run_until(&mut Nobody, Moment::NEVER);
+        let now = process.now();
+        assert!(now < Moment::NEVER, "{now}");
+        assert_eq!(process.step(&mut Nobody, Moment::NEVER), Step::Until(Moment::NEVER));
+        process.run_for(&mut Nobody, Duration::from_secs(5));
+        assert_eq!(process.now() - now, Duration::from_secs(5), "with a limit, time goes there");
+    }
+
+    #[test]
+    fn a_number_of_workers_that_no_process_has_is_brought_into_range() {
+        for (workers, threads) in [(0, 2), (1, 2), (3, 4), (u32::MAX, 1 + WORKERS_MAX as usize)] {
+            assert_eq!(process(workers).seats.len(), threads, "{workers}");
+        }
+    }
+
+    #[test]
+    fn a_thread_that_is_no_worker_takes_no_connection() {
+        for thread in [ThreadId::MAIN, ThreadId(2), ThreadId(9), ThreadId(u32::MAX)] {
+            let mut process = process(1);
+            process.delay_ticks(thread, Moment::millis(1));
+            let stream = process.open(thread, None, Headers::default(), End::Last);
+            assert_eq!(process.take_happenings(), [Happening::Reset { stream }], "{thread:?}");
+            process.send_body(stream, Vec::new(), End::Last);
+            process.disconnect(stream);
+            process.run_until(&mut Nobody, Moment::NEVER);
+        }
+    }
+
+    #[test]
+    fn nothing_happens_in_a_process_that_was_told_to_end() {
+        let mut process = process(2);
+        process.push(Some(Plugin::new("v", "")));
+        process.set_cluster("orders", Cluster::default());
+        process.set_routes(vec![Route::new("/", "orders")]);
+        let head = Headers::of(&[(":method", "GET"), (":path", "/a"), (":authority", "shop")]);
+        process.open(ThreadId(1), None, head.clone(), End::Last);
+        process.run_for(&mut Nobody, Duration::from_secs(1));
+        process.terminate();
+        process.run_for(&mut Nobody, Duration::from_secs(1));
+        process.take_happenings();
+        process.open(ThreadId(2), None, head, End::Last);
+        // Longer than the route's time: its 504 never comes.
+        process.run_for(&mut Nobody, Duration::from_secs(60));
+        assert_eq!(process.take_happenings(), []);
+        assert_eq!(process.step(&mut Nobody, Moment::NEVER), Step::Until(Moment::NEVER));
+    }
+
+    #[test]
+    fn no_jump_of_the_wall_clock_leads_out_of_its_numbers() {
+        let mut process = process(1);
+        for (nanos, wall) in [(i128::MAX, u64::MAX), (i128::MAX, u64::MAX), (i128::MIN, 0), (i128::MIN, 0)] {
+            process.jump_wall(nanos);
+            if nanos < 0 {
+                process.jump_wall(nanos);
+            }
+            assert_eq!(process.wall(), wall, "{nanos}");
+        }
     }
 }

@@ -164,6 +164,11 @@ impl Shared {
         self.vms.get_mut(&vm)
     }
 
+    /// The stream that a context is of, if it is of one.
+    pub(crate) fn stream_of(&self, vm: VmId, context: ContextId) -> Option<StreamId> {
+        self.vm(vm)?.stream_of(context)
+    }
+
     pub(crate) fn add_vm(&mut self, thread: ThreadId, plugin: &Plugin) -> VmId {
         self.vms_made += 1;
         let vm = VmId(self.vms_made);
@@ -296,17 +301,17 @@ impl Shared {
         let answer = || found.root(found.root_of(context))?.answer.as_ref();
         match map {
             MapType::RequestHeaders => {
-                stream.filter(|s| s.visible.request_headers || s.visible.log).map(|stream| &stream.request)
+                stream.filter(|s| s.visible.shows_request_headers()).map(|stream| &stream.request)
             }
             MapType::RequestTrailers => {
                 stream.filter(|s| s.visible.request_trailers && !s.visible.log)?.request_trailers.as_ref()
             }
             MapType::ResponseHeaders => stream
-                .filter(|s| s.visible.response_headers || s.visible.log)
+                .filter(|s| s.visible.shows_response_headers())
                 .map(|stream| &stream.response.headers)
                 .filter(|headers| !headers.0.is_empty()),
             MapType::ResponseTrailers => stream
-                .filter(|s| s.visible.response_trailers || s.visible.log)
+                .filter(|s| s.visible.shows_response_trailers())
                 .map(|stream| &stream.response.trailers)
                 .filter(|trailers| !trailers.0.is_empty()),
             MapType::GrpcInitialMetadata | MapType::CallHeaders => answer().map(|answer| &answer.headers),

@@ -31,17 +31,24 @@ pub(crate) const EXPORTS: [(&str, Exported); 4] = [
 
 /// The whole guest, compiled.
 pub(crate) fn module() -> Module {
-    let bytes = bytes(["proxy_set_shared_data", "proxy_get_shared_data"], &EXPORTS);
-    Module::from_bytes("a tiny guest", &bytes).unwrap_or_else(|wrong| panic!("{wrong}"))
+    module_with(CALLS)
+}
+
+/// What the guest calls: the first, the second, and the first again.
+pub(crate) const CALLS: [(&str, &str); 2] = [("env", "proxy_set_shared_data"), ("env", "proxy_get_shared_data")];
+
+/// The guest with other calls in their place, which must take five words too.
+pub(crate) fn module_with(calls: [(&str, &str); 2]) -> Module {
+    Module::from_bytes("a tiny guest", &bytes(calls, &EXPORTS)).unwrap_or_else(|wrong| panic!("{wrong}"))
 }
 
 /// The guest with other imports and exports.
-pub(crate) fn bytes([set, get]: [&str; 2], exports: &[(&str, Exported)]) -> Vec<u8> {
+pub(crate) fn bytes(calls: [(&str, &str); 2], exports: &[(&str, Exported)]) -> Vec<u8> {
     let list = |items: Vec<Vec<u8>>| vector(items.into_iter());
-    let import = |name| [text("env"), text(name), vec![KIND_FUNCTION, 0]].concat();
+    let import = |(module, name)| [text(module), text(name), vec![KIND_FUNCTION, 0]].concat();
     let sections = [
         (SECTION_TYPE, list(vec![shape(5), shape(1), shape(2)])),
-        (SECTION_IMPORT, list(vec![import(set), import(get)])),
+        (SECTION_IMPORT, list(calls.map(import).to_vec())),
         (SECTION_FUNCTION, list(vec![vec![1], vec![2]])),
         (SECTION_MEMORY, vec![1, 0, 1]),
         (SECTION_EXPORT, list(exports.iter().map(export).collect())),

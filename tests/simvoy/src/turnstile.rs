@@ -298,4 +298,23 @@ mod tests {
     fn a_guest_is_given_bytes_where_its_own_allocator_says() {
         check(9, Verdict::Proceed, [true, true], None);
     }
+
+    #[test]
+    fn calls_that_are_no_part_of_the_abi_are_asked_about_too_and_made_before_a_trap_behind_them() {
+        let calls = [("wasi_snapshot_preview1", "sock_send"), ("wasi_unstable", "path_filestat_get")];
+        for (nth, call) in [(0, HostCall::SockSend), (1, HostCall::PathFilestatGet), (2, HostCall::SockSend)] {
+            for (verdict, text) in [(Verdict::Trap, "in place of"), (Verdict::TrapAfter, "after")] {
+                let asked = Arc::new(Mutex::new(Vec::new()));
+                let mut process = Process::new(&tiny::module_with(calls), Settings::default());
+                process.set_chaos(Box::new(At(nth, verdict, asked.clone())));
+                process.push(Some(Plugin::new("v", "")));
+                process.run_for(&mut Nobody, Duration::from_secs(1));
+                let wanted = format!("injected trap {text} {call:?}");
+                let happenings = process.take_happenings();
+                let is_it = |happening: &Happening| matches!(happening, Happening::Trapped { message, .. } if message.contains(&wanted));
+                assert!(happenings.iter().any(is_it), "{wanted}: {happenings:?}");
+                assert_eq!(asked.lock().unwrap().last(), Some(&call));
+            }
+        }
+    }
 }

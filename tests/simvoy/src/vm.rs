@@ -331,9 +331,7 @@ fn find(instance: &Instance, store: &mut Store<Guest>, callback: Callback, modul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tiny::{self, EXPORTS, Exported};
-
-    const CALLS: [&str; 2] = ["proxy_set_shared_data", "proxy_get_shared_data"];
+    use crate::tiny::{self, CALLS, EXPORTS, Exported};
 
     #[track_caller]
     fn check(bytes: &[u8], expected: &str) {
@@ -352,8 +350,8 @@ mod tests {
         let with = |name, exported| tiny::bytes(CALLS, &[EXPORTS.as_slice(), &[(name, exported)]].concat());
         let cases: [(&[u8], &str); 8] = [
             (b"no module", "a.wasm is no module that the engine takes"),
-            (&tiny::bytes(["proxy_teleport", CALLS[1]], &EXPORTS), "proxy_teleport"),
-            (&tiny::bytes(["proxy_done", CALLS[1]], &EXPORTS), "imports what this host does not have"),
+            (&tiny::bytes([("env", "proxy_teleport"), CALLS[1]], &EXPORTS), "proxy_teleport"),
+            (&tiny::bytes([("env", "proxy_done"), CALLS[1]], &EXPORTS), "imports what this host does not have"),
             (&without("proxy_abi_version_0_2_1"), "does not export proxy_abi_version_0_2_1"),
             (&without("memory"), "does not export memory"),
             (&without("malloc"), "does not export malloc"),

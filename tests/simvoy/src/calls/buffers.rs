@@ -100,7 +100,7 @@ fn set(caller: &mut Caller<'_, Guest>, buffer: u32, (start, length): (u32, u32),
     let Some(bytes) = read(caller, bytes) else { return Status::InvalidMemoryAccess };
     let guest = caller.data();
     let mut shared = guest.shared.lock();
-    let stream = shared.vm(guest.vm).and_then(|vm| vm.stream_of(guest.speaker()));
+    let stream = shared.stream_of(guest.vm, guest.speaker());
     let Some(stream) = stream.and_then(|stream| shared.streams.get_mut(&stream)) else { return Status::NotFound };
     let target = match buffer {
         BufferType::RequestBody if stream.is_buffering => &mut stream.buffered,

@@ -142,8 +142,7 @@ fn has_replied(caller: &Caller<'_, Guest>) -> bool {
 /// (`reply::in_on_log_aborts`, `reply::close_stream_in_on_log_aborts`).
 fn is_logging(caller: &Caller<'_, Guest>) -> bool {
     let guest = caller.data();
-    guest.callback == Callback::Log
-        && guest.shared.lock().vm(guest.vm).is_some_and(|vm| vm.stream_of(guest.speaker()).is_some())
+    guest.callback == Callback::Log && guest.shared.lock().stream_of(guest.vm, guest.speaker()).is_some()
 }
 
 fn recurses(caller: &mut Caller<'_, Guest>, call: &str) -> Result<Status> {
@@ -173,7 +172,7 @@ fn continue_stream(caller: &mut Caller<'_, Guest>, stream: u32) -> Status {
     let guest = caller.data();
     let mut shared = guest.shared.lock();
     // The filter lets go of the request's maps at once, whichever side continues (Context::continueStream).
-    if let Some(stream) = shared.vm(guest.vm).and_then(|vm| vm.stream_of(guest.speaker()))
+    if let Some(stream) = shared.stream_of(guest.vm, guest.speaker())
         && let Some(stream) = shared.streams.get_mut(&stream)
     {
         stream.visible.request_headers = false;
@@ -268,6 +267,9 @@ pub(crate) fn envoys_reply(status: u16, text: &str, more: &[(&str, &str)]) -> Re
     complete_head(&mut response);
     response
 }
+
+/// `response.code_details` of a full circuit breaker.
+pub(crate) const OVERFLOW: &str = "upstream_reset_before_response_started{overflow}";
 
 /// The answer of a full circuit breaker.
 pub(crate) fn envoys_overflow() -> Response {

@@ -1,7 +1,7 @@
 //! Calls of a guest to clusters: HTTP and gRPC (PLATFORM 1.6 and 1.7). What they meet at once is decided here; what
 //! comes back is a job for later.
 
-use super::control::{envoys_overflow, envoys_reply};
+use super::control::{OVERFLOW, envoys_overflow, envoys_reply};
 use super::gate::NOTHING;
 use super::host_call;
 use super::memory::{read, write_word};
@@ -12,7 +12,7 @@ use crate::happening::Happening;
 use crate::http::{Headers, Request};
 use crate::ids::{CallToken, ContextId};
 use crate::jobs::{Arrival, Job, Timer};
-use crate::network::{Failure, Origin, Outcome};
+use crate::network::{EXPECTED_TIMEOUT, Failure, Origin, Outcome};
 use crate::shared::Shared;
 use crate::trace::Kind;
 use crate::vm::Guest;
@@ -176,7 +176,7 @@ fn dispatch(
         }
         Admission::OverflowLater => {
             shared.clusters.take(&cluster);
-            Some((envoys_overflow(), "upstream_reset_before_response_started{overflow}"))
+            Some((envoys_overflow(), OVERFLOW))
         }
         Admission::Out => unsendable(&request.headers).map(|text| (envoys_reply(503, &text, &[]), "")),
     };
@@ -203,7 +203,7 @@ fn dispatch(
 fn add_what_envoy_adds(headers: &mut Headers, timeout: u32) {
     headers.add("x-envoy-internal", "true");
     if timeout > 0 {
-        headers.add("x-envoy-expected-rq-timeout-ms", timeout.to_string());
+        headers.add(EXPECTED_TIMEOUT, timeout.to_string());
     }
 }
 

@@ -122,7 +122,7 @@ fn get_value(caller: &mut Caller<'_, Guest>, map: u32, name: (u32, u32), value_a
 }
 
 fn is_logging(shared: &Shared, guest: &Guest) -> bool {
-    let stream = shared.vm(guest.vm).and_then(|vm| vm.stream_of(guest.speaker()));
+    let stream = shared.stream_of(guest.vm, guest.speaker());
     stream.and_then(|stream| shared.streams.get(&stream)).is_some_and(|stream| stream.visible.log)
 }
 

@@ -17,7 +17,7 @@ mod properties;
 mod runtime;
 mod wasi;
 
-pub(crate) use control::{envoys_overflow, envoys_reply};
+pub(crate) use control::{OVERFLOW, envoys_overflow, envoys_reply};
 pub(crate) use gate::Passed;
 pub(crate) use memory::Parcel;
 

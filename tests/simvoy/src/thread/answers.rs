@@ -7,7 +7,7 @@ use crate::guest::CallKind;
 use crate::happening::Happening;
 use crate::http::Response;
 use crate::ids::{CallToken, ContextId, VmId};
-use crate::network::{Outcome, Tries};
+use crate::network::{Outcome, Tries, VIA_UPSTREAM};
 use crate::trace::Kind;
 
 impl Thread {
@@ -157,9 +157,6 @@ fn read_grpc(outcome: Outcome) -> (u32, String, Option<Vec<u8>>) {
         None => (UNAVAILABLE, String::new(), None),
     }
 }
-
-/// `response.code_details` of an answer that is the receiver's own.
-const VIA_UPSTREAM: &str = "via_upstream";
 
 /// The text that a guest gets has the details behind it, or is the details (`grpc::answered_with_a_status`,
 /// `grpc::http1_peer`).

@@ -27,7 +27,7 @@ use crate::http::Headers;
 use crate::ids::{ContextId, Generation, StreamId, VmId};
 use crate::network::flag;
 use crate::plugin::HeadersStop;
-use crate::stream::{Decode, End, Filter, Piece};
+use crate::stream::{Decode, End, Filter, Piece, Stream};
 
 use super::plugins::Standing;
 
@@ -245,7 +245,7 @@ impl Thread {
     }
 
     async fn data_answered(&mut self, stream: StreamId, answered: Answered, piece: Vec<u8>, end: End) {
-        if self.stream(stream, |stream| stream.is_aborted || stream.is_finished) != Some(false) {
+        if self.stream(stream, Stream::is_over) != Some(false) {
             return;
         }
         match answered {
@@ -326,7 +326,7 @@ impl Thread {
 
     /// The guest asked to continue, from a callback or from a timer.
     pub(super) async fn continue_request(&mut self, stream: StreamId) {
-        let was = self.stream(stream, |stream| (stream.decode, stream.is_aborted || stream.is_finished));
+        let was = self.stream(stream, |stream| (stream.decode, stream.is_over()));
         match was {
             Some((Decode::StoppedHeaders, false)) => self.go_on(stream).await,
             Some((Decode::StoppedAll, false)) => self.go_on_from_everything(stream).await,
