@@ -604,4 +604,18 @@ mod tests {
             assert_eq!(process.wall(), wall, "{nanos}");
         }
     }
+
+    #[test]
+    fn a_vm_for_which_the_engine_has_no_room_is_no_trap_of_the_guest() {
+        let mut process = process(1);
+        // Each vm_id has VMs of its own on every thread, and no listener is ever drained.
+        for n in 0..150 {
+            process.push_beside(Plugin::new(&format!("v{n}"), ""));
+            process.run_for(&mut Nobody, Duration::from_secs(1));
+        }
+        let happenings = process.take_happenings();
+        assert!(happenings.iter().any(|happening| matches!(happening, Happening::NotMade { .. })));
+        assert!(!happenings.iter().any(|happening| matches!(happening, Happening::Trapped { .. })));
+        assert!(process.live_vms().len() <= 200, "what could not be made is not counted");
+    }
 }

@@ -18,11 +18,16 @@ use wasmtime::{
 
 /// V8's limit in Envoy: 1 GiB and not the 4 GiB of the format (PLATFORM 1.5).
 const MEMORY_BYTES_MAX: usize = 1 << 30;
-/// VMs that may live at the same time in one test process: nine threads, each with an old and a new VM, in a few
-/// processes side by side. The pool only reserves address space.
+/// VMs that may live at the same time in one test process: 65 threads, each with an old and a new VM, and some more; or
+/// nine threads in a few processes side by side. The pool only reserves address space.
 const VMS_MAX: u32 = 200;
-/// What a guest leaves behind in a pooled memory is wiped by hand up to here, instead of by the kernel.
+/// What a guest leaves behind in a pooled memory is wiped by hand up to here, instead of by the kernel: filters that hold
+/// no bodies stay below it.
 const KEEP_RESIDENT_BYTES: usize = 1 << 20;
+/// The same for the stack of a job: a guest's calls are rarely deeper.
+const KEEP_RESIDENT_STACK_BYTES: usize = 64 << 10;
+/// Functions that a guest may call by their number: redeliver has some 300, the largest SDK examples a few thousand.
+const TABLE_ELEMENTS_MAX: usize = 10_000;
 
 /// Why a module cannot be used. Each holds the module's name, and says what to do about it.
 #[derive(Debug)]
@@ -164,8 +169,8 @@ fn engine() -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::default();
     // Each VM is two instances with a table each, the guest and its turnstile, of which one has a memory.
     pool.total_core_instances(2 * VMS_MAX).total_tables(2 * VMS_MAX).total_memories(VMS_MAX).total_stacks(VMS_MAX);
-    pool.max_memory_size(MEMORY_BYTES_MAX).table_elements(10_000);
-    pool.linear_memory_keep_resident(KEEP_RESIDENT_BYTES).async_stack_keep_resident(64 << 10);
+    pool.max_memory_size(MEMORY_BYTES_MAX).table_elements(TABLE_ELEMENTS_MAX);
+    pool.linear_memory_keep_resident(KEEP_RESIDENT_BYTES).async_stack_keep_resident(KEEP_RESIDENT_STACK_BYTES);
     let mut config = Config::new();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&config)
@@ -237,6 +242,15 @@ enum Export {
     Word3(TypedFunc<(u32, u32, u32), u32>),
 }
 
+/// Why a VM could not be made.
+#[derive(Debug)]
+pub(crate) enum Stillborn {
+    /// The guest trapped in its start function.
+    Guest(String),
+    /// The engine has no room for it.
+    Engine(String),
+}
+
 /// One VM.
 pub(crate) struct Vm {
     store: Store<Guest>,
@@ -244,8 +258,18 @@ pub(crate) struct Vm {
 }
 
 impl Vm {
-    /// Makes the module alive. Nothing of it has run yet.
-    pub(crate) async fn new(module: &Module, shared: &Handle, vm: VmId, thread: ThreadId) -> wasmtime::Result<Self> {
+    /// Makes the module alive. Nothing of it has run yet, but for a start function if it has one.
+    ///
+    /// # Errors
+    /// Who is to blame, and the engine's words.
+    pub(crate) async fn new(module: &Module, shared: &Handle, vm: VmId, thread: ThreadId) -> Result<Self, Stillborn> {
+        Self::instantiate(module, shared, vm, thread).await.map_err(|error| {
+            let words = format!("{error:#}");
+            if error.is::<wasmtime::Trap>() { Stillborn::Guest(words) } else { Stillborn::Engine(words) }
+        })
+    }
+
+    async fn instantiate(module: &Module, shared: &Handle, vm: VmId, thread: ThreadId) -> wasmtime::Result<Self> {
         let mut store = Store::new(module.guest.engine(), Guest::new(shared.clone(), vm, thread));
         store.limiter(|guest| &mut guest.limits);
         let turnstile = module.turnstile.instantiate_async(&mut store).await?;

@@ -137,11 +137,13 @@ impl Stage {
         let limit = self.process.now() + WAIT_MAX;
         loop {
             self.send(request)?;
-            match self.answers.last() {
-                Some((_, Outcome::Answered(answer))) if answer.start == status.to_string() => return Ok(()),
-                _ if self.process.now() > limit => return Err(self.never_came(&format!("an answer {status}"))),
-                _ => drop(self.answers.pop()),
+            if matches!(self.answers.last(), Some((_, outcome)) if outcome.has_status(status)) {
+                return Ok(());
             }
+            if self.process.now() > limit {
+                return Err(self.never_came(&format!("an answer {status}")));
+            }
+            self.answers.pop();
             self.process.run_for(&mut self.town, TRY_EVERY);
         }
     }
@@ -175,7 +177,19 @@ impl Stage {
                 Some(Outcome::Answered(wire::answer(response)))
             }
             Happening::Reset { stream } if *stream == wanted => Some(Outcome::Closed),
-            _ => None,
+            Happening::Answered { .. }
+            | Happening::Reset { .. }
+            | Happening::Called { .. }
+            | Happening::Told { .. }
+            | Happening::Heard { .. }
+            | Happening::Trapped { .. }
+            | Happening::NotMade { .. }
+            | Happening::Started { .. }
+            | Happening::Taken(_)
+            | Happening::Refused(_)
+            | Happening::Gone { .. }
+            | Happening::DataGone(_)
+            | Happening::Aborted(_) => None,
         })
     }
 

@@ -46,7 +46,7 @@ macro_rules! host_call {
 use host_call;
 
 /// Links everything that a proxy-wasm 0.2.1 guest may import from Envoy 1.40.0: [`HostCall::ALL`], and no more. (Measured:
-/// a module for each import of WASI preview 1 and of the host, loaded by Envoy or not.)
+/// a module for each import of WASI preview 1 and of the host, loaded by Envoy or not; FACTS.md of tests/conformance.)
 ///
 /// [`HostCall::ALL`]: crate::abi::HostCall::ALL
 pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {

@@ -36,8 +36,8 @@ impl From<Status> for Errno {
     }
 }
 
-/// Calls that do nothing: what they take (`l`: 64 bits), and what they give. Measured on 1.40.0 with zeros for arguments;
-/// `path_link` and `path_symlink` really take one argument less there than WASI says.
+/// Calls that do nothing: what they take (`l`: 64 bits), and what they give. Measured on 1.40.0 with zeros for arguments
+/// (FACTS.md of tests/conformance); `path_link` and `path_symlink` really take one argument less there than WASI says.
 const STUBS: &[(HostCall, &str, Errno)] = &[
     (HostCall::FdAdvise, "illi", Errno::Success),
     (HostCall::FdAllocate, "ill", Errno::BadFile),

@@ -17,7 +17,7 @@ use crate::jobs::{Job, Place};
 use crate::plugin::{FailurePolicy, Plugin, PluginKey, VmKey};
 use crate::shared::Tried;
 use crate::time::Moment;
-use crate::vm::Vm;
+use crate::vm::{Stillborn, Vm};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,10 +135,13 @@ impl Thread {
             Ok(vm) => {
                 self.vms.insert(id, vm);
             }
-            Err(error) => {
-                let mut shared = self.shared.lock();
+            Err(stillborn) => {
+                let (thread, mut shared) = (self.id, self.shared.lock());
                 shared.take_vm(id);
-                shared.happened(Happening::NotMade { thread: self.id, message: format!("{error:#}") });
+                shared.happened(match stillborn {
+                    Stillborn::Guest(message) => Happening::Trapped { thread, vm: id, message },
+                    Stillborn::Engine(message) => Happening::NotMade { thread, message },
+                });
                 return Err(HasFailed);
             }
         }
