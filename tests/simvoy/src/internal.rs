@@ -63,3 +63,25 @@ fn stats(shared: &Shared) -> String {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cluster, Settings};
+
+    #[test]
+    fn the_health_listener_answers_for_each_cluster_until_health_checks_fail() {
+        let mut shared = Shared::new(2, &Settings::default());
+        shared.clusters.set("orders:80", Cluster::default());
+        shared.clusters.set("down", Cluster { healthy: 0, ..Cluster::default() });
+        let cases = [("/orders%3a80", 200, 503), ("/down", 503, 503), ("/nobody", 404, 503), ("/%", 404, 503)];
+        for (path, answered, failed) in cases {
+            shared.clusters.health_checks = HealthChecks::Answered;
+            assert_eq!(health_answer(&shared, path).code(), answered, "{path}");
+            shared.clusters.health_checks = HealthChecks::Failed;
+            let answer = health_answer(&shared, path);
+            assert_eq!(answer.code(), failed, "{path}");
+            assert_eq!(answer.headers.text("x-envoy-immediate-health-check-fail"), Some("true"), "{path}");
+        }
+    }
+}

@@ -170,3 +170,29 @@ fn message(body: &[u8]) -> Option<Vec<u8>> {
     let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
     rest.get(..length).map(<[u8]>::to_vec)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_32_mib_is_whole_and_one_byte_more_breaks_off() {
+        for (bytes, is_whole) in [(ANSWER_BYTES_MAX, true), (ANSWER_BYTES_MAX + 1, false)] {
+            let outcome = limited(Outcome::Answer(Response::status(200).body(vec![0; bytes])));
+            assert_eq!(matches!(outcome, Outcome::Answer(_)), is_whole, "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn a_message_is_what_its_length_says() {
+        let cases: [(&[u8], Option<&[u8]>); 4] = [
+            (b"\0\0\0\0\x02ab", Some(b"ab")),
+            (b"\0\0\0\0\0", Some(b"")),
+            (b"\0\0\0\0\x03ab", None),
+            (b"\0\0\0\0", None),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(message(body).as_deref(), expected, "{body:?}");
+        }
+    }
+}
