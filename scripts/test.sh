@@ -141,6 +141,8 @@ conformance_on_envoy() {
 simulator() {
     scripts/build.sh --probe
     cargo test "${sim_packages[@]}" --lib --bins --test proof --test sim
+    # Together again: alone, the example would build the engine with other features.
+    cargo test "${sim_packages[@]}" --doc
     scripts/sim.sh scenarios
     scripts/sim.sh endurance
     scripts/sim.sh search --phase safety --seeds "0..${SAFETY_SEEDS:-1000}"

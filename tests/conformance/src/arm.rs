@@ -17,13 +17,28 @@ use crate::observation::Observation;
 /// An arm never compares and never looks at a recording.
 pub trait Arm: Sync {
     /// The version of Envoy that it is, or imitates: which recording it is held to.
-    fn version(&self) -> String;
+    ///
+    /// # Errors
+    /// If it cannot be found out.
+    fn version(&self) -> Result<String, Problem>;
+
+    /// Whether what it shows is a fact.
+    fn authority(&self) -> Authority;
 
     /// Runs a case.
     ///
     /// # Errors
     /// If the case cannot be run to its end: the sentence says which step, and what was seen instead.
     fn run(&self, case: &Case) -> Result<Observation, Problem>;
+}
+
+/// Whether what an arm shows is a fact that others are held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authority {
+    /// It is Envoy: its transcripts are recorded.
+    Original,
+    /// It imitates Envoy: its transcripts are compared, and never recorded.
+    Imitation,
 }
 
 /// Why a case could not be run to its end.

@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use redeliver_probe::bytes::Bytes;
@@ -88,7 +89,7 @@ pub enum Watched {
 #[serde(deny_unknown_fields, default)]
 pub struct Setup {
     /// Worker threads.
-    pub workers: u32,
+    pub workers: NonZeroU32,
     /// What happens after a trap.
     pub failure_policy: FailurePolicy,
     /// With `fail_reload`: the back-off before a new VM; without it, Envoy's 1 s.
@@ -108,7 +109,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Setup {
         Setup {
-            workers: 1,
+            workers: NonZeroU32::MIN,
             failure_policy: FailurePolicy::Unspecified,
             reload_after_ms: None,
             headers_stop_iteration: StopIteration::Missing,
@@ -164,6 +165,8 @@ pub enum Receiver {
     AnswersStepwise(Stepwise),
     /// Reads the whole request and answers after a while.
     AnswersLate(Late),
+    /// Speaks gRPC over HTTP/2: reads the whole call and answers. All the case long: no step changes it.
+    SpeaksGrpc(GrpcAnswer),
     /// Reads the whole request and never answers.
     Silent,
     /// Reads the whole request and answers what is no HTTP; then closes.
@@ -205,6 +208,7 @@ impl Receiver {
             Self::Answers(_)
             | Self::AnswersEarly(_)
             | Self::AnswersLate(_)
+            | Self::SpeaksGrpc(_)
             | Self::AnswersStepwise(_)
             | Self::Silent
             | Self::SpeaksGarbage
@@ -214,6 +218,14 @@ impl Receiver {
             | Self::Dead
             | Self::InTurn(_) => Hosts::Healthy,
         }
+    }
+}
+
+impl Receiver {
+    /// Whether it is spoken to in HTTP/2.
+    #[must_use]
+    pub const fn speaks_http_2(&self) -> bool {
+        matches!(self, Self::SpeaksGrpc(_))
     }
 }
 
@@ -251,6 +263,54 @@ pub struct Late {
     pub after_ms: u64,
     /// The status code, which the body repeats.
     pub status: u16,
+}
+
+/// The end of a unary gRPC call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrpcAnswer {
+    /// `grpc-status`.
+    pub status: u32,
+    /// `grpc-message`.
+    pub text: Option<String>,
+    /// The message, unframed; without it there is none.
+    pub message: Option<GrpcMessage>,
+    /// Where the status is.
+    pub form: GrpcForm,
+}
+
+/// The bytes of a gRPC message.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct GrpcMessage(pub Bytes);
+
+/// How an answer tells its status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GrpcForm {
+    /// Headers, the message, trailers with the status.
+    #[default]
+    Whole,
+    /// Headers with the status, and nothing else.
+    TrailersOnly,
+}
+
+impl GrpcMessage {
+    /// As it is on the wire: no compression, four bytes of length, the message.
+    #[must_use]
+    pub fn framed(&self) -> Vec<u8> {
+        let length = u32::try_from(self.0.0.len()).unwrap_or(u32::MAX).to_be_bytes();
+        [&[0], length.as_slice(), &self.0.0].concat()
+    }
+}
+
+impl GrpcAnswer {
+    /// The headers that tell the status.
+    #[must_use]
+    pub fn status_headers(&self) -> Vec<(&'static str, String)> {
+        let text = self.text.clone().map(|text| ("grpc-message", text));
+        [("grpc-status", self.status.to_string())].into_iter().chain(text).collect()
+    }
 }
 
 /// An answer in pieces, chunked.
@@ -361,6 +421,7 @@ mod tests {
         check("case: a\nfact: b\nscript: {on_tik: []}", "unknown variant `on_tik`");
         check("case: a\nfact: b\nscript: {on_tick: [{do: [dnoe]}]}", "correct the script: unknown variant `dnoe`");
         check("case: a\nfact: b\nsteps: [{send: {path: a}}]", "a path that begins with /");
+        check("case: a\nfact: b\nsetup: {workers: 0}", "expected a nonzero u32");
         check("case: [", "this is no YAML");
     }
 }

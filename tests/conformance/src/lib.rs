@@ -21,6 +21,6 @@ pub mod step;
 pub mod suite;
 pub mod transcript;
 
-pub use arm::{Arm, Problem};
+pub use arm::{Arm, Authority, Problem};
 pub use case::Case;
 pub use observation::Observation;

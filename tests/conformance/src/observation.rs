@@ -48,6 +48,17 @@ pub enum Outcome {
     Unread,
 }
 
+impl Outcome {
+    /// Whether it is an answer with this status.
+    #[must_use]
+    pub fn has_status(&self, status: u16) -> bool {
+        match self {
+            Outcome::Answered(answer) => answer.start == status.to_string(),
+            Outcome::Closed | Outcome::Unread => false,
+        }
+    }
+}
+
 /// A request or an answer on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {

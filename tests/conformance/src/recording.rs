@@ -131,3 +131,16 @@ fn document(versions: &str, transcript: &Transcript) -> String {
 pub fn text(transcript: &Transcript) -> String {
     transcript.iter().fold(String::new(), |text, (title, lines)| text + title + ":\n  " + &lines.join("\n  ") + "\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pinned_version_is_the_one_that_the_script_fetches() {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/envoy.sh");
+        let text = fs::read_to_string(&script).unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+        let pinned = text.lines().find_map(|line| line.strip_prefix("pinned_version="));
+        assert_eq!(pinned, Some(PINNED), "change both, and record all cases again");
+    }
+}

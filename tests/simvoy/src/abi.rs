@@ -4,6 +4,7 @@
 //! (proxy-wasm-cpp-host, include/proxy-wasm/). Knows no VM and no memory.
 
 use crate::http::Headers;
+use std::fmt;
 
 /// What a host call answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +35,7 @@ pub enum Status {
 
 /// A header map that a guest can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MapType {
+pub(crate) enum MapType {
     /// Request headers.
     RequestHeaders,
     /// Request trailers.
@@ -73,7 +74,7 @@ impl MapType {
 
 /// A buffer that a guest can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BufferType {
+pub(crate) enum BufferType {
     /// The request's body.
     RequestBody,
     /// The response's body.
@@ -209,57 +210,161 @@ impl Callback {
     }
 }
 
-/// Every host call that a guest can make and that can be told apart from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-#[allow(missing_docs)] // the names are the ABI's own
-pub enum HostCall {
-    Log,
-    GetCurrentTime,
-    SetTickPeriod,
-    GetProperty,
-    SetProperty,
-    GetSharedData,
-    SetSharedData,
-    RegisterQueue,
-    ResolveQueue,
-    EnqueueQueue,
-    DequeueQueue,
-    GetMapPairs,
-    SetMapPairs,
-    GetMapValue,
-    ReplaceMapValue,
-    AddMapValue,
-    RemoveMapValue,
-    GetBuffer,
-    SetBuffer,
-    DefineMetric,
-    IncrementMetric,
-    RecordMetric,
-    GetMetric,
-    HttpCall,
-    GrpcCall,
-    SendLocalResponse,
-    ContinueStream,
-    CloseStream,
-    SetEffectiveContext,
-    Done,
-    GetStatus,
-    Other,
-    ClockTimeGet,
-    RandomGet,
-    Environ,
-    FdWrite,
+/// How many words a callback takes and gives; everything in the ABI's callbacks is 32 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub takes: usize,
+    pub gives: usize,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = |count: usize| vec!["i32"; count].join(", ");
+        write!(f, "({}) -> ({})", words(self.takes), words(self.gives))
+    }
+}
+
+impl Callback {
+    /// Its shape.
+    pub(crate) const fn shape(self) -> Shape {
+        let (takes, gives) = match self {
+            Self::Initialize => (0, 0),
+            Self::Tick | Self::Log | Self::Delete => (1, 0),
+            Self::ContextCreate | Self::QueueReady => (2, 0),
+            Self::GrpcInitialMetadata | Self::GrpcReceive | Self::GrpcTrailingMetadata | Self::GrpcClose => (3, 0),
+            Self::CallResponse => (5, 0),
+            Self::Done => (1, 1),
+            Self::VmStart | Self::Configure | Self::RequestTrailers | Self::ResponseTrailers => (2, 1),
+            Self::RequestHeaders | Self::RequestBody | Self::ResponseHeaders | Self::ResponseBody => (3, 1),
+        };
+        Shape { takes, gives }
+    }
+}
+
+macro_rules! host_calls {
+    ($($call:ident = $import:literal,)*) => {
+        /// Every host call: one for each import that Envoy has.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        #[non_exhaustive]
+        #[allow(missing_docs)] // the names are the ABI's own
+        pub enum HostCall {
+            $($call,)*
+        }
+
+        impl HostCall {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$call,)*];
+
+            /// The name under which a guest imports it.
+            #[must_use]
+            pub const fn import(self) -> &'static str {
+                match self {
+                    $(Self::$call => $import,)*
+                }
+            }
+        }
+    };
+}
+
+host_calls! {
+    Log = "proxy_log",
+    GetLogLevel = "proxy_get_log_level",
+    GetCurrentTime = "proxy_get_current_time_nanoseconds",
+    SetTickPeriod = "proxy_set_tick_period_milliseconds",
+    GetProperty = "proxy_get_property",
+    SetProperty = "proxy_set_property",
+    GetSharedData = "proxy_get_shared_data",
+    SetSharedData = "proxy_set_shared_data",
+    RegisterQueue = "proxy_register_shared_queue",
+    ResolveQueue = "proxy_resolve_shared_queue",
+    EnqueueQueue = "proxy_enqueue_shared_queue",
+    DequeueQueue = "proxy_dequeue_shared_queue",
+    GetMapPairs = "proxy_get_header_map_pairs",
+    GetMapSize = "proxy_get_header_map_size",
+    SetMapPairs = "proxy_set_header_map_pairs",
+    GetMapValue = "proxy_get_header_map_value",
+    ReplaceMapValue = "proxy_replace_header_map_value",
+    AddMapValue = "proxy_add_header_map_value",
+    RemoveMapValue = "proxy_remove_header_map_value",
+    GetBuffer = "proxy_get_buffer_bytes",
+    GetBufferStatus = "proxy_get_buffer_status",
+    SetBuffer = "proxy_set_buffer_bytes",
+    DefineMetric = "proxy_define_metric",
+    IncrementMetric = "proxy_increment_metric",
+    RecordMetric = "proxy_record_metric",
+    GetMetric = "proxy_get_metric",
+    HttpCall = "proxy_http_call",
+    GrpcCall = "proxy_grpc_call",
+    GrpcStream = "proxy_grpc_stream",
+    GrpcSend = "proxy_grpc_send",
+    GrpcCancel = "proxy_grpc_cancel",
+    GrpcClose = "proxy_grpc_close",
+    SendLocalResponse = "proxy_send_local_response",
+    ContinueStream = "proxy_continue_stream",
+    CloseStream = "proxy_close_stream",
+    SetEffectiveContext = "proxy_set_effective_context",
+    Done = "proxy_done",
+    GetStatus = "proxy_get_status",
+    CallForeignFunction = "proxy_call_foreign_function",
+    ResolveDns = "envoy_resolve_dns",
+    NotifyMemoryGrowth = "emscripten_notify_memory_growth",
+    PthreadEqual = "pthread_equal",
+    ArgsGet = "args_get",
+    ArgsSizesGet = "args_sizes_get",
+    ClockResGet = "clock_res_get",
+    ClockTimeGet = "clock_time_get",
+    EnvironGet = "environ_get",
+    EnvironSizesGet = "environ_sizes_get",
+    FdAdvise = "fd_advise",
+    FdAllocate = "fd_allocate",
+    FdClose = "fd_close",
+    FdDatasync = "fd_datasync",
+    FdFdstatGet = "fd_fdstat_get",
+    FdFdstatSetFlags = "fd_fdstat_set_flags",
+    FdFdstatSetRights = "fd_fdstat_set_rights",
+    FdFilestatGet = "fd_filestat_get",
+    FdFilestatSetSize = "fd_filestat_set_size",
+    FdFilestatSetTimes = "fd_filestat_set_times",
+    FdPread = "fd_pread",
+    FdPrestatDirName = "fd_prestat_dir_name",
+    FdPrestatGet = "fd_prestat_get",
+    FdPwrite = "fd_pwrite",
+    FdRead = "fd_read",
+    FdReaddir = "fd_readdir",
+    FdRenumber = "fd_renumber",
+    FdSeek = "fd_seek",
+    FdSync = "fd_sync",
+    FdTell = "fd_tell",
+    FdWrite = "fd_write",
+    PathCreateDirectory = "path_create_directory",
+    PathFilestatGet = "path_filestat_get",
+    PathFilestatSetTimes = "path_filestat_set_times",
+    PathLink = "path_link",
+    PathOpen = "path_open",
+    PathReadlink = "path_readlink",
+    PathRemoveDirectory = "path_remove_directory",
+    PathRename = "path_rename",
+    PathSymlink = "path_symlink",
+    PathUnlinkFile = "path_unlink_file",
+    PollOneoff = "poll_oneoff",
+    ProcExit = "proc_exit",
+    RandomGet = "random_get",
+    SchedYield = "sched_yield",
+    SockAccept = "sock_accept",
+    SockRecv = "sock_recv",
+    SockSend = "sock_send",
+    SockShutdown = "sock_shutdown",
 }
 
 /// The host refuses more pairs than this (proxy-wasm-cpp-host limits.h; PLATFORM 1.5).
-pub const PAIRS_MAX: usize = 1_024;
+pub(crate) const PAIRS_MAX: usize = 1_024;
 /// The host refuses longer serialised pairs than this (the same).
-pub const PAIRS_BYTES_MAX: usize = 1_048_576;
+pub(crate) const PAIRS_BYTES_MAX: usize = 1_048_576;
 
 /// Pairs as the host hands them to a guest; nothing at all for an empty map.
 #[must_use]
-pub fn write_pairs(headers: &Headers) -> Vec<u8> {
+pub(crate) fn write_pairs(headers: &Headers) -> Vec<u8> {
     if headers.0.is_empty() {
         return Vec::new();
     }
@@ -281,7 +386,7 @@ pub fn write_pairs(headers: &Headers) -> Vec<u8> {
 /// Pairs as a guest hands them to the host. Anything that is wrong with them gives an *empty* map, as in Envoy
 /// (PLATFORM 1.5: 1,025 headers make a dispatch without any).
 #[must_use]
-pub fn read_pairs(bytes: &[u8]) -> Headers {
+pub(crate) fn read_pairs(bytes: &[u8]) -> Headers {
     if bytes.len() > PAIRS_BYTES_MAX {
         return Headers::default();
     }

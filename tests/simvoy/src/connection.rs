@@ -6,7 +6,7 @@
 //! | `x-envoy-` headers that steer Envoy go: the sender is a stranger | `date` and `server` come |
 //! | `x-forwarded-proto` and `x-request-id` come, in this order, at the end | `connection: close` comes if this is the last answer |
 //!
-//! Source: PLATFORM 1.11 and 1.8; the order is measured. Framing is a codec's business and not modelled.
+//! Source: PLATFORM 1.11 and 1.8; their order: `stream::ingress_headers`. Framing is a codec's business and not modelled.
 
 use crate::http::Headers;
 
@@ -64,15 +64,23 @@ fn request_id(random: &mut fastrand::Rng) -> String {
     format!("{}-{}-{}-{}-{last}", &parts[..8], &parts[8..12], &parts[12..16], &parts[16..])
 }
 
+/// What becomes of the sender's connection behind a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    KeepAlive,
+    Close,
+}
+
 /// A response's head as it goes to the codec.
-pub(crate) fn leave(head: &mut Headers, wall_nanos: u64, is_last: bool) {
+pub(crate) fn leave(head: &mut Headers, wall_nanos: u64, then: Then) {
     head.0.retain(|(name, _)| !HOP_BY_HOP.contains(&name.as_str()));
     if head.first("date").is_none() {
         head.add("date", date(wall_nanos));
     }
     head.set("server", "envoy");
-    if is_last {
-        head.add("connection", "close");
+    match then {
+        Then::Close => head.add("connection", "close"),
+        Then::KeepAlive => {}
     }
 }
 

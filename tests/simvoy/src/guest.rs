@@ -96,7 +96,7 @@ pub(crate) enum After {
     Reply(StreamId, Response, String),
     Close(StreamId),
     FinishShutdown(ContextId),
-    /// A gRPC call that could not begin ends all the same (measured).
+    /// A gRPC call that could not begin ends all the same (`grpc::no_endpoint`).
     GrpcRefused(ContextId, CallToken, String),
 }
 
@@ -123,6 +123,24 @@ pub(crate) struct VmShared {
 
 /// Tokens of one kind are four apart; the low bits are the kind (Wasm::kCalloutIncrement).
 const TOKEN_STEP: u32 = 4;
+
+/// What a token is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenKind {
+    Http,
+    GrpcCall,
+    GrpcStream,
+}
+
+impl TokenKind {
+    pub(crate) const fn of(token: u32) -> Self {
+        match token % TOKEN_STEP {
+            1 => Self::GrpcCall,
+            2 => Self::GrpcStream,
+            _ => Self::Http,
+        }
+    }
+}
 
 impl VmShared {
     pub(crate) fn new(thread: ThreadId, plugin: &Plugin, space: SpaceId, random: fastrand::Rng) -> Self {

@@ -3,6 +3,7 @@
 use crate::http::{Headers, Response};
 use crate::ids::{CallToken, Generation, StreamId, ThreadId, VmId};
 use crate::time::Moment;
+use crate::trace::{Kind, Trace};
 use std::fmt;
 
 /// What a test hears of.
@@ -54,6 +55,13 @@ pub enum Happening {
         /// What the engine says.
         message: String,
     },
+    /// A VM could not be made: the engine's own limit, not the guest's fault. A test that sees it has too many VMs.
+    NotMade {
+        /// On which thread.
+        thread: ThreadId,
+        /// What the engine says.
+        message: String,
+    },
     /// A thread has a new VM.
     Started {
         /// On which thread.
@@ -76,6 +84,40 @@ pub enum Happening {
     DataGone(String),
     /// A guest made a call on which Envoy aborts (PLATFORM H1).
     Aborted(String),
+}
+
+impl Happening {
+    /// Everything in it goes into the hash of the run.
+    pub(crate) fn feed(&self, trace: &mut Trace, at: Moment) {
+        let mut feed = |kind, numbers, bytes: &[u8]| trace.feed(kind, at, numbers, bytes);
+        let (thread_of, vm_of) = (|thread: &ThreadId| u64::from(thread.0), |vm: &VmId| u64::from(vm.0));
+        match self {
+            Self::Answered { stream, response: Response { headers, body, trailers } } => {
+                feed(Kind::Answered, [stream.0, headers.digest(), trailers.digest()], body);
+            }
+            Self::Reset { stream } => feed(Kind::Reset, [stream.0, 0, 0], &[]),
+            Self::Called { vm, token, head } => {
+                feed(Kind::Called, [vm_of(vm), u64::from(token.0), head.digest()], &[]);
+            }
+            Self::Told { vm, token } => feed(Kind::Told, [vm_of(vm), u64::from(token.0), 0], &[]),
+            Self::Heard { vm, token, status } => {
+                // No status is a number beyond all of them.
+                feed(Kind::Heard, [vm_of(vm), u64::from(token.0), status.map_or(u64::MAX, u64::from)], &[]);
+            }
+            Self::Trapped { thread, vm, message } => {
+                feed(Kind::Trapped, [thread_of(thread), vm_of(vm), 0], message.as_bytes());
+            }
+            Self::NotMade { thread, message } => feed(Kind::NotMade, [thread_of(thread), 0, 0], message.as_bytes()),
+            Self::Started { thread, vm } => feed(Kind::Started, [thread_of(thread), vm_of(vm), 0], &[]),
+            Self::Taken(generation) => feed(Kind::Taken, [u64::from(generation.0), 0, 0], &[]),
+            Self::Refused(generation) => feed(Kind::Refused, [u64::from(generation.0), 0, 0], &[]),
+            Self::Gone { thread, generation } => {
+                feed(Kind::Gone, [thread_of(thread), u64::from(generation.0), 0], &[]);
+            }
+            Self::DataGone(vm_id) => feed(Kind::DataGone, [0; 3], vm_id.as_bytes()),
+            Self::Aborted(why) => feed(Kind::Aborted, [0; 3], why.as_bytes()),
+        }
+    }
 }
 
 /// A line of a guest's log.
@@ -106,6 +148,7 @@ impl fmt::Display for Happening {
                 let first = message.lines().next().unwrap_or_default();
                 write!(f, "thread {}: vm {} trapped: {first}", thread.0, vm.0)
             }
+            Self::NotMade { thread, message } => write!(f, "thread {}: no VM could be made: {message}", thread.0),
             Self::Started { thread, vm } => write!(f, "thread {}: vm {} started", thread.0, vm.0),
             Self::Taken(generation) => write!(f, "push {} taken", generation.0),
             Self::Refused(generation) => write!(f, "push {} refused", generation.0),

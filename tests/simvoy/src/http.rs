@@ -1,6 +1,7 @@
 //! HTTP as this host sees it: whole heads and pieces of bodies, never a socket.
 
 use std::fmt;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A header map: names in lower case, values as raw bytes, order and repetition kept.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Headers {
     }
 
     /// Sets the only value, at the end of the map: so Envoy replaces a header, except for the pseudo headers, which keep
-    /// their places (measured).
+    /// their places (`stream::header_changes`).
     pub fn replace(&mut self, name: &str, value: impl Into<Vec<u8>>) {
         if name.starts_with(':') {
             return self.set(name, value);
@@ -66,6 +67,14 @@ impl Headers {
     #[must_use]
     pub fn byte_count(&self) -> usize {
         self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    /// A number that another map has only by accident: it goes into the hash of a run.
+    pub(crate) fn digest(&self) -> u64 {
+        let of_pair = |seed, (name, value): &(String, Vec<u8>)| {
+            xxh3_64_with_seed(value, xxh3_64_with_seed(name.as_bytes(), seed))
+        };
+        self.0.iter().fold(0, of_pair)
     }
 
     /// The number of pairs, as callbacks get it.

@@ -1,7 +1,7 @@
 //! What Envoy itself answers: the listener of the health check filter, and the admin port.
 
 use crate::calls::envoys_reply;
-use crate::cluster::Upstream;
+use crate::cluster::{HealthChecks, Upstream};
 use crate::http::{Request, Response};
 use crate::ids::ThreadId;
 use crate::network::Exchange;
@@ -21,11 +21,13 @@ pub(crate) fn answer(shared: &Shared, upstream: Upstream, thread: ThreadId, requ
 }
 
 fn health_answer(shared: &Shared, path: &str) -> Response {
-    let name = percent_decode(path.trim_start_matches('/'));
-    let Some(cluster) = shared.clusters.by_name.get(&name) else { return Response::status(404) };
-    if shared.clusters.is_leaving {
-        return Response::status(503).header("x-envoy-immediate-health-check-fail", "true");
+    // Whatever was asked for (PLATFORM 0, row "healthcheck/fail").
+    match shared.clusters.health_checks {
+        HealthChecks::Failed => return Response::status(503).header("x-envoy-immediate-health-check-fail", "true"),
+        HealthChecks::Answered => {}
     }
+    let name = percent_decode(path.trim_start_matches('/'));
+    let Some(cluster) = shared.clusters.get(&name) else { return Response::status(404) };
     if cluster.healthy > 0 { Response::status(200) } else { envoys_reply(503, "", &[]) }
 }
 
@@ -50,7 +52,7 @@ fn percent_decode(text: &str) -> String {
 }
 
 fn stats(shared: &Shared) -> String {
-    let clusters = shared.clusters.by_name.iter();
+    let clusters = shared.clusters.iter();
     clusters
         .map(|(name, cluster)| {
             let name = name.replace(':', "_");
@@ -60,4 +62,26 @@ fn stats(shared: &Shared) -> String {
             )
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cluster, Settings};
+
+    #[test]
+    fn the_health_listener_answers_for_each_cluster_until_health_checks_fail() {
+        let mut shared = Shared::new(2, &Settings::default());
+        shared.clusters.set("orders:80", Cluster::default());
+        shared.clusters.set("down", Cluster { healthy: 0, ..Cluster::default() });
+        let cases = [("/orders%3a80", 200, 503), ("/down", 503, 503), ("/nobody", 404, 503), ("/%", 404, 503)];
+        for (path, answered, failed) in cases {
+            shared.clusters.health_checks = HealthChecks::Answered;
+            assert_eq!(health_answer(&shared, path).code(), answered, "{path}");
+            shared.clusters.health_checks = HealthChecks::Failed;
+            let answer = health_answer(&shared, path);
+            assert_eq!(answer.code(), failed, "{path}");
+            assert_eq!(answer.headers.text("x-envoy-immediate-health-check-fail"), Some("true"), "{path}");
+        }
+    }
 }

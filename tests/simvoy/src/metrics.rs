@@ -38,7 +38,7 @@ const STEP: u32 = 4;
 impl MetricIds {
     fn next(&mut self, kind: u32, name: String) -> u32 {
         let place = &mut self.defined[kind as usize];
-        *place += STEP;
+        *place = place.wrapping_add(STEP);
         let id = *place | kind;
         self.names.insert(id, name);
         id
@@ -84,7 +84,7 @@ impl Metrics {
         match self.find(ids, id) {
             None => Status::NotFound,
             Some(Metric::Counter(_)) if by <= 0 => Status::BadArgument,
-            // A gauge wraps below zero (measured).
+            // A gauge wraps below zero (`metric::life`).
             Some(Metric::Counter(value) | Metric::Gauge(value)) => {
                 *value = value.wrapping_add_signed(by);
                 Status::Ok
@@ -96,8 +96,9 @@ impl Metrics {
     pub(crate) fn record(&mut self, ids: &MetricIds, id: u32, value: u64) -> Status {
         match self.find(ids, id) {
             None => Status::NotFound,
+            // It adds (`metric::life`), and what does not fit wraps, as in any counter of Envoy.
             Some(Metric::Counter(found)) => {
-                *found += value;
+                *found = found.wrapping_add(value);
                 Status::Ok
             }
             Some(Metric::Gauge(found)) => {
@@ -105,7 +106,7 @@ impl Metrics {
                 Status::Ok
             }
             Some(Metric::Histogram { count, sum }) => {
-                *count += 1;
+                *count = count.saturating_add(1);
                 *sum = sum.saturating_add(value);
                 Status::Ok
             }

@@ -75,6 +75,12 @@ pub trait Receivers: Send {
     }
 }
 
+/// `response.code_details` of an answer that is the receiver's own.
+pub(crate) const VIA_UPSTREAM: &str = "via_upstream";
+
+/// How long a receiver has for its answer, in milliseconds.
+pub(crate) const EXPECTED_TIMEOUT: &str = "x-envoy-expected-rq-timeout-ms";
+
 /// How one attempt of a request ended, as the router sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -108,7 +114,7 @@ pub(crate) enum Tries {
 }
 
 /// `response.flags` (CoreResponseFlag of Envoy's stream_info.h, bit = ordinal).
-pub mod flag {
+pub(crate) mod flag {
     /// UH.
     pub const NO_HEALTHY_HOST: u64 = 1 << 1;
     /// UT.

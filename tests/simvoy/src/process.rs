@@ -10,7 +10,7 @@
 //! that can run; one that stalls waits for its time.
 
 use crate::chaos::Chaos;
-use crate::cluster::{Cluster, Upstream};
+use crate::cluster::{Cluster, HealthChecks, Upstream};
 use crate::connection;
 use crate::happening::{Happening, LogLine};
 use crate::http::{Headers, Request, Response};
@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::network::{Exchange, Origin, Outcome, Receivers};
 use crate::plugin::Plugin;
 use crate::route::Route;
-use crate::shared::{Handle, Shared, ThreadShared};
+use crate::shared::{Handle, Shared, ThreadLife, ThreadShared};
 use crate::stream::{End, Piece, Stream};
 use crate::thread::Thread;
 use crate::time::Moment;
@@ -35,10 +35,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+/// More workers than that no process has: each has VMs of its own, and the engine's pool is made for so many.
+pub const WORKERS_MAX: u32 = 64;
+
 /// What a process is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Worker threads; the main thread comes on top.
+    /// Worker threads; the main thread comes on top. None counts as one, and more than [`WORKERS_MAX`] as so many.
     pub workers: u32,
     /// Decides everything that is left to chance in here.
     pub seed: u64,
@@ -86,7 +89,7 @@ impl Process {
     /// A process without clusters, routes and plugins.
     #[must_use]
     pub fn new(module: &Module, settings: Settings) -> Self {
-        let threads = settings.workers + 1;
+        let threads = 1 + settings.workers.clamp(1, WORKERS_MAX);
         let shared = Handle::new(Shared::new(threads, &settings));
         let seat = |id| Some(Seat::Idle(Box::new(Thread::new(ThreadId(id), shared.clone(), module.clone()))));
         let seats = (0..threads).map(seat).collect();
@@ -98,19 +101,19 @@ impl Process {
         self.shared.lock().chaos = chaos;
     }
 
-    /// Adds or replaces a cluster.
+    /// Adds a cluster, or gives it another configuration; what is out to it stays out.
     pub fn set_cluster(&mut self, name: &str, cluster: Cluster) {
-        self.shared.lock().clusters.by_name.insert(name.to_owned(), cluster);
+        self.shared.lock().clusters.set(name, cluster);
     }
 
     /// Takes a cluster away, as CDS does.
     pub fn remove_cluster(&mut self, name: &str) {
-        self.shared.lock().clusters.by_name.remove(name);
+        self.shared.lock().clusters.remove(name);
     }
 
     /// Changes a cluster, if it is there.
     pub fn with_cluster(&mut self, name: &str, change: impl FnOnce(&mut Cluster)) {
-        if let Some(cluster) = self.shared.lock().clusters.by_name.get_mut(name) {
+        if let Some(cluster) = self.shared.lock().clusters.get_mut(name) {
             change(cluster);
         }
     }
@@ -118,12 +121,12 @@ impl Process {
     /// A cluster as it is now.
     #[must_use]
     pub fn cluster(&self, name: &str) -> Option<Cluster> {
-        self.shared.lock().clusters.by_name.get(name).cloned()
+        self.shared.lock().clusters.get(name).cloned()
     }
 
     /// `POST /healthcheck/fail`, or `ok`.
-    pub fn set_leaving(&mut self, is_leaving: bool) {
-        self.shared.lock().clusters.is_leaving = is_leaving;
+    pub fn set_health_checks(&mut self, checks: HealthChecks) {
+        self.shared.lock().clusters.health_checks = checks;
     }
 
     /// Sets the routes of all listeners. A request keeps the route that was chosen for it.
@@ -141,12 +144,6 @@ impl Process {
     #[must_use]
     pub fn wall(&self) -> u64 {
         self.shared.lock().clock.wall()
-    }
-
-    /// How far the wall clock has been moved in all, in nanoseconds.
-    #[must_use]
-    pub fn wall_moved(&self) -> i128 {
-        self.shared.lock().clock.wall_moved()
     }
 
     /// Moves the wall clock alone.
@@ -187,10 +184,12 @@ impl Process {
         self.shared.lock().post(ThreadId::MAIN, Job::Remove(generation));
     }
 
-    /// Ticks of this thread come late, at this moment at the earliest, while everything else goes on: a timer of
+    /// Ticks of this thread, if there is one, come late, at this moment at the earliest, while everything else goes on: a timer of
     /// libevent waits for the events that are there already.
     pub fn delay_ticks(&mut self, thread: ThreadId, until: Moment) {
-        self.shared.lock().thread_mut(thread).ticks_late_until = until;
+        if let Some(thread) = self.shared.lock().threads.get_mut(thread.0 as usize) {
+            thread.ticks_late_until = until;
+        }
     }
 
     /// A version of the listener that is only tried: if the plugin takes its configuration, nothing changes all the same.
@@ -198,13 +197,15 @@ impl Process {
         self.shared.lock().post(ThreadId::MAIN, Job::TryOut(Arc::new(plugin)));
     }
 
-    /// A worker has made its root context for a generation.
+    /// A thread has made its root context for a generation: it may still be at it, or have failed.
     #[must_use]
     pub fn is_loaded(&self, thread: ThreadId, generation: Generation) -> bool {
         self.shared.lock().loaded.contains(&(thread, generation))
     }
 
-    /// SIGTERM: every root context hears of it. The test ends the process by dropping it.
+    /// SIGTERM: every root context hears of it, and a thread that has told its own does nothing any more. When all have,
+    /// nothing ever happens in this process: what `on_done` answers makes no difference (PLATFORM 1.9, row "SIGTERM";
+    /// `dispatch::terminate_drops_the_answer`).
     pub fn terminate(&mut self) {
         let mut shared = self.shared.lock();
         for thread in (0..self.seats.len()).map(|id| ThreadId(id as u32)) {
@@ -213,7 +214,7 @@ impl Process {
     }
 
     /// A sender's request begins on a worker, through a version of the listener (`None`: one without a plugin). Envoy
-    /// adds what a connection manager adds.
+    /// adds what a connection manager adds. A thread that is no worker takes no connection: the stream is reset at once.
     pub fn open(&mut self, worker: ThreadId, generation: Option<Generation>, head: Headers, end: End) -> StreamId {
         let wants_close = connection::wants_close(&head);
         let head = connection::enter(head, &mut self.shared.lock().random);
@@ -236,6 +237,10 @@ impl Process {
         let mut shared = self.shared.lock();
         let plugin = generation.and_then(|generation| shared.plugins.get(&generation).cloned());
         let stream = shared.next_stream();
+        if worker == ThreadId::MAIN || worker.0 as usize >= shared.threads.len() {
+            shared.happened(Happening::Reset { stream });
+            return stream;
+        }
         shared.streams.insert(stream, Stream::new(worker, plugin, head, end));
         shared.post(worker, Job::Open(stream, generation));
         stream
@@ -341,7 +346,7 @@ impl Process {
         idle.max().unwrap_or(0)
     }
 
-    /// The hash of all that has happened: equal if and only if two runs are the same.
+    /// The hash of all that has happened: different hashes mean different runs. How the process is polled is no part of it.
     #[must_use]
     pub fn trace_hash(&self) -> u64 {
         self.shared.lock().trace.hash()
@@ -366,9 +371,12 @@ impl Process {
             return Step::Ran(thread);
         }
         let next = self.next_moment();
-        if next > limit {
-            let mut shared = self.shared.lock();
-            shared.clock.now = shared.clock.now.max(limit);
+        if next > limit || next == Moment::NEVER {
+            // Time does not go to the end of all times for a process in which nothing is left to happen.
+            if limit != Moment::NEVER {
+                let mut shared = self.shared.lock();
+                shared.clock.now = shared.clock.now.max(limit);
+            }
             return Step::Until(next);
         }
         let timer = {
@@ -406,8 +414,7 @@ impl Process {
             return None;
         }
         let can_run = |(seat, thread): (&Option<Seat>, &ThreadShared)| {
-            let has_work = matches!(seat, Some(Seat::Busy(_))) || !thread.inbox.is_empty();
-            has_work && thread.stalled_until <= clock.now
+            has_work(seat, thread) && thread.stalled_until <= clock.now
         };
         let able = (0..).map(ThreadId).zip(self.seats.iter().zip(threads.iter())).filter(|(_, both)| can_run(*both));
         let chosen = match able.clone().count() {
@@ -440,14 +447,13 @@ impl Process {
 
     fn next_moment(&self) -> Moment {
         let shared = self.shared.lock();
-        if shared.has_aborted {
+        if shared.is_over() {
             return Moment::NEVER;
         }
         let now = shared.clock.now;
         let timer = shared.timers.peek().map_or(Moment::NEVER, |timed| timed.at);
-        let stalls = self.seats.iter().zip(&shared.threads).filter(|(seat, thread)| {
-            thread.stalled_until > now && (matches!(seat, Some(Seat::Busy(_))) || !thread.inbox.is_empty())
-        });
+        let seats = self.seats.iter().zip(&shared.threads);
+        let stalls = seats.filter(|(seat, thread)| thread.stalled_until > now && has_work(seat, thread));
         stalls.map(|(_, thread)| thread.stalled_until).min().unwrap_or(Moment::NEVER).min(timer)
     }
 
@@ -461,7 +467,7 @@ impl Process {
         arrival: Arrival,
     ) {
         let Some(thread) = self.thread_of(origin) else { return };
-        let upstream = self.shared.lock().clusters.by_name.get(cluster).map(|cluster| cluster.upstream);
+        let upstream = self.shared.lock().clusters.get(cluster).map(|cluster| cluster.upstream);
         let now = self.now();
         let exchange = match (upstream, arrival) {
             (Some(Upstream::Receiver), Arrival::Whole) => Some(receivers.exchange(cluster, origin, request, now)),
@@ -480,7 +486,7 @@ impl Process {
         let Some(thread) = self.thread_of(origin) else { return };
         let Some((after, outcome)) = exchange.outcome() else { return };
         let job = match origin {
-            // An answer that overtakes its request carries none (measured).
+            // An answer that overtakes its request carries none (`stream::early_answer`).
             Origin::Live(stream) if !self.is_sent(stream) => Job::Upstream(stream, attempt, outcome),
             Origin::Live(stream) => Job::Upstream(stream, attempt, with_service_time(outcome, after)),
             Origin::Dispatch(vm, token) => Job::Called(vm, token, with_service_time(outcome, after)),
@@ -496,10 +502,14 @@ impl Process {
         let shared = self.shared.lock();
         match origin {
             Origin::Live(stream) => shared.streams.get(&stream).map(|stream| stream.thread),
-            // A call that was cancelled before it went out never goes out (measured).
+            // A call that was cancelled before it went out never goes out (`grpc::cancelled`).
             Origin::Dispatch(vm, token) => shared.vm(vm).filter(|vm| vm.has_call(token)).map(|vm| vm.thread),
         }
     }
+}
+
+fn has_work(seat: &Option<Seat>, thread: &ThreadShared) -> bool {
+    matches!(seat, Some(Seat::Busy(_))) || (thread.life == ThreadLife::Runs && !thread.inbox.is_empty())
 }
 
 /// Only answers of a receiver carry it (PLATFORM 1.6).
@@ -512,5 +522,100 @@ fn with_service_time(outcome: Outcome, after: Duration) -> Outcome {
         Outcome::Answer(response) => Outcome::Answer(stamp(response)),
         Outcome::Broken(response) => Outcome::Broken(stamp(response)),
         Outcome::Failed(_) | Outcome::Replied { .. } => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tiny;
+
+    struct Nobody;
+
+    impl Receivers for Nobody {
+        fn exchange(&mut self, _: &str, _: Origin, _: &Request, _: Moment) -> Exchange {
+            Exchange::Silence
+        }
+    }
+
+    fn process(workers: u32) -> Process {
+        Process::new(&tiny::module(), Settings { workers, ..Settings::default() })
+    }
+
+    #[test]
+    fn a_process_in_which_nothing_happens_does_not_wait_for_the_end_of_time() {
+        let mut process = process(1);
+        process.push(Some(Plugin::new("v", "")));
+        process.run_until(&mut Nobody, Moment::NEVER);
+        let now = process.now();
+        assert!(now < Moment::NEVER, "{now}");
+        assert_eq!(process.step(&mut Nobody, Moment::NEVER), Step::Until(Moment::NEVER));
+        process.run_for(&mut Nobody, Duration::from_secs(5));
+        assert_eq!(process.now() - now, Duration::from_secs(5), "with a limit, time goes there");
+    }
+
+    #[test]
+    fn a_number_of_workers_that_no_process_has_is_brought_into_range() {
+        for (workers, threads) in [(0, 2), (1, 2), (3, 4), (u32::MAX, 1 + WORKERS_MAX as usize)] {
+            assert_eq!(process(workers).seats.len(), threads, "{workers}");
+        }
+    }
+
+    #[test]
+    fn a_thread_that_is_no_worker_takes_no_connection() {
+        for thread in [ThreadId::MAIN, ThreadId(2), ThreadId(9), ThreadId(u32::MAX)] {
+            let mut process = process(1);
+            process.delay_ticks(thread, Moment::millis(1));
+            let stream = process.open(thread, None, Headers::default(), End::Last);
+            assert_eq!(process.take_happenings(), [Happening::Reset { stream }], "{thread:?}");
+            process.send_body(stream, Vec::new(), End::Last);
+            process.disconnect(stream);
+            process.run_until(&mut Nobody, Moment::NEVER);
+        }
+    }
+
+    #[test]
+    fn nothing_happens_in_a_process_that_was_told_to_end() {
+        let mut process = process(2);
+        process.push(Some(Plugin::new("v", "")));
+        process.set_cluster("orders", Cluster::default());
+        process.set_routes(vec![Route::new("/", "orders")]);
+        let head = Headers::of(&[(":method", "GET"), (":path", "/a"), (":authority", "shop")]);
+        process.open(ThreadId(1), None, head.clone(), End::Last);
+        process.run_for(&mut Nobody, Duration::from_secs(1));
+        process.terminate();
+        process.run_for(&mut Nobody, Duration::from_secs(1));
+        process.take_happenings();
+        process.open(ThreadId(2), None, head, End::Last);
+        // Longer than the route's time: its 504 never comes.
+        process.run_for(&mut Nobody, Duration::from_secs(60));
+        assert_eq!(process.take_happenings(), []);
+        assert_eq!(process.step(&mut Nobody, Moment::NEVER), Step::Until(Moment::NEVER));
+    }
+
+    #[test]
+    fn no_jump_of_the_wall_clock_leads_out_of_its_numbers() {
+        let mut process = process(1);
+        for (nanos, wall) in [(i128::MAX, u64::MAX), (i128::MAX, u64::MAX), (i128::MIN, 0), (i128::MIN, 0)] {
+            process.jump_wall(nanos);
+            if nanos < 0 {
+                process.jump_wall(nanos);
+            }
+            assert_eq!(process.wall(), wall, "{nanos}");
+        }
+    }
+
+    #[test]
+    fn a_vm_for_which_the_engine_has_no_room_is_no_trap_of_the_guest() {
+        let mut process = process(1);
+        // Each vm_id has VMs of its own on every thread, and no listener is ever drained.
+        for n in 0..150 {
+            process.push_beside(Plugin::new(&format!("v{n}"), ""));
+            process.run_for(&mut Nobody, Duration::from_secs(1));
+        }
+        let happenings = process.take_happenings();
+        assert!(happenings.iter().any(|happening| matches!(happening, Happening::NotMade { .. })));
+        assert!(!happenings.iter().any(|happening| matches!(happening, Happening::Trapped { .. })));
+        assert!(process.live_vms().len() <= 200, "what could not be made is not counted");
     }
 }

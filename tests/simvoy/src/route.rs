@@ -180,3 +180,24 @@ impl Route {
 pub(crate) fn find<'a>(routes: &'a [Arc<Route>], path: &str) -> Option<&'a Arc<Route>> {
     routes.iter().find(|route| route.matches(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_to_retry_is_known_by_envoys_word() {
+        for reason in RetryReason::ALL {
+            assert_eq!(RetryReason::of(reason.word()), Some(reason));
+        }
+        assert_eq!(RetryReason::of("retriable-status-codes"), None, "not modelled");
+    }
+
+    #[test]
+    fn a_timeout_of_the_route_is_never_repeated_and_a_refusal_is_unless_only_an_answer_counts() {
+        for reason in RetryReason::ALL {
+            assert!(!reason.is_failure(Failure::Timeout), "{reason:?}");
+            assert_eq!(reason.is_failure(Failure::Refused), reason != RetryReason::RetriableFourXx, "{reason:?}");
+        }
+    }
+}

@@ -15,7 +15,7 @@ use crate::plugin::{Plugin, PluginKey};
 use crate::route::{self, Route};
 use crate::stream::Stream;
 use crate::time::{Clock, Moment};
-use crate::trace::{self, Event, Trace};
+use crate::trace::{Event, Kind, Trace};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +26,16 @@ pub(crate) struct ThreadShared {
     pub stalled_until: Moment,
     /// No tick before this moment, while everything else goes on.
     pub ticks_late_until: Moment,
+    pub life: ThreadLife,
+}
+
+/// Whether a thread takes jobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ThreadLife {
+    #[default]
+    Runs,
+    /// It has told its root contexts that the process ends.
+    HasStopped,
 }
 
 /// The state of a process.
@@ -122,6 +132,11 @@ impl Shared {
         &mut self.threads[thread.0 as usize]
     }
 
+    /// The process has aborted, or has ended as it was told to.
+    pub(crate) fn is_over(&self) -> bool {
+        self.has_aborted || self.threads.iter().all(|thread| thread.life == ThreadLife::HasStopped)
+    }
+
     pub(crate) fn post(&mut self, thread: ThreadId, job: Job) {
         self.thread_mut(thread).inbox.push_back(job);
     }
@@ -149,6 +164,11 @@ impl Shared {
         self.vms.get_mut(&vm)
     }
 
+    /// The stream that a context is of, if it is of one.
+    pub(crate) fn stream_of(&self, vm: VmId, context: ContextId) -> Option<StreamId> {
+        self.vm(vm)?.stream_of(context)
+    }
+
     pub(crate) fn add_vm(&mut self, thread: ThreadId, plugin: &Plugin) -> VmId {
         self.vms_made += 1;
         let vm = VmId(self.vms_made);
@@ -170,11 +190,19 @@ impl Shared {
         }
         self.has_aborted = matches!(happening, Happening::Aborted(_));
         let now = self.clock.now;
-        self.trace.feed(trace::KIND_OUTSIDE, now, [self.happenings.len() as u64, 0, 0], &[]);
+        happening.feed(&mut self.trace, now);
         if self.trace.keeps() {
             self.trace.keep(Event { at: now, place: None, text: happening.to_string() });
         }
         self.happenings.push(happening);
+    }
+
+    /// Takes a line of a guest's log down.
+    pub(crate) fn logged(&mut self, thread: ThreadId, vm: VmId, level: u32, text: &[u8]) {
+        let at = self.clock.now;
+        self.trace.feed(Kind::LogLine, at, [u64::from(vm.0), u64::from(level), 0], text);
+        let text = String::from_utf8_lossy(text).into_owned();
+        self.log.push(LogLine { at, thread, vm, level, text });
     }
 
     /// The route for a stream's headers as they now are.
@@ -204,12 +232,17 @@ impl Shared {
         }
     }
 
-    /// Takes a VM out.
-    pub(crate) fn remove_vm(&mut self, vm: VmId) {
+    /// Takes a VM out, with its contexts and their calls.
+    pub(crate) fn take_vm(&mut self, vm: VmId) -> Option<VmShared> {
         let contexts: Vec<ContextId> =
             self.vm(vm).into_iter().flat_map(|found| found.contexts.keys().copied()).collect();
         contexts.into_iter().for_each(|context| self.remove_context(vm, context));
-        if let Some(gone) = self.vms.remove(&vm) {
+        self.vms.remove(&vm)
+    }
+
+    /// Takes a VM out; its shared data goes too if it was the last one to hold it.
+    pub(crate) fn remove_vm(&mut self, vm: VmId) {
+        if let Some(gone) = self.take_vm(vm) {
             self.release_data(&gone.vm_id);
         }
     }
@@ -240,7 +273,7 @@ impl Shared {
         }
     }
 
-    /// What a throw-away VM has found is remembered as long as some listener has a plugin of its VM key (measured: a
+    /// What a throw-away VM has found is remembered as long as some listener has a plugin of its VM key (`life_cycle::listener_removed`: a
     /// listener that was removed and comes back is tried again).
     fn forget_tries(&mut self, gone: Generation) {
         let key_of = |generation: &Generation| self.plugins.get(generation).map(|plugin| plugin.vm_key());
@@ -268,17 +301,17 @@ impl Shared {
         let answer = || found.root(found.root_of(context))?.answer.as_ref();
         match map {
             MapType::RequestHeaders => {
-                stream.filter(|s| s.visible.request_headers || s.visible.log).map(|stream| &stream.request)
+                stream.filter(|s| s.visible.shows_request_headers()).map(|stream| &stream.request)
             }
             MapType::RequestTrailers => {
                 stream.filter(|s| s.visible.request_trailers && !s.visible.log)?.request_trailers.as_ref()
             }
             MapType::ResponseHeaders => stream
-                .filter(|s| s.visible.response_headers || s.visible.log)
+                .filter(|s| s.visible.shows_response_headers())
                 .map(|stream| &stream.response.headers)
                 .filter(|headers| !headers.0.is_empty()),
             MapType::ResponseTrailers => stream
-                .filter(|s| s.visible.response_trailers || s.visible.log)
+                .filter(|s| s.visible.shows_response_trailers())
                 .map(|stream| &stream.response.trailers)
                 .filter(|trailers| !trailers.0.is_empty()),
             MapType::GrpcInitialMetadata | MapType::CallHeaders => answer().map(|answer| &answer.headers),

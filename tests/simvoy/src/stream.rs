@@ -80,13 +80,28 @@ pub(crate) struct Visible {
     pub log: bool,
 }
 
+impl Visible {
+    /// The final maps are shown while the log is written.
+    pub(crate) const fn shows_request_headers(&self) -> bool {
+        self.request_headers || self.log
+    }
+
+    pub(crate) const fn shows_response_headers(&self) -> bool {
+        self.response_headers || self.log
+    }
+
+    pub(crate) const fn shows_response_trailers(&self) -> bool {
+        self.response_trailers || self.log
+    }
+}
+
 /// What is known about the stream besides its bytes (Envoy's StreamInfo).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Info {
     pub flags: u64,
     pub details: Option<String>,
     pub code: Option<u16>,
-    /// Attempts; 0 before the router (measured).
+    /// Attempts; 0 before the router (`reading::request_properties`).
     pub attempts: u64,
     pub bytes_received: u64,
     pub cluster: Option<String>,
@@ -165,8 +180,6 @@ pub(crate) struct Stream {
     /// A local reply or a reset ended the decoding.
     pub is_aborted: bool,
     pub is_finished: bool,
-    /// The sender has closed.
-    pub is_gone: bool,
 }
 
 impl Stream {
@@ -201,7 +214,6 @@ impl Stream {
             has_failed: false,
             is_aborted: false,
             is_finished: false,
-            is_gone: false,
         }
     }
 
@@ -213,16 +225,22 @@ impl Stream {
         }
     }
 
-    /// `request.size`: what the headers say while the filter has them, what has arrived afterwards (measured).
+    /// A local reply, a reset or the sender's answer has ended it.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.is_aborted || self.is_finished
+    }
+
+    /// `request.size`: what the headers say while the filter has them, what has arrived afterwards
+    /// (`reading::request_properties`).
     pub(crate) fn size(&self) -> u64 {
-        let is_there = self.visible.request_headers || self.visible.log;
+        let is_there = self.visible.shows_request_headers();
         let said = self.request.text("content-length").filter(|_| is_there).and_then(|text| text.parse().ok());
         said.unwrap_or(self.info.bytes_received)
     }
 
-    /// `request.total_size`: body bytes that arrived, and the headers while the filter has them.
+    /// `request.total_size`: body bytes that arrived, and the headers while the filter has them (the same).
     pub(crate) fn total_size(&self) -> u64 {
-        let headers = if self.visible.request_headers || self.visible.log { self.request.byte_count() } else { 0 };
+        let headers = if self.visible.shows_request_headers() { self.request.byte_count() } else { 0 };
         self.info.bytes_received + headers as u64
     }
 }

@@ -49,7 +49,7 @@ impl fmt::Display for Moment {
 
 /// Both clocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     /// This moment. Starts an hour after boot: a real monotonic clock is never near zero.
     pub now: Moment,
     /// What the wall clock shows beyond the monotonic one, in nanoseconds.
@@ -66,20 +66,14 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// Nanoseconds since the epoch; never negative, as the type of the call demands.
+    /// Nanoseconds since the epoch; never negative and never too many, as the type of the call demands.
     #[must_use]
     pub fn wall(&self) -> u64 {
-        u64::try_from(i128::from(self.now.0) + self.wall_offset).unwrap_or(0)
+        u64::try_from(self.wall_offset.saturating_add(i128::from(self.now.0)).max(0)).unwrap_or(u64::MAX)
     }
 
     /// Moves the wall clock, and not the monotonic one.
     pub fn jump_wall(&mut self, nanos: i128) {
-        self.wall_offset += nanos;
-    }
-
-    /// How far the wall clock has been moved in all, in nanoseconds.
-    #[must_use]
-    pub const fn wall_moved(&self) -> i128 {
-        self.wall_offset - WALL_START
+        self.wall_offset = self.wall_offset.saturating_add(nanos);
     }
 }

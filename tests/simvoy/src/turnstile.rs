@@ -76,19 +76,19 @@ fn gated<'a>(calls: &'a [Call<'a>]) -> impl ExactSizeIterator<Item = (u32, &'a C
     gated.into_iter()
 }
 
-const SECTION_TYPE: u8 = 1;
-const SECTION_IMPORT: u8 = 2;
-const SECTION_FUNCTION: u8 = 3;
+pub(crate) const SECTION_TYPE: u8 = 1;
+pub(crate) const SECTION_IMPORT: u8 = 2;
+pub(crate) const SECTION_FUNCTION: u8 = 3;
 const SECTION_TABLE: u8 = 4;
-const SECTION_EXPORT: u8 = 7;
-const SECTION_CODE: u8 = 10;
+pub(crate) const SECTION_EXPORT: u8 = 7;
+pub(crate) const SECTION_CODE: u8 = 10;
 
-const TYPE_I32: u8 = 0x7f;
+pub(crate) const TYPE_I32: u8 = 0x7f;
 const TYPE_I64: u8 = 0x7e;
 const TYPE_FUNCREF: u8 = 0x70;
-const TYPE_FUNCTION: u8 = 0x60;
+pub(crate) const TYPE_FUNCTION: u8 = 0x60;
 const LIMITS_BOTH: u8 = 1;
-const KIND_FUNCTION: u8 = 0;
+pub(crate) const KIND_FUNCTION: u8 = 0;
 const KIND_TABLE: u8 = 1;
 
 /// One type for each call, then that of `turn`, then that of `deliver`, which is the allocator's too.
@@ -178,7 +178,7 @@ fn count(calls: &[Call<'_>]) -> u32 {
 }
 
 /// LEB128.
-fn number(mut value: u32) -> Vec<u8> {
+pub(crate) fn number(mut value: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value >= 0x80 {
         bytes.push((value & 0x7f) as u8 | 0x80);
@@ -189,80 +189,33 @@ fn number(mut value: u32) -> Vec<u8> {
 }
 
 /// Signed LEB128, always in five bytes.
-fn signed(value: i32) -> Vec<u8> {
+pub(crate) fn signed(value: i32) -> Vec<u8> {
     let byte = |place: i32| (value >> (7 * place)) as u8 & 0x7f;
     (0..4).map(|place| byte(place) | 0x80).chain([byte(4)]).collect()
 }
 
-fn sized(content: Vec<u8>) -> Vec<u8> {
+pub(crate) fn sized(content: Vec<u8>) -> Vec<u8> {
     let size = u32::try_from(content.len()).unwrap_or(u32::MAX);
     [number(size), content].concat()
 }
 
-fn text(text: &str) -> Vec<u8> {
+pub(crate) fn text(text: &str) -> Vec<u8> {
     sized(text.as_bytes().to_vec())
 }
 
-fn vector(items: impl ExactSizeIterator<Item = Vec<u8>>) -> Vec<u8> {
+pub(crate) fn vector(items: impl ExactSizeIterator<Item = Vec<u8>>) -> Vec<u8> {
     let length = u32::try_from(items.len()).unwrap_or(u32::MAX);
     items.fold(number(length), |bytes, item| [bytes, item].concat())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::abi::{Callback, HostCall};
     use crate::network::{Exchange, Origin, Receivers};
+    use crate::tiny;
     use crate::{Chaos, Happening, Moment, Plugin, Point, Process, Request, Settings, Step, Verdict, VmId};
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
-
-    /// A guest that writes `key` in `on_configure`, reads it back, and writes what it was given under `copy`.
-    fn guest() -> Vec<u8> {
-        const SECTION_MEMORY: u8 = 5;
-        const SECTION_DATA: u8 = 11;
-        const KIND_MEMORY: u8 = 2;
-        const CONST: u8 = 0x41;
-        const LOAD: u8 = 0x28;
-        const CALL: u8 = 0x10;
-        const DROP: u8 = 0x1a;
-        const END: u8 = 0x0b;
-        let list = |items: &[Vec<u8>]| vector(items.iter().cloned());
-        let import = |name| [text("env"), text(name), vec![KIND_FUNCTION, 0]].concat();
-        let export = |name, kind, place| [text(name), vec![kind, place]].concat();
-        let constant = |value: i32| [vec![CONST], signed(value)].concat();
-        let load = |at: i32| [constant(at), vec![LOAD, 2, 0]].concat();
-        let call = |function: u8, arguments: [Vec<u8>; 5]| [arguments.concat(), vec![CALL, function, DROP]].concat();
-        let malloc = [vec![0], constant(512), vec![END]].concat();
-        let configure = [
-            vec![0],
-            call(0, [constant(0), constant(3), constant(8), constant(5), constant(0)]),
-            call(1, [constant(0), constant(3), constant(100), constant(104), constant(108)]),
-            call(0, [constant(16), constant(4), load(100), load(104), constant(0)]),
-            constant(1),
-            vec![END],
-        ];
-        let shape =
-            |takes: usize| [vec![TYPE_FUNCTION, takes as u8], vec![TYPE_I32; takes], vec![1, TYPE_I32]].concat();
-        let sections = [
-            (SECTION_TYPE, list(&[shape(5), shape(1), shape(2)])),
-            (SECTION_IMPORT, list(&[import("proxy_set_shared_data"), import("proxy_get_shared_data")])),
-            (SECTION_FUNCTION, list(&[vec![1], vec![2]])),
-            (SECTION_MEMORY, vec![1, 0, 1]),
-            (
-                SECTION_EXPORT,
-                list(&[
-                    export("memory", KIND_MEMORY, 0),
-                    export("malloc", KIND_FUNCTION, 2),
-                    export("proxy_on_configure", KIND_FUNCTION, 3),
-                ]),
-            ),
-            (SECTION_CODE, list(&[sized(malloc), sized(configure.concat())])),
-            (SECTION_DATA, [vec![1, 0], constant(0), vec![END], text("key     value   copy")].concat()),
-        ];
-        let sections = sections.map(|(id, content)| [vec![id], sized(content)].concat());
-        [b"\0asm\x01\0\0\0".to_vec(), sections.concat()].concat()
-    }
 
     /// One verdict, for one call of the first VM; and which calls of that VM were asked about.
     struct At(u32, Verdict, Arc<Mutex<Vec<HostCall>>>);
@@ -289,9 +242,7 @@ mod tests {
     /// and that each call was asked about once, in order, whatever happened to it.
     fn check(nth: u32, verdict: Verdict, meanwhile: [bool; 2], trap: Option<&str>) {
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let module =
-            crate::Module::from_bytes("a guest of this test", &guest()).unwrap_or_else(|wrong| panic!("{wrong}"));
-        let mut process = Process::new(&module, Settings::default());
+        let mut process = Process::new(&tiny::module(), Settings::default());
         process.set_chaos(Box::new(At(nth, verdict, asked.clone())));
         process.push(Some(Plugin::new("v", "")));
         let stored = |process: &Process| {
@@ -346,5 +297,24 @@ mod tests {
     #[test]
     fn a_guest_is_given_bytes_where_its_own_allocator_says() {
         check(9, Verdict::Proceed, [true, true], None);
+    }
+
+    #[test]
+    fn calls_that_are_no_part_of_the_abi_are_asked_about_too_and_made_before_a_trap_behind_them() {
+        let calls = [("wasi_snapshot_preview1", "sock_send"), ("wasi_unstable", "path_filestat_get")];
+        for (nth, call) in [(0, HostCall::SockSend), (1, HostCall::PathFilestatGet), (2, HostCall::SockSend)] {
+            for (verdict, text) in [(Verdict::Trap, "in place of"), (Verdict::TrapAfter, "after")] {
+                let asked = Arc::new(Mutex::new(Vec::new()));
+                let mut process = Process::new(&tiny::module_with(calls), Settings::default());
+                process.set_chaos(Box::new(At(nth, verdict, asked.clone())));
+                process.push(Some(Plugin::new("v", "")));
+                process.run_for(&mut Nobody, Duration::from_secs(1));
+                let wanted = format!("injected trap {text} {call:?}");
+                let happenings = process.take_happenings();
+                let is_it = |happening: &Happening| matches!(happening, Happening::Trapped { message, .. } if message.contains(&wanted));
+                assert!(happenings.iter().any(is_it), "{wanted}: {happenings:?}");
+                assert_eq!(asked.lock().unwrap().last(), Some(&call));
+            }
+        }
     }
 }

@@ -9,6 +9,7 @@ use redeliver_tests::wire::{Head, Headers, chunk};
 use redeliver_tests::{Receiver, Reply};
 use tokio::sync::Semaphore;
 
+use super::grpc::GrpcReceiver;
 use crate::arm::Problem;
 use crate::case::{self, Answer, Case, Stepwise};
 use crate::observation::Message;
@@ -17,10 +18,13 @@ use crate::observation::Message;
 const PROMISED_BYTES: &str = "100";
 const KEPT_BYTES: &[u8] = b"ten bytes.";
 
-struct Actor {
-    receiver: Receiver,
-    /// One permit per `release` step.
-    releases: Arc<Semaphore>,
+enum Actor {
+    Http {
+        receiver: Receiver,
+        /// One permit per `release` step.
+        releases: Arc<Semaphore>,
+    },
+    Grpc(GrpcReceiver),
 }
 
 /// All receivers of a case.
@@ -33,7 +37,11 @@ impl Receivers {
     pub async fn start(case: &Case) -> Result<Receivers, Problem> {
         let mut receivers = Receivers { actors: BTreeMap::new() };
         for (name, cluster) in &case.clusters {
-            let actor = Actor { receiver: Receiver::start().await, releases: Arc::new(Semaphore::new(0)) };
+            if let case::Receiver::SpeaksGrpc(answer) = &cluster.receiver {
+                receivers.actors.insert(name.clone(), Actor::Grpc(GrpcReceiver::start(answer).await?));
+                continue;
+            }
+            let actor = Actor::Http { receiver: Receiver::start().await, releases: Arc::new(Semaphore::new(0)) };
             receivers.actors.insert(name.clone(), actor);
             receivers.behave(name, &cluster.receiver).await?;
         }
@@ -42,34 +50,38 @@ impl Receivers {
 
     /// The port of a cluster's receiver.
     pub fn port(&self, cluster: &str) -> u16 {
-        self.actors.get(cluster).map_or(0, |actor| actor.receiver.port())
+        self.actors.get(cluster).map_or(0, |actor| match actor {
+            Actor::Http { receiver, .. } => receiver.port(),
+            Actor::Grpc(receiver) => receiver.port(),
+        })
     }
 
     /// How many requests a receiver has read.
     pub fn count(&self, cluster: &str) -> Result<usize, Problem> {
-        Ok(self.actor(cluster)?.receiver.received().len())
+        Ok(self.actor(cluster)?.received().len())
     }
 
     /// Lets a stepwise receiver send one more piece.
     pub fn release(&self, cluster: &str) -> Result<(), Problem> {
-        self.actor(cluster)?.releases.add_permits(1);
+        let (_, releases) = self.actor(cluster)?.http()?;
+        releases.add_permits(1);
         Ok(())
     }
 
     /// Everything that was received.
     pub fn received(&self) -> BTreeMap<String, Vec<Message>> {
-        let all = |actor: &Actor| actor.receiver.received().into_iter().map(message).collect();
-        self.actors.iter().map(|(name, actor)| (name.clone(), all(actor))).collect()
+        self.actors.iter().map(|(name, actor)| (name.clone(), actor.received())).collect()
     }
 
     /// Changes what a receiver does.
     pub async fn behave(&self, cluster: &str, behaviour: &case::Receiver) -> Result<(), Problem> {
-        let Actor { receiver, releases } = self.actor(cluster)?;
+        let (receiver, releases) = self.actor(cluster)?.http()?;
         match behaviour {
             case::Receiver::Refuses => receiver.refuse().await,
             case::Receiver::Dead => receiver.swallow().await,
             case::Receiver::Unhealthy => receiver.health(503),
             case::Receiver::Absent => {}
+            case::Receiver::SpeaksGrpc(_) => return Err(Actor::no_change()),
             case::Receiver::AnswersEarly(answer) => receiver.answer_heads(encode(answer)),
             case::Receiver::InTurn(behaviours) => in_turn(receiver, behaviours, releases)?,
             case::Receiver::Answers(_)
@@ -91,6 +103,28 @@ impl Receivers {
 
     fn actor(&self, cluster: &str) -> Result<&Actor, Problem> {
         self.actors.get(cluster).ok_or_else(|| Problem::CannotDo(format!("find a cluster {cluster:?} in the case")))
+    }
+}
+
+impl Actor {
+    fn received(&self) -> Vec<Message> {
+        match self {
+            Actor::Http { receiver, .. } => receiver.received().into_iter().map(message).collect(),
+            Actor::Grpc(receiver) => receiver.received(),
+        }
+    }
+
+    fn http(&self) -> Result<(&Receiver, &Arc<Semaphore>), Problem> {
+        match self {
+            Actor::Http { receiver, releases } => Ok((receiver, releases)),
+            Actor::Grpc(_) => Err(Actor::no_change()),
+        }
+    }
+
+    fn no_change() -> Problem {
+        Problem::CannotDo(
+            "let a receiver begin or cease to speak gRPC: give the case one that does so all along".to_owned(),
+        )
     }
 }
 
@@ -122,6 +156,7 @@ fn reply(behaviour: &case::Receiver, releases: &Arc<Semaphore>) -> Result<Reply,
         | case::Receiver::Unhealthy
         | case::Receiver::Absent
         | case::Receiver::AnswersEarly(_)
+        | case::Receiver::SpeaksGrpc(_)
         | case::Receiver::InTurn(_) => Err(Problem::CannotDo(format!("take turns with {behaviour:?}"))),
     }
 }

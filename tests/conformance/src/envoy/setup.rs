@@ -12,7 +12,7 @@ use crate::case::{self, Case, FailurePolicy, Hosts, Setup, StopIteration};
 pub fn bootstrap(case: &Case, receivers: &Receivers) -> Bootstrap {
     let setup = &case.setup;
     let mut bootstrap = Bootstrap::new()
-        .workers(setup.workers)
+        .workers(setup.workers.get())
         .drain_time(Duration::from_secs(setup.drain_time_seconds))
         .trailers()
         .http_filter(foreign_filter_of(plugin(case), Module::Probe));
@@ -62,7 +62,12 @@ fn string(text: &str) -> Value {
 }
 
 fn destination(name: &str, cluster: &case::Cluster, port: u16) -> Destination {
-    let mut destination = Destination::new(name, port).with("http_protocol_options", json!({"enable_trailers": true}));
+    let (options, values) = if cluster.receiver.speaks_http_2() {
+        ("http2_protocol_options", json!({}))
+    } else {
+        ("http_protocol_options", json!({"enable_trailers": true}))
+    };
+    let mut destination = Destination::new(name, port).with(options, values);
     if let Some(requests) = cluster.max_requests {
         destination = destination.with("circuit_breakers", json!({"thresholds": [{"max_requests": requests}]}));
     }

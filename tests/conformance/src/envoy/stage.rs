@@ -104,11 +104,13 @@ impl Stage {
         let start = Instant::now();
         loop {
             self.send(request).await?;
-            match self.answers.last() {
-                Some((_, Outcome::Answered(answer))) if answer.start == status.to_string() => return Ok(()),
-                _ if start.elapsed() > SOON => return Err(self.never_came(&format!("an answer {status}"))),
-                _ => drop(self.answers.pop()),
+            if matches!(self.answers.last(), Some((_, outcome)) if outcome.has_status(status)) {
+                return Ok(());
             }
+            if start.elapsed() > SOON {
+                return Err(self.never_came(&format!("an answer {status}")));
+            }
+            self.answers.pop();
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

@@ -16,7 +16,7 @@ pub fn process(probe: &Module, case: &Case) -> Result<Process, Problem> {
     let setup = &case.setup;
     let default = Settings::default();
     let settings = Settings {
-        workers: setup.workers,
+        workers: setup.workers.get(),
         seed: SEED,
         buffer_limit: setup.buffer_limit_bytes.map_or(default.buffer_limit, |bytes| bytes as usize),
         drain_time: Duration::from_secs(setup.drain_time_seconds),

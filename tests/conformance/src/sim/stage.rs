@@ -117,7 +117,9 @@ impl Stage {
             Step::AddListener => self.load(Verdict::Taken)?,
             Step::Terminate => {
                 self.process.terminate();
-                self.settle();
+                // Beyond every timeout: what came in that time would be a process that has not ended.
+                self.process.run_for(&mut self.town, WAIT_MAX);
+                self.look();
                 self.host = Host::Ended;
             }
         }
@@ -135,18 +137,20 @@ impl Stage {
         let limit = self.process.now() + WAIT_MAX;
         loop {
             self.send(request)?;
-            match self.answers.last() {
-                Some((_, Outcome::Answered(answer))) if answer.start == status.to_string() => return Ok(()),
-                _ if self.process.now() > limit => return Err(self.never_came(&format!("an answer {status}"))),
-                _ => drop(self.answers.pop()),
+            if matches!(self.answers.last(), Some((_, outcome)) if outcome.has_status(status)) {
+                return Ok(());
             }
+            if self.process.now() > limit {
+                return Err(self.never_came(&format!("an answer {status}")));
+            }
+            self.answers.pop();
             self.process.run_for(&mut self.town, TRY_EVERY);
         }
     }
 
     /// A request begins, on a connection of its own.
     fn begin(&mut self, request: &Request, sent: Sent) -> StreamId {
-        let worker = ThreadId(1 + self.begun % self.case.setup.workers);
+        let worker = ThreadId(1 + self.begun % self.case.setup.workers.get());
         self.begun += 1;
         let body = request.body.as_ref().map(|body| body.0.clone()).unwrap_or_default();
         let is_bodiless = request.framing == Framing::Sized && body.is_empty();
@@ -173,7 +177,19 @@ impl Stage {
                 Some(Outcome::Answered(wire::answer(response)))
             }
             Happening::Reset { stream } if *stream == wanted => Some(Outcome::Closed),
-            _ => None,
+            Happening::Answered { .. }
+            | Happening::Reset { .. }
+            | Happening::Called { .. }
+            | Happening::Told { .. }
+            | Happening::Heard { .. }
+            | Happening::Trapped { .. }
+            | Happening::NotMade { .. }
+            | Happening::Started { .. }
+            | Happening::Taken(_)
+            | Happening::Refused(_)
+            | Happening::Gone { .. }
+            | Happening::DataGone(_)
+            | Happening::Aborted(_) => None,
         })
     }
 
@@ -221,7 +237,7 @@ impl Stage {
         let generation = self.process.push(Some(plugin(&self.case)));
         match verdict {
             Verdict::Taken => {
-                let threads: Vec<ThreadId> = (0..=self.case.setup.workers).map(ThreadId).collect();
+                let threads: Vec<ThreadId> = (0..=self.case.setup.workers.get()).map(ThreadId).collect();
                 self.until("a push that is taken", |stage| {
                     threads.iter().all(|thread| stage.process.is_loaded(*thread, generation)) || stage.has_aborted()
                 })?;
@@ -236,7 +252,7 @@ impl Stage {
 
     fn old_one_is_gone(&mut self) -> Result<(), Problem> {
         let replaced = std::mem::take(&mut self.replaced);
-        let threads = self.case.setup.workers as usize + 1;
+        let threads = self.case.setup.workers.get() as usize + 1;
         self.until("the end of what was replaced", |stage| {
             let gone = |old: &Generation| {
                 let is_it = |happening: &&Happening| matches!(happening, Happening::Gone { generation, .. } if generation == old);

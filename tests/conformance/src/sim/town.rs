@@ -7,7 +7,7 @@ use simvoy::{Exchange, Headers, Moment, Origin, Receivers, Request, Response};
 
 use super::wire::{self, Written};
 use crate::arm::Problem;
-use crate::case::{Answer, Case, Late, Receiver, Stepwise};
+use crate::case::{Answer, Case, GrpcAnswer, GrpcForm, GrpcMessage, Late, Receiver, Stepwise};
 use crate::observation::Message;
 
 /// How long a receiver takes for an answer.
@@ -88,7 +88,10 @@ impl Town {
         self.actors.get_mut(cluster).ok_or_else(|| Problem::CannotDo(format!("find a cluster {cluster:?} in the case")))
     }
 
-    fn written(&self, origin: Origin, request: &Request) -> Written {
+    fn written(&self, cluster: &str, origin: Origin, request: &Request) -> Written {
+        if self.actors.get(cluster).is_some_and(|actor| actor.behaviour.speaks_http_2()) {
+            return Written::InFrames;
+        }
         let is_by_pieces = match origin {
             Origin::Live(stream) => self.by_pieces.contains(&stream.0),
             Origin::Dispatch(..) => request.headers.text("content-type") == Some("application/grpc"),
@@ -99,7 +102,7 @@ impl Town {
 
 impl Receivers for Town {
     fn exchange(&mut self, cluster: &str, origin: Origin, request: &Request, _: Moment) -> Exchange {
-        let message = wire::request(request, self.written(origin, request));
+        let message = wire::request(request, self.written(cluster, origin, request));
         match self.actors.get_mut(cluster) {
             Some(actor) => actor.meet(origin, message),
             None => Exchange::Refused,
@@ -119,6 +122,7 @@ impl Receivers for Town {
             Receiver::Answers(_)
             | Receiver::AnswersStepwise(_)
             | Receiver::AnswersLate(_)
+            | Receiver::SpeaksGrpc(_)
             | Receiver::Silent
             | Receiver::SpeaksGarbage
             | Receiver::ClosesUnanswered
@@ -145,6 +149,7 @@ impl Actor {
             | Receiver::AnswersEarly(_)
             | Receiver::AnswersStepwise(_)
             | Receiver::AnswersLate(_)
+            | Receiver::SpeaksGrpc(_)
             | Receiver::Silent
             | Receiver::SpeaksGarbage
             | Receiver::ClosesUnanswered
@@ -174,6 +179,7 @@ impl Actor {
             Receiver::AnswersLate(Late { after_ms, status }) => {
                 Exchange::Answer { after: Duration::from_millis(after_ms), response: late(status) }
             }
+            Receiver::SpeaksGrpc(answer) => Exchange::Answer { after: AFTER, response: grpc(&answer) },
             Receiver::SpeaksGarbage => Exchange::Garbage { after: AFTER },
             Receiver::ClosesUnanswered => Exchange::CutBeforeHeaders { after: AFTER },
             Receiver::BreaksOff => {
@@ -205,6 +211,19 @@ impl Actor {
         response.trailers = Headers(stepwise.trailers.into_iter().map(|(name, value)| (name, value.0)).collect());
         Some((origin, Exchange::Answer { after: Duration::ZERO, response }))
     }
+}
+
+fn grpc(answer: &GrpcAnswer) -> Response {
+    let mut response = Response::status(200).header("content-type", "application/grpc");
+    let status = answer.status_headers().into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes()));
+    match answer.form {
+        GrpcForm::TrailersOnly => response.headers.0.extend(status),
+        GrpcForm::Whole => {
+            response.body = answer.message.as_ref().map(GrpcMessage::framed).unwrap_or_default();
+            response.trailers = Headers(status.collect());
+        }
+    }
+    response
 }
 
 /// As the harness's receiver answers.

@@ -1,9 +1,10 @@
-//! Heads as an HTTP/1 codec writes them. Simvoy ends at the codec's door; a transcript shows what is behind it.
+//! Heads as a codec writes them. Simvoy ends at the codec's door; a transcript shows what is behind it.
 //!
 //! | the head has                           | request                         | answer |
 //! | -------------------------------------- | ------------------------------- | ------ |
 //! | a length                               | as it is                        | as it is |
 //! | none, and the body came piece by piece | `transfer-encoding: chunked`    | the same |
+//! | none, in HTTP/2                        | nothing is added                | |
 //! | none, and no body                      | `content-length: 0` with a POST | `content-length: 0`, but not with a 204 |
 
 use simvoy::{Headers, Request, Response};
@@ -17,6 +18,8 @@ pub enum Written {
     AtOnce,
     /// The body came later.
     PieceByPiece,
+    /// HTTP/2 frames every message itself.
+    InFrames,
 }
 
 /// A request as its receiver reads it.
@@ -29,7 +32,7 @@ pub fn request(request: &Request, written: Written) -> Message {
     match written {
         Written::PieceByPiece if !has_length => headers.push(chunked()),
         Written::AtOnce if !has_length && method == "POST" => headers.push(no_length()),
-        Written::PieceByPiece | Written::AtOnce => {}
+        Written::PieceByPiece | Written::AtOnce | Written::InFrames => {}
     }
     Message { start: format!("{method} {path}"), headers, body: request.body.clone() }
 }

@@ -8,7 +8,7 @@ use crate::message::{Destination, Number};
 use crate::rules::Source;
 use crate::slots::VM_ID;
 use crate::town::{Mood, Remedy, SourceMood};
-use simvoy::{Cluster, Moment, Plugin, ThreadId, Upstream};
+use simvoy::{Cluster, HealthChecks, Moment, Plugin, ThreadId, Upstream};
 use std::time::Duration;
 
 /// `dead_letter.ttl`: 168 hours.
@@ -76,7 +76,11 @@ impl World {
             }
             Action::Leaving(leaving) => {
                 self.strikes(Fault::Leaving);
-                self.process.set_leaving(leaving == Leaving::Yes);
+                self.process.set_health_checks(if leaving == Leaving::Yes {
+                    HealthChecks::Failed
+                } else {
+                    HealthChecks::Answered
+                });
             }
             Action::Cure => self.town.remedy = Remedy::Found,
             Action::Heal => self.heal(),
@@ -200,7 +204,7 @@ impl World {
             board.doomed.clear();
             (board.frozen, board.ambush) = (None, None);
         }
-        self.process.set_leaving(false);
+        self.process.set_health_checks(HealthChecks::Answered);
         self.set_source(SourceMood::Honest);
         self.perform(Action::NotBeside);
         self.town.remedy = self.history.remedy;

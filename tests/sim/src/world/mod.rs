@@ -283,7 +283,7 @@ impl World {
                 let text = "the shared data is gone though a listener has the filter";
                 self.town.oracle.violated(Violation::whole(Invariant::NothingLost, text));
             }
-            Happening::Aborted(why) => {
+            Happening::Aborted(why) | Happening::NotMade { message: why, .. } => {
                 self.town.oracle.violated(Violation::whole(Invariant::NoTrap, why));
             }
             Happening::Taken(generation) if self.besides.contains(&generation) => {}

@@ -2,7 +2,7 @@
 
 use super::gate::{Answer, NOTHING};
 use super::host_call;
-use super::memory::{give, read};
+use super::memory::{give, read, write_word};
 use crate::abi::{BufferType, Status};
 use crate::stream::Stream;
 use crate::vm::Guest;
@@ -16,6 +16,15 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         NOTHING,
         |caller, _passed, buffer: u32, start: u32, length: u32, bytes_at: u32, size_at: u32| {
             Ok(get(caller, buffer, (start, length), bytes_at, size_at))
+        }
+    );
+    host_call!(
+        linker,
+        "proxy_get_buffer_status",
+        GetBufferStatus,
+        NOTHING,
+        |caller, _passed, buffer: u32, length_at: u32, flags_at: u32| {
+            Ok(get_status(caller, buffer, length_at, flags_at))
         }
     );
     host_call!(
@@ -43,6 +52,17 @@ fn get(
         return Status::NotFound.into();
     };
     give(caller, &bytes, bytes_at, size_at)
+}
+
+/// The length; flags are always 0 (get_buffer_status in exports.cc).
+fn get_status(caller: &mut Caller<'_, Guest>, buffer: u32, length_at: u32, flags_at: u32) -> Status {
+    let Some(buffer) = BufferType::of(buffer) else { return Status::BadArgument };
+    let Some(bytes) = contents(caller.data(), buffer, 0, usize::MAX) else { return Status::NotFound };
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    match write_word(caller, length_at, length) {
+        Status::Ok => write_word(caller, flags_at, 0),
+        bad => bad,
+    }
 }
 
 fn contents(guest: &Guest, buffer: BufferType, start: usize, length: usize) -> Option<Vec<u8>> {
@@ -80,7 +100,7 @@ fn set(caller: &mut Caller<'_, Guest>, buffer: u32, (start, length): (u32, u32),
     let Some(bytes) = read(caller, bytes) else { return Status::InvalidMemoryAccess };
     let guest = caller.data();
     let mut shared = guest.shared.lock();
-    let stream = shared.vm(guest.vm).and_then(|vm| vm.stream_of(guest.speaker()));
+    let stream = shared.stream_of(guest.vm, guest.speaker());
     let Some(stream) = stream.and_then(|stream| shared.streams.get_mut(&stream)) else { return Status::NotFound };
     let target = match buffer {
         BufferType::RequestBody if stream.is_buffering => &mut stream.buffered,

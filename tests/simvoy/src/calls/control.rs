@@ -2,10 +2,10 @@
 
 use super::gate::{Answer, NOTHING};
 use super::host_call;
-use super::memory::{give, read, write, write_word};
+use super::memory::{both, give, read, slice, write, write_word};
 use crate::abi::{Callback, Status, read_pairs};
 use crate::guest::{After, Context, RootLife};
-use crate::happening::{Happening, LogLine};
+use crate::happening::Happening;
 use crate::http::{Headers, Response};
 use crate::ids::ContextId;
 use crate::vm::Guest;
@@ -57,7 +57,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         level,
         (text, size)
     )));
-    host_call!(linker, "proxy_get_log_level", Other, NOTHING, |caller, _passed, level_at: u32| Ok(write_word(
+    host_call!(linker, "proxy_get_log_level", GetLogLevel, NOTHING, |caller, _passed, level_at: u32| Ok(write_word(
         caller, level_at, 2
     )));
     host_call!(
@@ -82,7 +82,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
     host_call!(
         linker,
         "proxy_call_foreign_function",
-        Other,
+        CallForeignFunction,
         (name, size),
         |_caller,
          _passed,
@@ -129,7 +129,7 @@ fn reply(caller: &mut Caller<'_, Guest>, code: u32, spans: [(u32, u32); 3]) -> R
     Ok(Status::Ok)
 }
 
-/// The first of two replies counts (measured).
+/// The first of two replies counts (`reply::twice`).
 fn has_replied(caller: &Caller<'_, Guest>) -> bool {
     let guest = caller.data();
     let shared = guest.shared.lock();
@@ -138,11 +138,11 @@ fn has_replied(caller: &Caller<'_, Guest>) -> bool {
     vm.after.iter().any(|after| matches!(after, After::Reply(stream, ..) if Some(*stream) == speaker))
 }
 
-/// A stream's `on_log` runs: an answer or a close in it calls it again, until Envoy's stack is full (measured).
+/// A stream's `on_log` runs: an answer or a close in it calls it again, until Envoy's stack is full
+/// (`reply::in_on_log_aborts`, `reply::close_stream_in_on_log_aborts`).
 fn is_logging(caller: &Caller<'_, Guest>) -> bool {
     let guest = caller.data();
-    guest.callback == Callback::Log
-        && guest.shared.lock().vm(guest.vm).is_some_and(|vm| vm.stream_of(guest.speaker()).is_some())
+    guest.callback == Callback::Log && guest.shared.lock().stream_of(guest.vm, guest.speaker()).is_some()
 }
 
 fn recurses(caller: &mut Caller<'_, Guest>, call: &str) -> Result<Status> {
@@ -172,7 +172,7 @@ fn continue_stream(caller: &mut Caller<'_, Guest>, stream: u32) -> Status {
     let guest = caller.data();
     let mut shared = guest.shared.lock();
     // The filter lets go of the request's maps at once, whichever side continues (Context::continueStream).
-    if let Some(stream) = shared.vm(guest.vm).and_then(|vm| vm.stream_of(guest.speaker()))
+    if let Some(stream) = shared.stream_of(guest.vm, guest.speaker())
         && let Some(stream) = shared.streams.get_mut(&stream)
     {
         stream.visible.request_headers = false;
@@ -228,15 +228,19 @@ fn set_tick(caller: &mut Caller<'_, Guest>, period: u32) -> Status {
     Status::Ok
 }
 
-pub(super) fn log(caller: &mut Caller<'_, Guest>, level: u32, text: (u32, u32)) -> Status {
-    let Some(text) = read(caller, text) else { return Status::InvalidMemoryAccess };
-    let guest = caller.data();
-    let mut shared = guest.shared.lock();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let line = LogLine { at: shared.clock.now, thread: guest.thread, vm: guest.vm, level, text };
-    shared.log.push(line);
+/// Levels are 0 to 5 (log in exports.cc).
+fn log(caller: &mut Caller<'_, Guest>, level: u32, text: (u32, u32)) -> Status {
+    if level > LOG_LEVEL_MAX {
+        return Status::BadArgument;
+    }
+    let Some((memory, guest)) = both(caller) else { return Status::InvalidMemoryAccess };
+    let Some(text) = slice(memory, text) else { return Status::InvalidMemoryAccess };
+    guest.shared.lock().logged(guest.thread, guest.vm, level, text);
     Status::Ok
 }
+
+/// `critical`.
+const LOG_LEVEL_MAX: u32 = 5;
 
 /// The status of the call or gRPC answer that the root context's callback is about.
 fn get_status(caller: &mut Caller<'_, Guest>, code_at: u32, text_at: u32, size_at: u32) -> Answer {
@@ -263,6 +267,9 @@ pub(crate) fn envoys_reply(status: u16, text: &str, more: &[(&str, &str)]) -> Re
     complete_head(&mut response);
     response
 }
+
+/// `response.code_details` of a full circuit breaker.
+pub(crate) const OVERFLOW: &str = "upstream_reset_before_response_started{overflow}";
 
 /// The answer of a full circuit breaker.
 pub(crate) fn envoys_overflow() -> Response {

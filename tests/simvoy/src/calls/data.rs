@@ -6,7 +6,7 @@ use super::memory::{Places, both, give, read, slice, write_word};
 use crate::abi::Status;
 use crate::jobs::Job;
 use crate::memory::Registrant;
-use crate::trace;
+use crate::trace::Kind;
 use crate::vm::Guest;
 use wasmtime::{Caller, Linker, Result};
 
@@ -82,7 +82,7 @@ fn set(caller: &mut Caller<'_, Guest>, passed: Passed, key: Span, value: Span, c
     let shared = &mut *guest.shared.lock();
     let Some(space) = shared.vm(guest.vm).map(|vm| vm.space) else { return Status::InternalFailure };
     let now = shared.clock.now;
-    shared.trace.feed(trace::KIND_OUTSIDE, now, [u64::from(cas), 0, 0], value);
+    shared.trace.feed(Kind::SharedValue, now, [u64::from(cas), 0, 0], value);
     if passed == Passed::IntoConflict && cas != 0 {
         // As if another VM had just written what was there.
         shared.data.rewrite_in(space, key);

@@ -1,20 +1,20 @@
 //! Calls of a guest to clusters: HTTP and gRPC (PLATFORM 1.6 and 1.7). What they meet at once is decided here; what
 //! comes back is a job for later.
 
-use super::control::{envoys_overflow, envoys_reply};
+use super::control::{OVERFLOW, envoys_overflow, envoys_reply};
 use super::gate::NOTHING;
 use super::host_call;
 use super::memory::{read, write_word};
 use crate::abi::{Status, read_pairs};
 use crate::cluster::Admission;
-use crate::guest::{After, Call, CallKind, VmShared};
+use crate::guest::{After, Call, CallKind, TokenKind, VmShared};
 use crate::happening::Happening;
 use crate::http::{Headers, Request};
 use crate::ids::{CallToken, ContextId};
 use crate::jobs::{Arrival, Job, Timer};
-use crate::network::{Failure, Origin, Outcome};
+use crate::network::{EXPECTED_TIMEOUT, Failure, Origin, Outcome};
 use crate::shared::Shared;
-use crate::trace;
+use crate::trace::Kind;
 use crate::vm::Guest;
 use std::time::Duration;
 use wasmtime::{Caller, Linker, Result, bail};
@@ -82,7 +82,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
     host_call!(
         linker,
         "proxy_grpc_stream",
-        Other,
+        GrpcStream,
         NOTHING,
         |_caller,
          _passed,
@@ -99,12 +99,14 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
     host_call!(
         linker,
         "proxy_grpc_send",
-        Other,
+        GrpcSend,
         NOTHING,
-        |_caller, _passed, _token: u32, _message: u32, _size: u32, _end: u32| Ok(Status::NotFound)
+        |_caller, _passed, token: u32, _message: u32, _size: u32, _end: u32| Ok(send(token))
     );
-    host_call!(linker, "proxy_grpc_cancel", Other, NOTHING, |caller, _passed, token: u32| Ok(cancel(caller, token)));
-    host_call!(linker, "proxy_grpc_close", Other, NOTHING, |caller, _passed, token: u32| Ok(cancel(caller, token)));
+    host_call!(linker, "proxy_grpc_cancel", GrpcCancel, NOTHING, |caller, _passed, token: u32| Ok(cancel(
+        caller, token
+    )));
+    host_call!(linker, "proxy_grpc_close", GrpcClose, NOTHING, |caller, _passed, token: u32| Ok(cancel(caller, token)));
     Ok(())
 }
 
@@ -124,8 +126,6 @@ fn http_call(caller: &mut Caller<'_, Guest>, spans: [(u32, u32); 4], timeout: u3
     let dispatched = {
         let guest = caller.data();
         let mut shared = guest.shared.lock();
-        let now = shared.clock.now;
-        shared.trace.feed(trace::KIND_OUTSIDE, now, [0; 3], &body);
         let head = headers.clone();
         let dispatched =
             dispatch(&mut shared, guest, cluster, Request { headers, body, trailers }, CallKind::Http, timeout);
@@ -148,7 +148,9 @@ fn dispatch(
     kind: CallKind,
     timeout: u32,
 ) -> Result<u32, Status> {
-    if !shared.clusters.by_name.contains_key(&cluster) {
+    let now = shared.clock.now;
+    shared.trace.feed(Kind::CallBody, now, [u64::from(guest.vm.0), 0, 0], &request.body);
+    if shared.clusters.get(&cluster).is_none() {
         return Err(refuse_unknown(shared, guest, kind));
     }
     fold_pseudo_headers(&mut request.headers);
@@ -160,7 +162,7 @@ fn dispatch(
     let admission = shared.clusters.admit(&cluster, guest.thread);
     let vm = shared.vms.get_mut(&guest.vm).ok_or(Status::InternalFailure)?;
     let root = vm.root_of(guest.speaker());
-    // A call that is refused from here on has used its token up (measured).
+    // A call that is refused from here on has used its token up (`dispatch::tokens`).
     let token = vm.next_token(kind);
     let later = match admission {
         Admission::Unknown => return Err(Status::BadArgument),
@@ -174,7 +176,7 @@ fn dispatch(
         }
         Admission::OverflowLater => {
             shared.clusters.take(&cluster);
-            Some((envoys_overflow(), "upstream_reset_before_response_started{overflow}"))
+            Some((envoys_overflow(), OVERFLOW))
         }
         Admission::Out => unsendable(&request.headers).map(|text| (envoys_reply(503, &text, &[]), "")),
     };
@@ -201,12 +203,12 @@ fn dispatch(
 fn add_what_envoy_adds(headers: &mut Headers, timeout: u32) {
     headers.add("x-envoy-internal", "true");
     if timeout > 0 {
-        headers.add("x-envoy-expected-rq-timeout-ms", timeout.to_string());
+        headers.add(EXPECTED_TIMEOUT, timeout.to_string());
     }
 }
 
 /// An unknown cluster is a bad argument to an HTTP call; a gRPC client is made without asking for it, and its first
-/// request fails (measured).
+/// request fails (`dispatch::unknown_cluster`, `grpc::unknown_cluster`).
 fn refuse_unknown(shared: &mut Shared, guest: &Guest, kind: CallKind) -> Status {
     match (kind, shared.vms.get_mut(&guest.vm)) {
         (CallKind::Http, _) | (CallKind::Grpc, None) => Status::BadArgument,
@@ -227,7 +229,8 @@ fn put_off_end(vm: &mut VmShared, root: ContextId, token: CallToken, kind: CallK
     }
 }
 
-/// Repeated pseudo headers are joined, `host` is the authority, and unknown ones go (HeaderMapImpl; measured).
+/// Repeated pseudo headers are joined, `host` is the authority, and unknown ones go (PLATFORM 1.6;
+/// `dispatch::unknown_pseudo_header`).
 fn fold_pseudo_headers(headers: &mut Headers) {
     let mut folded = Headers::default();
     for (name, value) in std::mem::take(&mut headers.0) {
@@ -247,7 +250,8 @@ fn fold_pseudo_headers(headers: &mut Headers) {
     *headers = folded;
 }
 
-/// The caller's own header shortens or lengthens a call, and does not go out (measured). Retries that a caller steers are
+/// The caller's own header shortens or lengthens a call, and does not go out
+/// (`dispatch::steering_timeout`). Retries that a caller steers are
 /// not modelled.
 fn steered(headers: &mut Headers, timeout: u32) -> u32 {
     const HEADER: &str = "x-envoy-upstream-rq-timeout-ms";
@@ -266,7 +270,8 @@ fn frame(request: &mut Request, kind: CallKind) {
     }
 }
 
-/// What Envoy says of a head that no codec puts on a wire (PLATFORM 1.6; measured on a new connection).
+/// What Envoy says of a head that no codec puts on a wire (PLATFORM 1.6; on a new connection:
+/// `dispatch::line_break_in_value`, `dispatch::space_in_name`).
 fn unsendable(headers: &Headers) -> Option<String> {
     let is_bad = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
     headers.0.iter().find_map(|(name, value)| {
@@ -286,11 +291,12 @@ fn grpc_call(caller: &mut Caller<'_, Guest>, spans: [(u32, u32); 5], timeout: u3
         Target::Cluster(name) => name,
         Target::Unparsable => {
             let name = String::from_utf8_lossy(&service).into_owned();
-            if !caller.data().shared.lock().clusters.by_name.contains_key(&name) {
+            if caller.data().shared.lock().clusters.get(&name).is_none() {
                 return Ok(Status::ParseFailure);
             }
             name
         }
+        Target::Google => bail!("a call through google_grpc is not modelled: name the cluster with envoy_grpc"),
         // H1: a bare name that happens to parse leaves the message without a target, and Envoy aborts.
         Target::Unset => {
             let why = "async_client_manager_impl.cc: panic: unset oneof".to_owned();
@@ -338,6 +344,8 @@ fn grpc_request(
 #[derive(Debug, PartialEq, Eq)]
 enum Target {
     Cluster(String),
+    /// `google_grpc`: Envoy would use another client, which knows no clusters.
+    Google,
     /// A message, with nothing in the oneof.
     Unset,
     /// No message: taken as a cluster's name.
@@ -349,11 +357,14 @@ fn target(bytes: &[u8]) -> Target {
     let mut rest = bytes;
     while !rest.is_empty() {
         let Some((field, kind, value, after)) = next_field(rest) else { return Target::Unparsable };
-        if (field, kind) == (1, 2) {
-            match cluster_name(value) {
+        // The last of several wins, as in any oneof.
+        match (field, kind) {
+            (1, 2) => match cluster_name(value) {
                 Some(name) => found = Target::Cluster(name),
                 None => return Target::Unparsable,
-            }
+            },
+            (2, 2) => found = Target::Google,
+            _ => {}
         }
         rest = after;
     }
@@ -412,11 +423,24 @@ fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     None
 }
 
+/// Only a gRPC call can be cancelled so: what a token is shows in it (Context::grpcCancel and Context::grpcClose;
+/// `grpc::cancelled_by_another_kind`).
 fn cancel(caller: &mut Caller<'_, Guest>, token: u32) -> Status {
+    if TokenKind::of(token) == TokenKind::Http {
+        return Status::BadArgument;
+    }
     let guest = caller.data();
     match guest.shared.lock().end_call(guest.vm, CallToken(token)) {
         Some(_) => Status::Ok,
         None => Status::NotFound,
+    }
+}
+
+/// No guest has a stream, since none is opened (Context::grpcSend).
+fn send(token: u32) -> Status {
+    match TokenKind::of(token) {
+        TokenKind::GrpcStream => Status::NotFound,
+        TokenKind::Http | TokenKind::GrpcCall => Status::BadArgument,
     }
 }
 
@@ -438,5 +462,7 @@ mod tests {
     fn an_encoded_service_names_its_cluster() {
         let encoded = [&[0x0a, 7, 0x0a, 5], b"etcd1".as_slice()].concat();
         assert_eq!(target(&encoded), Target::Cluster("etcd1".to_owned()));
+        let google = [&[0x12, 3, 0x0a, 1], b"a".as_slice()].concat();
+        assert_eq!(target(&google), Target::Google, "another client is no missing target");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::abi::{HostCall, Status};
 use crate::chaos::{Point, Verdict};
-use crate::trace::{self, Event};
+use crate::trace::{Event, Kind};
 use crate::turnstile::{self, TURN};
 use crate::vm::Guest;
 use std::future::Future;
@@ -85,6 +85,29 @@ pub(super) fn pass(caller: &mut Caller<'_, Guest>, call: HostCall, about: Span) 
     }
 }
 
+/// A whole call that is no part of the ABI: asked about, made, ended.
+pub(super) fn gated<G: Given>(
+    caller: &mut Caller<'_, Guest>,
+    call: HostCall,
+    make: impl FnOnce(&mut Caller<'_, Guest>) -> G,
+) -> Result<i32> {
+    match pass(caller, call, NOTHING)? {
+        Gate::Turn => Ok(TURN),
+        Gate::Open(passed) => {
+            let given = make(caller);
+            end(caller, call, passed, given)
+        }
+    }
+}
+
+/// Asks about a call that gives nothing back: the turnstile could not come back to it, so it takes no turn.
+pub(super) fn pass_at_once(caller: &mut Caller<'_, Guest>, call: HostCall) -> Result<()> {
+    match ask(caller, call, NOTHING) {
+        Verdict::Trap | Verdict::TrapAfter => bail!("injected trap in place of {call:?}"),
+        Verdict::Proceed | Verdict::Yield | Verdict::Stall(_) | Verdict::Conflict | Verdict::Lose => Ok(()),
+    }
+}
+
 fn take_turn(caller: &mut Caller<'_, Guest>) -> Gate {
     caller.data_mut().passed = Some(Passed::Plainly);
     Gate::Turn
@@ -98,10 +121,10 @@ fn ask(caller: &mut Caller<'_, Guest>, call: HostCall, about: Span) -> Verdict {
     guest.calls += 1;
     let mut shared = guest.shared.lock();
     let now = shared.clock.now;
-    // The status that the call before this one ended with goes along: one event for each call.
-    let (callback, before) = (guest.callback as u64, guest.last_status as u64);
+    // What the call before this one has given goes along: one event for each call.
+    let (callback, before) = (guest.callback as u64, u64::from(guest.last_given.unsigned_abs()));
     let numbers = [u64::from(guest.vm.0) << 32 | u64::from(guest.speaker().0), u64::from(nth), callback << 32 | before];
-    shared.trace.feed(trace::kind_of_call(call), now, numbers, name);
+    shared.trace.feed(Kind::Call(call), now, numbers, name);
     shared.chaos.at(&Point {
         now,
         thread: guest.thread,
@@ -133,23 +156,42 @@ pub(super) fn finish(caller: &mut Caller<'_, Guest>, call: HostCall, passed: Pas
     }
 }
 
-/// The call is done; its status goes to the guest, unless the guest traps now.
-pub(super) fn end(caller: &mut Caller<'_, Guest>, call: HostCall, passed: Passed, status: Status) -> Result<i32> {
+/// What a guest is given for a call: a status of the ABI, an error number of WASI, a truth.
+pub(super) trait Given: Copy + std::fmt::Debug {
+    /// Never negative: what is negative goes to the turnstile.
+    fn number(self) -> i32;
+}
+
+impl Given for Status {
+    fn number(self) -> i32 {
+        self as i32
+    }
+}
+
+/// A truth, as C has it.
+impl Given for bool {
+    fn number(self) -> i32 {
+        i32::from(self)
+    }
+}
+
+/// The call is done; what it gives goes to the guest, unless the guest traps now.
+pub(super) fn end(caller: &mut Caller<'_, Guest>, call: HostCall, passed: Passed, given: impl Given) -> Result<i32> {
     let guest = caller.data_mut();
-    guest.last_status = status;
+    guest.last_given = given.number();
     if guest.keeps_events {
-        keep(guest, call, status);
+        keep(guest, call, given);
     }
     if passed == Passed::ThenTrap {
         bail!("injected trap after {call:?}");
     }
-    Ok(status as i32)
+    Ok(given.number())
 }
 
-fn keep(guest: &Guest, call: HostCall, status: Status) {
+fn keep(guest: &Guest, call: HostCall, given: impl Given) {
     let mut shared = guest.shared.lock();
     let place = Some((guest.thread, guest.vm, guest.speaker()));
-    let text = format!("{:?}#{} {call:?} -> {status:?}", guest.callback, guest.calls.saturating_sub(1));
+    let text = format!("{:?}#{} {call:?} -> {given:?}", guest.callback, guest.calls.saturating_sub(1));
     let event = Event { at: shared.clock.now, place, text };
     shared.trace.keep(event);
 }

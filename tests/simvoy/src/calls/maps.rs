@@ -17,7 +17,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
         NOTHING,
         |caller, _passed, map: u32, pairs_at: u32, size_at: u32| { Ok(get_pairs(caller, map, pairs_at, size_at)) }
     );
-    host_call!(linker, "proxy_get_header_map_size", Other, NOTHING, |caller, _passed, map: u32, size_at: u32| Ok(
+    host_call!(linker, "proxy_get_header_map_size", GetMapSize, NOTHING, |caller, _passed, map: u32, size_at: u32| Ok(
         get_size(caller, map, size_at)
     ));
     host_call!(
@@ -79,7 +79,8 @@ fn get_pairs(caller: &mut Caller<'_, Guest>, map: u32, pairs_at: u32, size_at: u
     give(caller, &pairs, pairs_at, size_at)
 }
 
-/// The bytes of all names and values, not the number of pairs; of a call's answer it cannot be asked (measured).
+/// The bytes of all names and values, not the number of pairs; of a call's answer it cannot be asked
+/// (`reading::option_missing`, `dispatch::answered`).
 fn get_size(caller: &mut Caller<'_, Guest>, map: u32, size_at: u32) -> Status {
     let size = {
         let guest = caller.data();
@@ -121,7 +122,7 @@ fn get_value(caller: &mut Caller<'_, Guest>, map: u32, name: (u32, u32), value_a
 }
 
 fn is_logging(shared: &Shared, guest: &Guest) -> bool {
-    let stream = shared.vm(guest.vm).and_then(|vm| vm.stream_of(guest.speaker()));
+    let stream = shared.stream_of(guest.vm, guest.speaker());
     stream.and_then(|stream| shared.streams.get(&stream)).is_some_and(|stream| stream.visible.log)
 }
 

@@ -60,7 +60,8 @@ fn get(caller: &mut Caller<'_, Guest>, path: (u32, u32), value_at: u32, size_at:
 }
 
 /// A guest may set a property of its own on a stream. One with a path of several parts is taken and not found again, and
-/// none stands before Envoy's own (measured).
+/// none stands before Envoy's own
+/// (`reading::own_properties`).
 fn set(caller: &mut Caller<'_, Guest>, path: (u32, u32), value: (u32, u32)) -> Status {
     let (Some(path), Some(value)) = (read(caller, path), read(caller, value)) else {
         return Status::InvalidMemoryAccess;
@@ -68,7 +69,7 @@ fn set(caller: &mut Caller<'_, Guest>, path: (u32, u32), value: (u32, u32)) -> S
     let name = String::from_utf8_lossy(&path).trim_end_matches('\0').to_owned();
     let guest = caller.data();
     let mut shared = guest.shared.lock();
-    let stream = shared.vm(guest.vm).and_then(|vm| vm.stream_of(guest.speaker()));
+    let stream = shared.stream_of(guest.vm, guest.speaker());
     match stream.and_then(|stream| shared.streams.get_mut(&stream)) {
         Some(stream) => {
             stream.properties.insert(name, value);
@@ -109,7 +110,7 @@ fn xds(stream: &Stream, parts: &[&str]) -> Option<Vec<u8>> {
 
 fn request(stream: &Stream, parts: &[&str]) -> Option<Vec<u8>> {
     let header = |name: &str| {
-        let is_there = stream.visible.request_headers || stream.visible.log;
+        let is_there = stream.visible.shows_request_headers();
         stream.request.first(name).filter(|_| is_there).map(<[u8]>::to_vec)
     };
     match parts {
@@ -134,7 +135,7 @@ fn response(stream: &Stream, parts: &[&str]) -> Option<Vec<u8>> {
         ["code"] => stream.info.code.map(|code| number(u64::from(code))),
         ["code_details"] => stream.info.details.clone().map(String::into_bytes),
         ["headers", name] => {
-            let is_there = stream.visible.response_headers || stream.visible.log;
+            let is_there = stream.visible.shows_response_headers();
             stream.response.headers.first(name).filter(|_| is_there).map(<[u8]>::to_vec)
         }
         _ => None,

@@ -12,6 +12,10 @@
 //! | 1 StopAndBuffer | kept; the next callback is about all that is kept; more than the buffer may hold is a 413 |
 //! | 2 StopAndWatermark | kept; the next callback is about its own piece; a full buffer stops the reading |
 //! | 3 StopNoBuffer | dropped |
+//!
+//! Source: PLATFORM 0, first rows, and 1.5, row "request body while paused"; the cases `stream::pause_headers_option_given`,
+//! `stream::pause_headers_option_missing`, `stream::body_paused_and_continued_by_the_callback`, `stream::body_watermarked`,
+//! `stream::body_paused_and_resumed_in_the_middle`, `stream::buffer_full_pause`.
 
 use super::{HasFailed, Thread, Turn};
 use crate::abi::Callback;
@@ -23,7 +27,7 @@ use crate::http::Headers;
 use crate::ids::{ContextId, Generation, StreamId, VmId};
 use crate::network::flag;
 use crate::plugin::HeadersStop;
-use crate::stream::{Decode, End, Filter, Piece};
+use crate::stream::{Decode, End, Filter, Piece, Stream};
 
 use super::plugins::Standing;
 
@@ -34,8 +38,18 @@ pub(super) enum Answered {
     With(u32),
     /// A local reply was asked for: nothing goes on, whatever the number was.
     WithReply,
-    /// The VM is dead: the stream was failed, whatever the policy (measured): a policy is for new streams.
+    /// The VM is dead: the stream was failed, whatever the policy, which is for new streams
+    /// (`trap::open_stream_waiting_for_its_answer`).
     Failed,
+}
+
+/// What a full buffer does (`stream::buffer_full_pause`, `stream::buffer_full_watermark`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WhenFull {
+    /// The sender is not read any more until there is room.
+    StopReading,
+    /// 413.
+    Refuse,
 }
 
 impl Thread {
@@ -192,8 +206,9 @@ impl Thread {
     async fn decode_data(&mut self, stream: StreamId, bytes: Vec<u8>, end: End) {
         let Some(decode) = self.stream(stream, |stream| stream.decode) else { return };
         if decode == Decode::StoppedAll {
-            self.keep(stream, bytes).await;
-            return;
+            let is_buffering = self.stream(stream, |stream| stream.is_buffering).unwrap_or(false);
+            let full = if is_buffering { WhenFull::Refuse } else { WhenFull::StopReading };
+            return self.keep(stream, bytes, full).await;
         }
         self.show_data(stream, bytes, end).await;
     }
@@ -230,7 +245,7 @@ impl Thread {
     }
 
     async fn data_answered(&mut self, stream: StreamId, answered: Answered, piece: Vec<u8>, end: End) {
-        if self.stream(stream, |stream| stream.is_aborted || stream.is_finished) != Some(false) {
+        if self.stream(stream, Stream::is_over) != Some(false) {
             return;
         }
         match answered {
@@ -250,7 +265,8 @@ impl Thread {
             }
             Answered::With(1 | 2) => {
                 self.change(stream, |stream| stream.decode = Decode::StoppedHeaders);
-                self.keep_as(stream, piece, answered == Answered::With(2)).await;
+                let full = if answered == Answered::With(2) { WhenFull::StopReading } else { WhenFull::Refuse };
+                self.keep(stream, piece, full).await;
             }
             Answered::With(_) | Answered::WithReply | Answered::Failed => {
                 self.change(stream, |stream| stream.decode = Decode::StoppedHeaders);
@@ -258,21 +274,19 @@ impl Thread {
         }
     }
 
-    /// Keeps a piece while everything waits: a full buffer stops the reading.
-    async fn keep(&mut self, stream: StreamId, bytes: Vec<u8>) {
-        let is_streaming = self.stream(stream, |stream| !stream.is_buffering).unwrap_or(true);
-        self.keep_as(stream, bytes, is_streaming).await;
-    }
-
-    async fn keep_as(&mut self, stream: StreamId, bytes: Vec<u8>, is_streaming: bool) {
+    /// Keeps a piece while what is before it waits.
+    async fn keep(&mut self, stream: StreamId, bytes: Vec<u8>, when_full: WhenFull) {
         let limit = self.shared.lock().buffer_limit;
         let is_too_much = self.change(stream, |stream| {
             stream.buffered.extend_from_slice(&bytes);
             let is_full = stream.buffered.len() > limit;
-            if is_full && is_streaming {
-                stream.is_read_disabled = true;
+            match when_full {
+                WhenFull::StopReading => {
+                    stream.is_read_disabled |= is_full;
+                    false
+                }
+                WhenFull::Refuse => is_full,
             }
-            is_full && !is_streaming
         });
         if is_too_much == Some(true) {
             let reply = envoys_reply(413, "Payload Too Large", &[]);
@@ -312,7 +326,7 @@ impl Thread {
 
     /// The guest asked to continue, from a callback or from a timer.
     pub(super) async fn continue_request(&mut self, stream: StreamId) {
-        let was = self.stream(stream, |stream| (stream.decode, stream.is_aborted || stream.is_finished));
+        let was = self.stream(stream, |stream| (stream.decode, stream.is_over()));
         match was {
             Some((Decode::StoppedHeaders, false)) => self.go_on(stream).await,
             Some((Decode::StoppedAll, false)) => self.go_on_from_everything(stream).await,
@@ -386,7 +400,6 @@ impl Thread {
     /// The sender has closed.
     pub(super) async fn disconnect(&mut self, stream: StreamId) {
         let is_open = self.change(stream, |stream| {
-            stream.is_gone = true;
             stream.is_aborted = true;
             stream.info.flags |= flag::DOWNSTREAM_CONNECTION_TERMINATION;
             stream.info.details = Some("downstream_remote_disconnect".to_owned());

@@ -1,12 +1,15 @@
 //! A response on its way out: through the filter, to the sender; and the end of the stream.
 //!
 //! A local reply goes through the filter only if nothing has been encoded yet. One that a guest makes out of a response
-//! that it holds goes to the sender directly, and the filter does not see it (sendLocalReply in filter_manager.cc).
+//! that it holds goes to the sender directly, and the filter does not see it (sendLocalReply in filter_manager.cc; cases
+//! `reply::in_request_headers`, `reply::failure_with_body_replaced`, `reply::held_failure_answered_from_a_tick`).
+//! What a filter holds: `stream::pause_response_headers`, `stream::pause_response_headers_option_given`,
+//! `stream::pause_response_body`.
 
 use super::decode::Answered;
 use super::{Thread, Turn};
 use crate::abi::Callback;
-use crate::connection::leave;
+use crate::connection::{Then, leave};
 use crate::happening::Happening;
 use crate::http::Response;
 use crate::ids::{ContextId, StreamId, VmId};
@@ -189,7 +192,7 @@ impl Thread {
             stream.encode = Encode::Sent;
             stream.info.code = Some(stream.response.code());
             let is_last = stream.wants_close || !stream.request_complete;
-            leave(&mut stream.response.headers, now, is_last);
+            leave(&mut stream.response.headers, now, if is_last { Then::Close } else { Then::KeepAlive });
             stream.response.clone()
         }) else {
             return;

@@ -18,8 +18,8 @@ use crate::guest::{After, Arming, Root, RootLife};
 use crate::happening::Happening;
 use crate::ids::{ContextId, StreamId, ThreadId, VmId};
 use crate::jobs::{Job, Timer};
-use crate::shared::Handle;
-use crate::trace::{self, Event};
+use crate::shared::{Handle, ThreadLife};
+use crate::trace::{Event, Kind};
 use crate::vm::{Module, Vm};
 use plugins::Plugins;
 use std::collections::BTreeMap;
@@ -105,7 +105,7 @@ impl Thread {
         let mut shared = self.shared.lock();
         let now = shared.clock.now;
         let numbers = [u64::from(vm.0) << 32 | u64::from(context.0), u64::from(arguments[1]), u64::from(arguments[2])];
-        shared.trace.feed(trace::kind_of_callback(callback), now, numbers, &[]);
+        shared.trace.feed(Kind::Callback(callback), now, numbers, &[]);
         if shared.trace.keeps() {
             let text = format!("{} {arguments:?}", callback.export());
             shared.trace.keep(Event { at: now, place: Some((self.id, vm, context)), text });
@@ -122,7 +122,7 @@ impl Thread {
         let mut shared = self.shared.lock();
         if let Some(found) = shared.vm_mut(vm) {
             found.has_failed = true;
-            // What it had put off is not done any more (measured).
+            // What it had put off is not done any more (`trap::reply_before_the_trap`).
             found.after.clear();
         }
         shared.happened(Happening::Trapped { thread: self.id, vm, message: message.to_owned() });
@@ -248,6 +248,7 @@ impl Thread {
                 self.delete_root(vm, root).await;
             }
         }
+        self.shared.lock().thread_mut(self.id).life = ThreadLife::HasStopped;
     }
 
     fn stream<T>(&self, stream: StreamId, read: impl FnOnce(&crate::stream::Stream) -> T) -> Option<T> {

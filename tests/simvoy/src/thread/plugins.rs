@@ -17,7 +17,7 @@ use crate::jobs::{Job, Place};
 use crate::plugin::{FailurePolicy, Plugin, PluginKey, VmKey};
 use crate::shared::Tried;
 use crate::time::Moment;
-use crate::vm::Vm;
+use crate::vm::{Stillborn, Vm};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,8 +84,8 @@ impl Thread {
         if let Ok((vm, root)) = loaded {
             let handle = PluginHandle { plugin, vm, root, last_load: shared.clock.now };
             self.plugins.handles.insert(generation, handle);
+            shared.loaded.insert((self.id, generation));
         }
-        shared.loaded.insert((self.id, generation));
     }
 
     /// `on_configure` runs in a VM that is thrown away afterwards: no on_done, no on_delete (PLATFORM H10).
@@ -100,8 +100,7 @@ impl Thread {
                 self.plugins.forget_vm(vm);
                 self.vms.remove(&vm);
                 // The base VM outlives the canary, so shared data does: it is the first push if no other VM is there.
-                let mut shared = self.shared.lock();
-                shared.vms.remove(&vm);
+                self.shared.lock().take_vm(vm);
                 made.is_ok()
             }
             Err(HasFailed) => false,
@@ -136,17 +135,27 @@ impl Thread {
             Ok(vm) => {
                 self.vms.insert(id, vm);
             }
-            Err(error) => {
-                self.fail(id, &format!("{error:#}"));
+            Err(stillborn) => {
+                let (thread, mut shared) = (self.id, self.shared.lock());
+                shared.take_vm(id);
+                shared.happened(match stillborn {
+                    Stillborn::Guest(message) => Happening::Trapped { thread, vm: id, message },
+                    Stillborn::Engine(message) => Happening::NotMade { thread, message },
+                });
                 return Err(HasFailed);
             }
         }
-        self.enter(id, ContextId(0), Callback::Initialize, [0; 5]).await?;
+        if let Err(HasFailed) = self.enter(id, ContextId(0), Callback::Initialize, [0; 5]).await {
+            self.vms.remove(&id);
+            self.shared.lock().take_vm(id);
+            return Err(HasFailed);
+        }
         self.after(id).await;
         Ok(id)
     }
 
-    /// A new root context: created, VM started (for every root context, measured), configured.
+    /// A new root context: created, VM started, for every root context
+    /// (`life_cycle::new_configuration`), configured.
     async fn new_root(&mut self, vm: VmId, plugin: &Arc<Plugin>) -> Result<ContextId, HasFailed> {
         let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let root = {
@@ -211,7 +220,8 @@ impl Thread {
     async fn reload(&mut self, generation: Generation, handle: PluginHandle, base: Duration) -> Standing {
         let now = {
             let mut shared = self.shared.lock();
-            // The jitter is taken modulo half the base, in whole milliseconds (measured: SIGFPE).
+            // The jitter is taken modulo half the base, in whole milliseconds
+            // (`trap::reload_after_one_millisecond_aborts`).
             if base.as_millis() < 2 {
                 shared.happened(Happening::Aborted("division by zero in the back-off of a reload".to_owned()));
                 return Standing::Dead;

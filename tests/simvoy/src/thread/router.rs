@@ -1,12 +1,12 @@
 //! The router: route, rewrite, host, attempt, answer, retry.
 
 use super::Thread;
-use crate::calls::{envoys_overflow, envoys_reply};
+use crate::calls::{OVERFLOW, envoys_overflow, envoys_reply};
 use crate::cluster::Admission;
-use crate::http::{Request, Response};
+use crate::http::{Headers, Request, Response};
 use crate::ids::StreamId;
 use crate::jobs::{Arrival, Job, Timer};
-use crate::network::{Failure, Origin, Outcome, Tries, flag};
+use crate::network::{EXPECTED_TIMEOUT, Failure, Origin, Outcome, Tries, VIA_UPSTREAM, flag};
 use crate::route::Route;
 use crate::stream::{End, Outgoing, Part, Stream};
 use crate::time::Moment;
@@ -18,7 +18,7 @@ impl Thread {
     /// The headers have reached the router: it chooses, rewrites, and looks for a host at once (PLATFORM 0, row "With no
     /// healthy host the router rewrites").
     pub(super) async fn router_headers(&mut self, stream: StreamId, end: End) {
-        if self.stream(stream, |stream| stream.is_aborted || stream.is_finished) != Some(false) {
+        if self.stream(stream, Stream::is_over) != Some(false) {
             return;
         }
         let route = self.rewrite(stream);
@@ -232,9 +232,9 @@ impl Thread {
     }
 
     async fn answered(&mut self, stream: StreamId, mut response: Response, ends: Ends) {
-        let parts = parts(std::mem::take(&mut response.body), !response.trailers.0.is_empty(), ends);
+        let parts = parts(std::mem::take(&mut response.body), &response.trailers, ends);
         self.change(stream, |stream| {
-            stream.info.details = Some("via_upstream".to_owned());
+            stream.info.details = Some(VIA_UPSTREAM.to_owned());
             stream.info.code = Some(response.code());
             stream.response = response;
         });
@@ -250,11 +250,9 @@ enum Ends {
     Broken,
 }
 
-/// `response.code_details` of a full circuit breaker.
-const OVERFLOW: &str = "upstream_reset_before_response_started{overflow}";
-
-/// A response in the pieces in which an HTTP/1 codec gives it: what has come, and its end (measured).
-fn parts(body: Vec<u8>, has_trailers: bool, ends: Ends) -> VecDeque<Part> {
+/// A response in the pieces in which an HTTP/1 codec gives it: what has come, and its end
+/// (`stream::sized_body`, `stream::trailers`, `failure::broken_off`).
+fn parts(body: Vec<u8>, trailers: &Headers, ends: Ends) -> VecDeque<Part> {
     let mut parts = VecDeque::new();
     let has_body = !body.is_empty();
     if has_body {
@@ -262,7 +260,7 @@ fn parts(body: Vec<u8>, has_trailers: bool, ends: Ends) -> VecDeque<Part> {
     }
     match ends {
         Ends::Broken => parts.push_back(Part::Cut),
-        Ends::Well if has_trailers => parts.push_back(Part::Trailers),
+        Ends::Well if !trailers.0.is_empty() => parts.push_back(Part::Trailers),
         Ends::Well if has_body => parts.push_back(Part::Data(Vec::new(), End::Last)),
         Ends::Well => {}
     }
@@ -295,6 +293,3 @@ fn tell_time_left(stream: &mut Stream, now: Moment) {
         stream.request.set(EXPECTED_TIMEOUT, left.as_millis().to_string());
     }
 }
-
-/// How long a receiver has for its answer, in milliseconds.
-const EXPECTED_TIMEOUT: &str = "x-envoy-expected-rq-timeout-ms";
