@@ -5,7 +5,7 @@
 use crate::generate::BEGIN;
 use crate::history::History;
 use crate::hook::Cut;
-use crate::rules::Rules;
+use crate::rules::{Form, Rules};
 use crate::scenario::{Script, ways_to_the_store};
 use crate::violation::Violation;
 use crate::world::{self, Means};
@@ -21,10 +21,29 @@ pub struct Series {
     pub way: &'static str,
     /// The callback that is cut.
     pub callback: Callback,
+    /// Whether this callback has work on this way: only the routed form is read at the end of a stream.
+    pub work: Work,
     /// How many calls were cut.
     pub cuts: u32,
     /// What went wrong, and at which call.
     pub failures: Vec<(u32, Violation)>,
+}
+
+/// Whether there must be something to cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// There must.
+    Some,
+    /// There is nothing.
+    None,
+}
+
+impl Series {
+    /// It was cut nowhere though it should have been.
+    #[must_use]
+    pub const fn is_missing(&self) -> bool {
+        matches!((self.work, self.cuts), (Work::Some, 0))
+    }
 }
 
 /// The callbacks in which something is stored, sent or settled.
@@ -75,7 +94,11 @@ fn one_series(
     callback: Callback,
     planted: Option<&str>,
 ) -> Series {
-    let mut series = Series { way, callback, cuts: 0, failures: Vec::new() };
+    let work = match (callback, history.rules.form) {
+        (Callback::Log, Form::Arrived) => Work::None,
+        (_, Form::Arrived | Form::Routed) => Work::Some,
+    };
+    let mut series = Series { way, callback, work, cuts: 0, failures: Vec::new() };
     let (from, until) = window(callback);
     loop {
         let cut = Cut { at: series.cuts, callback, from, until };

@@ -183,7 +183,6 @@ impl Rules {
             window: [(1, 1), (1, 4), (5, 64), (5, 64)][random.usize(..4)],
             rewrites: random.bool(),
             retries: pick(random, &[0, 0, 1]) as u32,
-            ..Self::default()
         };
         rules.settled()
     }
