@@ -14,7 +14,8 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | the event loop, and what a test does to a process | [`Process`] |
+//! | what a test does to a process and sees of it | [`Process`] |
+//! | the event loop | `process/event_loop.rs` |
 //! | jobs of one thread: streams, plugins, timers, answers | `thread/` |
 //! | the host calls | `calls/` |
 //! | what waits for turns and allocates between guest and host | `turnstile` |

@@ -5,6 +5,7 @@ use super::control::{OVERFLOW, envoys_overflow, envoys_reply};
 use super::gate::NOTHING;
 use super::host_call;
 use super::memory::{read, write_word};
+use super::service::{Target, target};
 use crate::abi::{Status, read_pairs};
 use crate::cluster::Admission;
 use crate::guest::{After, Call, CallKind, TokenKind, VmShared};
@@ -164,7 +165,7 @@ fn dispatch(
     let root = vm.root_of(guest.speaker());
     // A call that is refused from here on has used its token up (`dispatch::tokens`).
     let token = vm.next_token(kind);
-    let later = match admission {
+    let reply = match admission {
         Admission::Unknown => return Err(Status::BadArgument),
         Admission::NoHealthyHost => {
             put_off_end(vm, root, token, kind, "no healthy upstream{no_healthy_upstream}");
@@ -174,30 +175,36 @@ fn dispatch(
             put_off_end(vm, root, token, kind, "");
             return Err(Status::InternalFailure);
         }
-        Admission::OverflowLater => {
-            shared.clusters.take(&cluster);
-            Some((envoys_overflow(), OVERFLOW))
-        }
+        Admission::OverflowLater => Some((envoys_overflow(), OVERFLOW)),
         Admission::Out => unsendable(&request.headers).map(|text| (envoys_reply(503, &text, &[]), "")),
     };
+    let call = Call { cluster: cluster.clone(), kind };
+    vm.root_mut(root).ok_or(Status::InternalFailure)?.calls.insert(token, call);
+    if admission == Admission::OverflowLater {
+        shared.clusters.take(&cluster);
+    }
     frame(&mut request, kind);
     add_what_envoy_adds(&mut request.headers, timeout);
-    let call = Call { cluster: cluster.clone(), kind };
-    let vm = shared.vms.get_mut(&guest.vm).ok_or(Status::InternalFailure)?;
-    vm.root_mut(root).ok_or(Status::InternalFailure)?.calls.insert(token, call);
-    let called = |outcome| Timer::Job(guest.thread, Job::Called(guest.vm, token, outcome));
-    if let Some((reply, details)) = later {
-        shared.later(Duration::ZERO, called(Outcome::Replied { reply, details, flags: 0 }));
-        return Ok(token.0);
+    match reply {
+        Some((reply, details)) => {
+            let outcome = Outcome::Replied { reply, details, flags: 0 };
+            shared.later(Duration::ZERO, Timer::Job(guest.thread, Job::Called(guest.vm, token, outcome)));
+        }
+        None => go_out(shared, guest, token, cluster, request, timeout),
     }
+    Ok(token.0)
+}
+
+/// The request is on its way, and its time begins.
+fn go_out(shared: &mut Shared, guest: &Guest, token: CallToken, cluster: String, request: Request, timeout: u32) {
     let origin = Origin::Dispatch(guest.vm, token);
     let arrival = Arrival::Whole;
     shared.later(Duration::ZERO, Timer::Exchange { origin, attempt: 1, cluster, request: Box::new(request), arrival });
-    // Zero means that nobody ever gives up (PLATFORM 1.5).
+    // Zero means that nobody ever gives up (PLATFORM 1.5, `dispatch::timeout_zero`).
     if timeout > 0 {
-        shared.later(Duration::from_millis(u64::from(timeout)), called(Outcome::Failed(Failure::Timeout)));
+        let job = Job::Called(guest.vm, token, Outcome::Failed(Failure::Timeout));
+        shared.later(Duration::from_millis(u64::from(timeout)), Timer::Job(guest.thread, job));
     }
-    Ok(token.0)
 }
 
 fn add_what_envoy_adds(headers: &mut Headers, timeout: u32) {
@@ -340,89 +347,6 @@ fn grpc_request(
     Request { headers, body: [&[0], length.as_slice(), message].concat(), trailers: Headers::default() }
 }
 
-/// What the bytes of a gRPC service say when Envoy parses them as a GrpcService message.
-#[derive(Debug, PartialEq, Eq)]
-enum Target {
-    Cluster(String),
-    /// `google_grpc`: Envoy would use another client, which knows no clusters.
-    Google,
-    /// A message, with nothing in the oneof.
-    Unset,
-    /// No message: taken as a cluster's name.
-    Unparsable,
-}
-
-fn target(bytes: &[u8]) -> Target {
-    let mut found = Target::Unset;
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let Some((field, kind, value, after)) = next_field(rest) else { return Target::Unparsable };
-        // The last of several wins, as in any oneof.
-        match (field, kind) {
-            (1, 2) => match cluster_name(value) {
-                Some(name) => found = Target::Cluster(name),
-                None => return Target::Unparsable,
-            },
-            (2, 2) => found = Target::Google,
-            _ => {}
-        }
-        rest = after;
-    }
-    found
-}
-
-/// `envoy_grpc.cluster_name`: field 1 of the inner message.
-fn cluster_name(bytes: &[u8]) -> Option<String> {
-    let mut name = String::new();
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let (field, kind, value, after) = next_field(rest)?;
-        if (field, kind) == (1, 2) {
-            name = std::str::from_utf8(value).ok()?.to_owned();
-        }
-        rest = after;
-    }
-    Some(name)
-}
-
-type Field<'a> = (u64, u64, &'a [u8], &'a [u8]);
-
-/// One field of a protobuf message: number, wire type, its bytes if it has a length, and what follows.
-fn next_field(bytes: &[u8]) -> Option<Field<'_>> {
-    let (tag, rest) = varint(bytes)?;
-    let (field, kind) = (tag >> 3, tag & 7);
-    if field == 0 {
-        return None;
-    }
-    let length = match kind {
-        0 => {
-            let (_, after) = varint(rest)?;
-            return Some((field, kind, &[], after));
-        }
-        1 => 8,
-        5 => 4,
-        2 => {
-            let (length, after) = varint(rest)?;
-            let (value, after) = after.split_at_checked(usize::try_from(length).ok()?)?;
-            return Some((field, kind, value, after));
-        }
-        _ => return None,
-    };
-    let (value, after) = rest.split_at_checked(length)?;
-    Some((field, kind, value, after))
-}
-
-fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0_u64;
-    for (place, byte) in bytes.iter().enumerate().take(10) {
-        value |= u64::from(byte & 0x7f).checked_shl(u32::try_from(place).ok()? * 7)?;
-        if byte & 0x80 == 0 {
-            return Some((value, &bytes[place + 1..]));
-        }
-    }
-    None
-}
-
 /// Only a gRPC call can be cancelled so: what a token is shows in it (Context::grpcCancel and Context::grpcClose;
 /// `grpc::cancelled_by_another_kind`).
 fn cancel(caller: &mut Caller<'_, Guest>, token: u32) -> Status {
@@ -441,28 +365,5 @@ fn send(token: u32) -> Status {
     match TokenKind::of(token) {
         TokenKind::GrpcStream => Status::NotFound,
         TokenKind::Http | TokenKind::GrpcCall => Status::BadArgument,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bare_name_that_parses_has_no_target_as_measured() {
-        for name in ["etcd1", "pg", "users", "mysql", ""] {
-            assert_eq!(target(name.as_bytes()), Target::Unset, "{name}");
-        }
-        for name in ["etcd", "etcd-0", "etcd_cluster", "up1"] {
-            assert_eq!(target(name.as_bytes()), Target::Unparsable, "{name}");
-        }
-    }
-
-    #[test]
-    fn an_encoded_service_names_its_cluster() {
-        let encoded = [&[0x0a, 7, 0x0a, 5], b"etcd1".as_slice()].concat();
-        assert_eq!(target(&encoded), Target::Cluster("etcd1".to_owned()));
-        let google = [&[0x12, 3, 0x0a, 1], b"a".as_slice()].concat();
-        assert_eq!(target(&google), Target::Google, "another client is no missing target");
     }
 }

@@ -15,6 +15,7 @@ mod memory;
 mod metrics;
 mod properties;
 mod runtime;
+mod service;
 mod wasi;
 
 pub(crate) use control::{OVERFLOW, envoys_overflow, envoys_reply};

@@ -23,7 +23,6 @@ use crate::calls::envoys_reply;
 use crate::guest::Context;
 use crate::happening::Happening;
 use crate::http::Headers;
-
 use crate::ids::{ContextId, Generation, StreamId, VmId};
 use crate::network::flag;
 use crate::plugin::HeadersStop;

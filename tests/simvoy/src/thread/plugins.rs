@@ -11,7 +11,6 @@ use super::{HasFailed, Thread, Turn};
 use crate::abi::Callback;
 use crate::guest::{Context, Root, RootLife, TickTimer};
 use crate::happening::Happening;
-
 use crate::ids::{ContextId, Generation, ThreadId, VmId};
 use crate::jobs::{Job, Place};
 use crate::plugin::{FailurePolicy, Plugin, PluginKey, VmKey};
