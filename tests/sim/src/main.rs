@@ -93,7 +93,7 @@ fn subject(options: &Options) -> Result<Subject, String> {
 fn run_search(options: &Options) -> Result<Verdict, String> {
     let (module, subject) = (load(options)?, subject(options)?);
     let known = match &options.results {
-        Some(path) if options.seeds.start % BLOCK == 0 && options.seeds.end % BLOCK == 0 => {
+        Some(path) if options.seeds.start.is_multiple_of(BLOCK) && options.seeds.end.is_multiple_of(BLOCK) => {
             Results::read(path, &subject)?
         }
         Some(_) => return Err(format!("with --results seeds go by blocks of {BLOCK}: write --seeds 0..{BLOCK}0")),
