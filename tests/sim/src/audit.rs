@@ -18,6 +18,8 @@ pub struct Circumstances {
     pub slots_lost: u64,
     /// The most slots that were ever in use.
     pub used_max: usize,
+    /// Values that were damaged: a head among them may have left the books for a while, and another message its room.
+    pub damages: u64,
     /// Threads that stood still for long: each may book what it stores or frees after somebody else has counted anew.
     pub long_stalls: u64,
     /// Keys of shared data, and the longest queue.
@@ -67,7 +69,7 @@ fn note_deaths(oracle: &mut Oracle, table: &Table) {
         let SlotState::Dead { reason } = head.state else { continue };
         let Large::Message(_, path) = &slot.large else { continue };
         if let Some(number) = Message::number_of(path) {
-            oracle.died(number, reason, head.changed_at.0);
+            oracle.died(number, reason, u32::from(head.sends), head.changed_at.0);
         }
     }
 }
@@ -112,7 +114,7 @@ fn beyond_budget(oracle: &Oracle, table: &Table, circumstances: &Circumstances) 
         bytes += head.charge.0;
     }
     let bounded = |text: String| Some(Violation::whole(Invariant::Bounded, text));
-    let late = circumstances.long_stalls;
+    let late = circumstances.long_stalls + circumstances.damages;
     if !circumstances.is_memory_in_doubt && messages > u64::from(rules.messages_max) + late {
         return bounded(format!("{messages} slots in use; store.max_messages is {}", rules.messages_max));
     }

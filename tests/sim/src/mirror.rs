@@ -74,12 +74,6 @@ impl Mirror {
         self.visible().filter(move |slot| slot.head.as_ref().is_some_and(is_due)).filter_map(Slot::path)
     }
 
-    /// Paths of messages in any of these states.
-    pub fn paths_in(&self, states: &[RecordState]) -> impl Iterator<Item = &str> {
-        let is_in = move |slot: &&Slot| slot.head.is_some_and(|head| states.contains(&RecordState::of(head.state)));
-        self.visible().filter(is_in).filter_map(Slot::path)
-    }
-
     /// The states in which some slot is.
     #[must_use]
     pub fn states(&self) -> BTreeSet<RecordState> {

@@ -14,7 +14,7 @@ use crate::message::{Destination, KEY, Manner, Message, Number, Poison};
 use crate::rules::Rules;
 use crate::town::FORGED_ID;
 use crate::violation::{Invariant, Violation};
-use record::{LEASE_SLACK, header_number, is_success};
+use record::{End, LEASE_SLACK, header_number, is_success};
 use simvoy::{CallToken, Exchange, Headers, Moment, Request, Response, ThreadId, VmId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -45,6 +45,8 @@ pub struct Oracle {
     trapped: BTreeSet<VmId>,
     /// When a VM of a thread last died, or the thread stood still or was late: until then nothing there is as usual.
     troubled_threads: BTreeMap<ThreadId, Moment>,
+    /// How often a VM died or stood still at work on redeliveries.
+    interruptions: usize,
     /// A thread stood still for longer than a lease, until this moment: what it does just then is excused, since no fence
     /// reaches a receiver.
     stalls: BTreeMap<ThreadId, Moment>,
@@ -116,6 +118,7 @@ impl Oracle {
             threads: BTreeMap::new(),
             trapped: BTreeSet::new(),
             troubled_threads: BTreeMap::new(),
+            interruptions: 0,
             stalls: BTreeMap::new(),
             disturbed_at: Moment(0),
             letters_gone_before: Number(0),
@@ -147,7 +150,6 @@ impl Oracle {
             identity: None,
             is_settled: false,
             is_dead: false,
-            unseen: 0,
             is_damaged: false,
             message,
         };
@@ -226,15 +228,10 @@ impl Oracle {
         *until = standstill.until.max(*until);
     }
 
-    /// A VM has died, or stands still, while this message was claimed or about to get its routed form. Unless an attempt
-    /// of it is known to be out, its VM may have claimed it and never sent it: an attempt that counts, and that nobody has
-    /// seen.
-    pub fn interrupted(&mut self, number: Number, now: Moment) {
-        let lease = self.rules.timeout + LEASE_SLACK * 2;
-        if let Some(record) = self.records.get_mut(&number) {
-            let is_out = record.attempts.iter().any(|attempt| attempt.heard.is_none() && now < attempt.sent + lease);
-            record.unseen += usize::from(!is_out);
-        }
+    /// A VM has died, or stands still, at work on redeliveries: it may have claimed messages and sent none of them, which
+    /// counts as an attempt that nobody has seen.
+    pub fn interrupted(&mut self) {
+        self.interruptions += 1;
     }
 
     /// When the thread of this VM last came back after it had stood still.
@@ -499,8 +496,8 @@ impl Oracle {
         }
     }
 
-    /// A message is a dead letter with this reason, since this moment on the wall clock.
-    pub fn died(&mut self, number: Number, reason: redeliver_core::slot::DeadReason, wall_millis: u64) {
+    /// A message is a dead letter with this reason after so many claims, since this moment on the wall clock.
+    pub fn died(&mut self, number: Number, reason: redeliver_core::slot::DeadReason, claims: u32, wall_millis: u64) {
         let Some(record) = self.records.get_mut(&number) else { return };
         if std::mem::replace(&mut record.is_dead, true) {
             return;
@@ -518,7 +515,14 @@ impl Oracle {
             let text = format!("a dead letter ({reason}), and attempt {} was a success", success.number);
             return self.violated(Violation::of(Invariant::NothingUnexpected, number, text));
         }
-        if let Some(wrong) = record.wrong_death(reason, age_millis, &self.rules, answers) {
+        let unsent = (claims as usize).saturating_sub(record.attempts.len());
+        let end = End {
+            age_millis,
+            answers_now: answers,
+            unseen: unsent.min(self.interruptions),
+            was_interrupted: !self.is_untroubled(record.thread, record.sent),
+        };
+        if let Some(wrong) = record.wrong_death(reason, &self.rules, end) {
             self.violated(Violation::of(Invariant::NothingLost, number, wrong));
         }
     }

@@ -91,6 +91,19 @@ pub enum Knowledge {
     Old,
 }
 
+/// What bears on a message's death.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// How old it was.
+    pub age_millis: u64,
+    /// Answers that its receiver had given by then.
+    pub answers_now: u64,
+    /// Claims that may have counted, and that no receiver has seen.
+    pub unseen: usize,
+    /// The thread that had its stream died or stood still since.
+    pub was_interrupted: bool,
+}
+
 /// What is known of one message.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -120,8 +133,6 @@ pub struct Record {
     pub is_settled: bool,
     /// It was seen as a dead letter.
     pub is_dead: bool,
-    /// How often a VM that may have claimed it died or stood still: attempts that count, and that nobody has seen.
-    pub unseen: usize,
     /// A fault was aimed at its bytes: it may end as corrupt, and must still not arrive wrong.
     pub is_damaged: bool,
 }
@@ -232,36 +243,36 @@ impl Record {
     }
 
     /// Why this record should not have died of that.
-    pub(super) fn wrong_death(
-        &self,
-        reason: DeadReason,
-        age_millis: u64,
-        rules: &Rules,
-        answers_now: u64,
-    ) -> Option<String> {
+    pub(super) fn wrong_death(&self, reason: DeadReason, rules: &Rules, end: End) -> Option<String> {
         let said = |wanted: fn(u16) -> bool| self.attempts.iter().filter_map(|attempt| attempt.said).any(wanted);
         let is_right = match reason {
             DeadReason::Rejected => said(|s| (300..500).contains(&s) && !matches!(s, 408 | 425 | 429)),
-            DeadReason::Expired => Duration::from_millis(age_millis) >= rules.ttl,
-            DeadReason::Attempts => self.genuine_failures(answers_now) + self.unseen >= rules.attempts_max as usize,
+            DeadReason::Expired => Duration::from_millis(end.age_millis) >= rules.ttl,
+            DeadReason::Attempts => {
+                self.genuine_failures(rules, end.answers_now) + end.unseen >= rules.attempts_max as usize
+            }
             DeadReason::Corrupt => false,
             // Its VM died before the end of its stream, when the routed form of a request is read whose headers had left
             // the filter by the time of its failure.
             DeadReason::Unstorable => {
                 let had_left = self.message.body.is_empty() || rules.mode == crate::rules::Mode::Stream;
-                self.attempts.is_empty() && had_left && self.unseen > 0
+                self.attempts.is_empty() && had_left && end.was_interrupted
             }
         };
-        (!is_right)
-            .then(|| format!("a dead letter ({reason}) after {} attempts, aged {age_millis} ms", self.attempts.len()))
+        (!is_right).then(|| {
+            format!("a dead letter ({reason}) after {} attempts, aged {} ms", self.attempts.len(), end.age_millis)
+        })
     }
 
     /// Attempts that may count: all but those which nobody answered while nobody was answered.
-    fn genuine_failures(&self, answers_now: u64) -> usize {
+    fn genuine_failures(&self, rules: &Rules, answers_now: u64) -> usize {
         let next = self.attempts.iter().skip(1).map(|attempt| attempt.answers_before).chain([answers_now]);
         let counted = self.attempts.iter().zip(next).filter(|(attempt, answers_after)| {
             let others_answered = attempt.others_answered || *answers_after > attempt.answers_before;
-            attempt.contact != Contact::None || attempt.heard.is_none() || others_answered
+            // An answer that nobody heard in time ends its lease, whatever it says.
+            let lease = rules.timeout + LEASE_SLACK * 2;
+            let is_late = attempt.heard.is_none_or(|(heard, _)| heard > attempt.sent + lease);
+            attempt.contact != Contact::None || is_late || attempt.knowledge == Knowledge::Old || others_answered
         });
         counted.count()
     }

@@ -7,7 +7,7 @@ use crate::faults::Fault;
 use crate::message::{Destination, Message, Number, Poison};
 use crate::oracle::{Failure, Room, View};
 use crate::patience::Sight;
-use crate::slots::{self, RecordState, Table};
+use crate::slots::{self, Table};
 use crate::town::{Remedy, SourceMood};
 use crate::violation::{Invariant, Violation};
 use redeliver_core::cells::PublishedState;
@@ -15,8 +15,9 @@ use redeliver_core::units::{Monotonic, Wall};
 use simvoy::{Moment, REQUESTS_MAX, SharedQueues};
 use std::time::Duration;
 
-/// A destination that is down is asked by one probe at a time, each after a backoff. More than this in a second is a loop.
-const STORM_MAX: usize = 3;
+/// A destination that is down is asked by one probe at a time, each after a backoff; who believes it up asks for as many as
+/// its window allows at first, and again after a moment. More than this in a second is a loop.
+const STORM_MAX: usize = 16;
 
 /// What is due goes out with the next tick, and what a lost hint hides with the next sweep.
 const IDLE_MAX: Duration = Duration::from_secs(4);
@@ -91,15 +92,6 @@ impl World {
         self.process.now() < self.town.oracle.doubt_until
     }
 
-    /// A VM has died, or stands still.
-    pub(super) fn interrupted(&mut self) {
-        self.follow();
-        let states = [RecordState::Sending, RecordState::Opening];
-        let numbers: Vec<Number> = self.mirror.paths_in(&states).filter_map(Message::number_of).collect();
-        let now = self.process.now();
-        numbers.into_iter().for_each(|number| self.town.oracle.interrupted(number, now));
-    }
-
     fn refresh_circumstances(&mut self, table: &Table) {
         let used = table.used().count();
         let is_in_doubt = self.is_memory_in_doubt();
@@ -114,6 +106,7 @@ impl World {
         self.circumstances.long_stalls = self.coverage.struck.get(&Fault::LongStall).copied().unwrap_or(0);
         self.circumstances.poison_works = self.town.remedy == Remedy::None;
         let struck = |fault| self.coverage.struck.get(&fault).copied().unwrap_or(0);
+        self.circumstances.damages = struck(Fault::FlippedBit) + struck(Fault::CutValue);
         self.circumstances.slots_lost =
             board.traps + [Fault::LostHint, Fault::Stall, Fault::LongStall].into_iter().map(struck).sum::<u64>();
         self.circumstances.used_max = self.circumstances.used_max.max(used);

@@ -247,7 +247,7 @@ impl World {
         for standstill in stalls {
             self.town.oracle.stalled(&standstill);
             if standstill.work == Work::Redelivery {
-                self.interrupted();
+                self.town.oracle.interrupted();
             }
             self.disturbed(standstill.until);
         }
@@ -271,7 +271,7 @@ impl World {
             Happening::Heard { vm, token, status } => self.town.oracle.heard((vm, token), status, now),
             Happening::Trapped { message, thread, vm } => {
                 self.town.oracle.trapped(vm, now);
-                self.interrupted();
+                self.town.oracle.interrupted();
                 self.disturbed(now);
                 if !message.contains("injected trap") {
                     let (export, cause) = (message.lines().last().unwrap_or_default(), "wasm trap");
