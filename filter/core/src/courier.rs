@@ -157,7 +157,7 @@ impl Courier {
         match self.destination.state() {
             State::Down { .. } | State::Probing { probe: Some(_) } => None,
             State::Probing { probe: None } if self.has_room_for_probe() => {
-                self.schedule.probe(self.destination.last_probe())
+                self.schedule.probe(self.destination.last_probe(), now)
             }
             State::Probing { probe: None } => None,
             State::Up | State::Ramping if self.destination.is_held_off(now) => None,
@@ -211,7 +211,7 @@ impl Courier {
         now: Monotonic,
     ) -> Settlement {
         let judged = judge(attempt, reading, self.answered_at, redelivery, random, now);
-        if matches!(reading.contact, Contact::Answered | Contact::Overloaded) {
+        if matches!(reading.contact, Contact::Answered | Contact::Overloaded | Contact::Gateway) {
             self.answered_at = Some(now);
         }
         judged
@@ -221,25 +221,31 @@ impl Courier {
     pub fn settled(
         &mut self,
         attempt: &Attempt,
-        contact: Contact,
+        reading: Reading,
         settlement: Settlement,
         config: &Config,
         now: Monotonic,
     ) -> Option<Transition> {
         let (redelivery, health) = (&config.redelivery, &config.health);
+        let (contact, asked) = (reading.contact, backoff::granted(&redelivery.backoff, reading.asked_wait));
         let out = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
         self.land(attempt.ticket);
         match settlement {
             Settlement::Delivered | Settlement::Dead { .. } => self.schedule.forget(attempt.ticket),
-            Settlement::Again { due, .. } => self.schedule.wait(attempt.ticket, due, attempt.head.stored_at),
+            Settlement::Again { due, .. } => {
+                self.schedule.wait(attempt.ticket, due, attempt.head.stored_at);
+                self.schedule.keep_back(attempt.ticket, now.after(asked));
+            }
         }
         match contact {
             Contact::Answered => self.window.success(out, &redelivery.window),
-            Contact::Overloaded | Contact::Trouble | Contact::NotReached | Contact::NotAsked => self.window.refusal(),
+            Contact::Overloaded | Contact::Gateway | Contact::Trouble | Contact::NotReached | Contact::NotAsked => {
+                self.window.refusal()
+            }
             Contact::Unknown | Contact::Nothing => {}
         }
         self.signs.backlog = self.backlog();
-        let change = self.destination.settled(attempt.ticket, contact, &self.signs, now);
+        let change = self.destination.settled(attempt.ticket, contact, asked, &self.signs, now);
         if contact == Contact::NotAsked {
             self.destination.hold_off(health, &redelivery.backoff, now);
         }
@@ -263,7 +269,7 @@ pub fn judge(
     let status = reading.status;
     let attempts = match reading.fate {
         Fate::Delivered => return Settlement::Delivered,
-        Fate::Rejected => return Settlement::Dead { reason: DeadReason::Rejected, status },
+        Fate::Rejected | Fate::Unauthorized => return Settlement::Dead { reason: DeadReason::Rejected, status },
         Fate::Unsendable => return Settlement::Dead { reason: DeadReason::Unstorable, status },
         Fate::Failed => attempt.head.attempts.saturating_add(1),
         Fate::NotReached if answered_at.is_some_and(|at| at > attempt.sent_at) => {
@@ -274,6 +280,7 @@ pub fn judge(
     if u32::from(attempts) >= redelivery.attempts_max {
         return Settlement::Dead { reason: DeadReason::Attempts, status };
     }
-    let due = now.after(backoff::wait(&redelivery.backoff, attempts.max(1), random));
+    let wait = backoff::wait_as_asked(&redelivery.backoff, attempts.max(1), reading.asked_wait, random);
+    let due = now.after(wait);
     Settlement::Again { due, attempts, status }
 }

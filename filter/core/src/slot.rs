@@ -65,6 +65,15 @@ pub enum DeadReason {
 impl DeadReason {
     const ALL: [Self; 5] = [Self::Expired, Self::Rejected, Self::Attempts, Self::Corrupt, Self::Unstorable];
 
+    /// Whether it was an attempt's failure that ended the message: then that attempt counts too.
+    #[must_use]
+    pub const fn ends_an_attempt(self) -> bool {
+        match self {
+            Self::Rejected | Self::Attempts => true,
+            Self::Expired | Self::Corrupt | Self::Unstorable => false,
+        }
+    }
+
     const fn code(self) -> u8 {
         match self {
             Self::Expired => 1,

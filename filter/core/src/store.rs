@@ -324,7 +324,8 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         allowed: impl Fn(&Head) -> bool,
     ) -> Result<Head, Gone> {
         let head = self.change_head(ticket, |head| {
-            let dead = Head { last_status: status, changed_at: wall, ..*head };
+            let attempts = head.attempts.saturating_add(u16::from(reason.ends_an_attempt()));
+            let dead = Head { attempts, last_status: status, changed_at: wall, ..*head };
             allowed(head).then_some(dead.with(SlotState::Dead { reason }))
         })?;
         // A difference in the books is the audit's to mend; the letter itself stands.

@@ -1,6 +1,7 @@
 //! Tests of the whole delivery on a memory that behaves like the host's: many VMs, virtual time, scripted receivers.
 
 use super::*;
+use crate::config::StoreLimits;
 use crate::effect::{Counter, Gauge};
 use crate::headers::HeaderList;
 use crate::ledger::{self, Ledger};
@@ -354,6 +355,88 @@ fn each_kind_of_answer_ends_as_the_contract_says() {
         assert_eq!(world.counter(Counter::Attempts), u64::from(attempts), "{story}");
         let failures = u64::from(attempts) - u64::from(expected.is_none());
         assert_eq!(world.counter(Counter::AttemptFailures), failures, "{story}{}", world.state());
+        world.check_books();
+    }
+}
+
+/// One message to a receiver whose first answer is `first`, and 200 then. Answers with the time between both attempts.
+fn wait_after(first: Answers, settings: &str) -> u64 {
+    let mut world = World::new(1, &config(settings));
+    world.receiver(move |asked| (if asked.attempt == 1 { first } else { Answers::Status(200) }, 0));
+    world.store(1, "orders", 1..2);
+    world.pass_until(400_000, |world| world.queued() == 0);
+    assert_eq!(world.asked.len(), 2, "{}", world.state());
+    world.asked[1].at - world.asked[0].at
+}
+
+#[test]
+fn a_message_comes_back_when_its_receiver_wants_it_and_never_later_than_backoff_max() {
+    let settings = PLAIN.replace("{\"window\"", "{\"backoff\": {\"initial\": \"2s\", \"max\": \"60s\"}, \"window\"");
+    // The wall clock of the world is 1,700,000,000 s ahead of the other: Tue, 14 Nov 2023 22:13:20 GMT.
+    let cases = [
+        // Ours, 2 s and a fifth up or down.
+        ("soon", 1_600, 2_400),
+        ("0", 1_600, 2_400),
+        ("-30", 1_600, 2_400),
+        ("1", 1_600, 2_400),
+        ("Tue, 14 Nov 2023 22:13:00 GMT", 1_600, 2_400),
+        ("31536001", 1_600, 2_400),
+        // Theirs, and up to a fifth more.
+        ("30", 30_000, 36_000),
+        ("Tue, 14 Nov 2023 22:14:00 GMT", 34_000, 46_000),
+        // The cap, and up to a fifth more.
+        ("31536000", 60_000, 72_000),
+        ("Wed, 13 Nov 2024 22:00:00 GMT", 60_000, 72_000),
+    ];
+    for (value, least, most) in cases {
+        for status in [429, 500, 503] {
+            let waited = wait_after(Answers::RetryAfter(status, value), &settings);
+            // A step and a tick may be added.
+            assert!((least..=most + 210).contains(&waited), "{value} with {status}: {waited} ms");
+        }
+    }
+}
+
+#[test]
+fn a_probe_that_is_asked_to_wait_takes_no_other_message_with_it_and_none_goes_early() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.witness(1, "orders", Sign::NoHealthyHost);
+    world.receiver(|asked| (if asked.at < 30_000 { Answers::RetryAfter(503, "60") } else { Answers::Status(200) }, 10));
+    world.store(1, "orders", 1..6);
+    world.pass(10_000);
+    assert_eq!(world.asked.len(), 1, "the probe speaks for the destination{}", world.state());
+    let asked_at = world.asked[0].at;
+    world.pass_until(100_000, |world| world.queued() == 0);
+    let early = world.asked[1..].iter().filter(|asked| asked.at < asked_at + 60_000).count();
+    assert_eq!(early, 0, "{}", world.state());
+    world.check_delivered_once(1..6);
+}
+
+#[test]
+fn a_dead_letter_says_why_when_and_after_how_many_attempts() {
+    let short = PLAIN.replace("{\"window\"", "{\"max_attempts\": 3, \"window\"");
+    let settings = Config { store: StoreLimits { ttl: Millis(30_000), ..config(&short).store }, ..config(&short) };
+    // The reason, the status of the last answer, the attempts that failed, the redeliveries sent.
+    let cases = [
+        (Answers::Status(500), DeadReason::Attempts, 500, 3, 3),
+        (Answers::Status(404), DeadReason::Rejected, 404, 1, 1),
+        (Answers::RetryAfter(503, "300"), DeadReason::Expired, 503, 1, 1),
+        (REFUSED, DeadReason::Expired, 503, 0, 5),
+    ];
+    for (answers, reason, status, attempts, sends) in cases {
+        let mut world = World::new(1, &settings);
+        let first_at = world.moment().wall;
+        world.receiver(move |_| (answers, 10));
+        world.store(1, "orders", 1..2);
+        world.pass_until(40_000, |world| world.dead() == 1);
+        let died_at = world.moment().wall;
+        world.pass(10_000);
+        let head = world.heads()[0].unwrap();
+        let found = (head.state, head.last_status, head.attempts, head.stored_at);
+        assert_eq!(found, (SlotState::Dead { reason }, status, attempts, first_at), "{}", world.state());
+        assert!(head.sends >= sends && head.changed_at == died_at, "{head:?}{}", world.state());
+        let books = Ledger::read(&world.memory, &Keys::of(b"world").ledger()).unwrap();
+        assert_eq!((books.messages, books.dead, books.dead_bytes), (1, 1, head.charge), "a dead letter keeps its room");
         world.check_books();
     }
 }
