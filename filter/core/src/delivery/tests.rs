@@ -412,6 +412,60 @@ fn a_probe_that_is_asked_to_wait_takes_no_other_message_with_it_and_none_goes_ea
     world.check_delivered_once(1..6);
 }
 
+/// A receiver that is away until `comes_back`, and then takes `capacity` messages at a time, each for `takes` ms.
+fn small_receiver(comes_back: u64, capacity: usize, takes: u64) -> impl FnMut(&Asked) -> (Answers, u64) {
+    let mut ends: Vec<u64> = Vec::new();
+    move |asked| {
+        ends.retain(|end| *end > asked.at);
+        if asked.at < comes_back {
+            (REFUSED, 5)
+        } else if ends.len() < capacity {
+            ends.push(asked.at + takes);
+            (Answers::Status(200), takes)
+        } else {
+            (Answers::Status(503), 5)
+        }
+    }
+}
+
+/// What became of the attempts behind the first hundred: the share that was refused, in percent, and how many were taken
+/// at a time on average.
+fn after_the_first_hundred(world: &World, attempts: &[(u64, u64, bool)]) -> (usize, f64) {
+    let settled = &attempts[100..];
+    let refused = settled.iter().filter(|(_, _, is_taken)| !is_taken).count();
+    let busy: u64 = settled.iter().filter(|(_, _, is_taken)| *is_taken).map(|(_, takes, _)| takes).sum();
+    let span = settled.last().unwrap().0 - settled[0].0;
+    assert!(settled.len() > 500, "{} attempts{}", settled.len(), world.state());
+    (refused * 100 / settled.len(), busy as f64 / span as f64)
+}
+
+#[test]
+fn redelivery_settles_near_what_the_receiver_can_take_however_many_vms_there_are() {
+    const CAPACITY: usize = 8;
+    for (workers, takes) in [(1, 50), (3, 50), (8, 50)] {
+        let mut world = World::new(workers, &config(r#"{"match": {"clusters": ["orders"]}}"#));
+        let attempts = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let (log, mut receiver) = (attempts.clone(), small_receiver(8_000, CAPACITY, takes));
+        world.receiver(move |asked| {
+            let answer = receiver(asked);
+            if asked.at >= 8_000 {
+                log.borrow_mut().push((asked.at, answer.1, matches!(answer.0, Answers::Status(200))));
+            }
+            answer
+        });
+        for worker in 1..=workers {
+            let from = u32::try_from(worker).unwrap() * 10_000;
+            let share = 1_000 / u32::try_from(workers).unwrap();
+            world.store(worker, "orders", from..from + share);
+        }
+        world.pass_until(200_000, |world| world.queued() < 50);
+        let (refused, busy) = after_the_first_hundred(&world, &attempts.borrow());
+        println!("{workers} workers, {takes} ms: {refused} % refused, {busy:.1} at a time");
+        assert!(refused <= 20, "{workers} workers, {takes} ms: {refused} % refused{}", world.state());
+        assert!(busy >= 6.0, "{workers} workers, {takes} ms: {busy:.1} of {CAPACITY} at a time{}", world.state());
+    }
+}
+
 #[test]
 fn a_dead_letter_says_why_when_and_after_how_many_attempts() {
     let short = PLAIN.replace("{\"window\"", "{\"max_attempts\": 3, \"window\"");
