@@ -244,3 +244,19 @@ async fn retry_after_is_honoured_up_to_backoff_max_and_never_undercut() {
         assert!((least..most).contains(&gap.as_millis()), "{gap:?} after Retry-After: {asked}");
     }
 }
+
+#[tokio::test]
+async fn redelivery_goes_no_faster_than_its_rate() {
+    let orders = Receiver::absent().await;
+    let filter = Filter::quick(json!({"redelivery": {"rate": 10}}));
+    let envoy = Bootstrap::orders(orders.port(), filter).workers(2).start().await;
+    for n in 0..30 {
+        envoy.send(&Request::post(&format!("/{n}"))).await.stored_id();
+    }
+    orders.come_back().await;
+    assert_eq!(envoy.wait_drained(SOON).await.delivered(), 30);
+    let times: Vec<_> = orders.received().iter().map(|request| request.at).collect();
+    let span = *times.last().expect("thirty") - times[0];
+    // One and what two ticks of 50 ms bring may go at once, so 28 at the rate.
+    assert!((Duration::from_millis(2_500)..Duration::from_secs(6)).contains(&span), "{span:?} for 30 at 10 a second");
+}

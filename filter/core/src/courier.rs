@@ -10,6 +10,7 @@ use crate::config::{Config, Redelivery};
 use crate::destination::{Backlog, Destination, Signs, State, Transition};
 use crate::effect::Attempt;
 use crate::random::Random;
+use crate::rate::Bucket;
 use crate::schedule::Schedule;
 use crate::slot::{DeadReason, Epoch, SlotIndex};
 use crate::store::{ReadyHint, Settlement, Ticket};
@@ -39,6 +40,7 @@ pub struct Courier {
     schedule: Schedule,
     window: Window,
     window_max: u32,
+    bucket: Bucket,
     /// Attempts that are out, a predecessor's too.
     in_flight: BTreeMap<SlotIndex, Out>,
     /// When the receiver last answered one of our attempts.
@@ -66,6 +68,7 @@ impl Courier {
             schedule: Schedule::default(),
             window: Window::initial(&redelivery.window),
             window_max: redelivery.window.max,
+            bucket: Bucket::new(redelivery.rate, redelivery.tick, now),
             in_flight: BTreeMap::new(),
             answered_at: None,
             signs: Signs { verdict: None, evidence: Evidence::default(), backlog: Backlog::Empty },
@@ -114,6 +117,7 @@ impl Courier {
         self.schedule.out(ticket, stored_at);
         self.in_flight.insert(ticket.slot, Out { ticket, epoch, until });
         if epoch == self.epoch {
+            self.bucket.take();
             self.destination.probe_chosen(ticket);
         }
     }
@@ -150,10 +154,13 @@ impl Courier {
         }
     }
 
-    /// The next message to send at `now`, if the state and the window allow one. The caller claims it and answers with
-    /// [`Courier::out`] or [`Courier::forget`].
-    #[must_use]
-    pub fn next(&self, now: Monotonic) -> Option<Ticket> {
+    /// The next message to send at `now`, if the state, the window and the rate allow one. The caller claims it and answers
+    /// with [`Courier::out`] or [`Courier::forget`].
+    pub fn next(&mut self, now: Monotonic) -> Option<Ticket> {
+        self.bucket.fill(now);
+        if !self.bucket.has_token() {
+            return None;
+        }
         match self.destination.state() {
             State::Down { .. } | State::Probing { probe: Some(_) } => None,
             State::Probing { probe: None } if self.has_room_for_probe() => {

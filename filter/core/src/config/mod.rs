@@ -231,6 +231,17 @@ pub struct Redelivery {
     pub attempts_max: u32,
     /// How many attempts run at once.
     pub window: Window,
+    /// How many begin per second.
+    pub rate: Rate,
+}
+
+/// How many attempts begin per second, per destination and Envoy process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// As many as the window allows.
+    Unlimited,
+    /// So many, in thousandths; never zero.
+    PerSecond(Permille),
 }
 
 /// The waits between attempts.
@@ -421,6 +432,7 @@ impl From<Values> for Config {
                 },
                 attempts_max: values.attempts_max,
                 window: Window { initial: values.window_initial, max: values.window_max },
+                rate: values.rate,
             },
             idempotency_header: values.idempotency_header,
             dead_letter_ttl: values.dead_letter_ttl,

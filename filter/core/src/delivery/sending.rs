@@ -86,7 +86,8 @@ impl Delivery {
         }
         // Each turn sends one message or removes one from the schedule; a window's worth and some dead ones per call.
         for _ in 0..SEND_TURNS_MAX {
-            let Some(ticket) = self.couriers.get(&destination).and_then(|courier| courier.next(now.monotonic)) else {
+            let Some(ticket) = self.couriers.get_mut(&destination).and_then(|courier| courier.next(now.monotonic))
+            else {
                 return;
             };
             if self.send(memory, destination, ticket, now, effects).is_none() {

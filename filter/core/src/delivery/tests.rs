@@ -412,6 +412,26 @@ fn a_probe_that_is_asked_to_wait_takes_no_other_message_with_it_and_none_goes_ea
     world.check_delivered_once(1..6);
 }
 
+#[test]
+fn redelivery_begins_no_faster_than_its_rate_whatever_the_leader() {
+    let settings = r#"{"match": {"clusters": ["orders"]}, "redelivery": {"rate": 20}}"#;
+    let mut world = World::new(3, &config(settings));
+    world.receiver(away_until(5_000));
+    world.store(1, "orders", 1..301);
+    world.pass(12_000);
+    let leader = world.leaders("orders")[0];
+    world.kill(leader);
+    world.pass_until(40_000, |world| world.queued() == 0);
+    let times: Vec<u64> = world.asked.iter().map(|asked| asked.at).filter(|at| *at >= 5_000).collect();
+    for (nth, start) in times.iter().enumerate() {
+        let within = times[nth..].iter().filter(|at| **at < start + 1_000).count();
+        assert!(within <= 20 + 5, "{within} in a second from {start}{}", world.state());
+    }
+    let span = times.last().unwrap() - times[0];
+    assert!(span < 300_000 / 20 + 6_000, "the rate is reached: {span} ms{}", world.state());
+    world.check_books();
+}
+
 /// A receiver that is away until `comes_back`, and then takes `capacity` messages at a time, each for `takes` ms.
 fn small_receiver(comes_back: u64, capacity: usize, takes: u64) -> impl FnMut(&Asked) -> (Answers, u64) {
     let mut ends: Vec<u64> = Vec::new();
