@@ -6,13 +6,13 @@
 use crate::answer::{Contact, Fate, Reading};
 use crate::backoff;
 use crate::cells::{Evidence, Observation, PublishedState};
-use crate::config::{Config, Redelivery};
+use crate::config::{Config, OnUnauthorized, Redelivery};
 use crate::destination::{Backlog, Destination, Signs, State, Transition};
 use crate::effect::Attempt;
 use crate::random::Random;
 use crate::rate::Bucket;
 use crate::schedule::Schedule;
-use crate::slot::{DeadReason, Epoch, SlotIndex};
+use crate::slot::{DeadReason, Epoch, RuleDigest, SlotIndex};
 use crate::store::{ReadyHint, Settlement, Ticket};
 use crate::units::{Monotonic, Wall};
 use crate::window::Window;
@@ -213,11 +213,11 @@ impl Courier {
         &mut self,
         attempt: &Attempt,
         reading: Reading,
-        redelivery: &Redelivery,
+        terms: Terms<'_>,
         random: &mut Random,
         now: Monotonic,
     ) -> Settlement {
-        let judged = judge(attempt, reading, self.answered_at, redelivery, random, now);
+        let judged = judge(attempt, reading, self.answered_at, terms, random, now);
         if matches!(reading.contact, Contact::Answered | Contact::Overloaded | Contact::Gateway) {
             self.answered_at = Some(now);
         }
@@ -238,7 +238,9 @@ impl Courier {
         let out = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
         self.land(attempt.ticket);
         match settlement {
-            Settlement::Delivered | Settlement::Dead { .. } => self.schedule.forget(attempt.ticket),
+            Settlement::Delivered | Settlement::Parked { .. } | Settlement::Dead { .. } => {
+                self.schedule.forget(attempt.ticket);
+            }
             Settlement::Again { due, .. } => {
                 self.schedule.wait(attempt.ticket, due, attempt.head.stored_at);
                 self.schedule.keep_back(attempt.ticket, now.after(asked));
@@ -260,6 +262,15 @@ impl Courier {
     }
 }
 
+/// What an attempt is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// How messages are sent again.
+    pub redelivery: &'a Redelivery,
+    /// Which configuration says so.
+    pub rule: RuleDigest,
+}
+
 /// How an attempt ends. `answered_at`: when the receiver last answered one of our attempts.
 ///
 /// An attempt that did not reach the receiver counts only if the receiver answered another one while this was out: then
@@ -269,14 +280,20 @@ pub fn judge(
     attempt: &Attempt,
     reading: Reading,
     answered_at: Option<Monotonic>,
-    redelivery: &Redelivery,
+    terms: Terms<'_>,
     random: &mut Random,
     now: Monotonic,
 ) -> Settlement {
-    let status = reading.status;
+    let (status, redelivery) = (reading.status, terms.redelivery);
     let attempts = match reading.fate {
         Fate::Delivered => return Settlement::Delivered,
-        Fate::Rejected | Fate::Unauthorized => return Settlement::Dead { reason: DeadReason::Rejected, status },
+        Fate::Rejected => return Settlement::Dead { reason: DeadReason::Rejected, status },
+        Fate::Unauthorized => {
+            return match redelivery.on_unauthorized {
+                OnUnauthorized::Dead => Settlement::Dead { reason: DeadReason::Rejected, status },
+                OnUnauthorized::Park => Settlement::Parked { rule: terms.rule, status },
+            };
+        }
         Fate::Unsendable => return Settlement::Dead { reason: DeadReason::Unstorable, status },
         Fate::Failed => attempt.head.attempts.saturating_add(1),
         Fate::NotReached if answered_at.is_some_and(|at| at > attempt.sent_at) => {

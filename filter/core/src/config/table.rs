@@ -11,7 +11,10 @@ use super::values::{
     Authorities, Choice, Decimal, Duration, Later, List, One, PerSecond, Reads, Size, Switch, Unread, WhenEmpty, Whole,
     cluster_name, failure_status, grpc_failure_status, header_name, health_path, method, path_prefix,
 };
-use super::{CaptureAs, CaptureMode, DestinationOverride, HealthSource, HoldWhileDown, Intake, Prefer, Rate, Reply};
+use super::{
+    CaptureAs, CaptureMode, DestinationOverride, HealthSource, HoldWhileDown, Intake, OnUnauthorized, Prefer, Rate,
+    Reply,
+};
 use super::{RouteOptIn, UnknownOutcome, walk};
 use crate::units::{ByteCount, ClusterName, Millis, Permille};
 use std::collections::BTreeMap;
@@ -255,8 +258,10 @@ keys! {
     /// A cluster to send redeliveries through instead of the destination itself, such as an internal listener with the
     /// same routes; carries the arrived request.
     _through: Unread = "redelivery.through", r#""""#, Semantics, Later("cluster name");
-    /// What 401 and 403 on redelivery do to a message.
-    _on_unauthorized: Unread = "redelivery.on_unauthorized", r#""dead""#, Semantics, Later("`dead`, `park`");
+    /// What 401 and 403 on redelivery do to a message. `park`: it is held, without attempts and without growing old, and is
+    /// counted in `queued`, until the configuration is pushed anew with another text; then it is tried again at once.
+    on_unauthorized: OnUnauthorized = "redelivery.on_unauthorized", r#""dead""#, Filter,
+        Choice(&[("dead", OnUnauthorized::Dead), ("park", OnUnauthorized::Park)]);
     /// `by_key`: messages with the same key one after the other; needs `capture.as: arrived`.
     _order: Unread = "redelivery.order", r#""none""#, Semantics, Later("`none`, `by_key`");
     /// The header with that key.
@@ -273,8 +278,8 @@ keys! {
     _scope_headers: Unread = "idempotency.scope_headers", r#"["authorization"]"#, Semantics,
         Later("list of header names");
 
-    /// A dead letter is removed and counted after this. The default is in force.
-    dead_letter_ttl: Millis = "dead_letter.ttl", r#""168h""#, Semantics, span(INSTANT, YEAR);
+    /// A dead letter is removed and counted after this.
+    dead_letter_ttl: Millis = "dead_letter.ttl", r#""168h""#, Filter, span(INSTANT, YEAR);
 
     /// Where the operator API is; without `operator` there is none.
     _operator_prefix: Unread = "operator.path_prefix", "null", Operations, Later("path prefix, such as `/_redeliver`");

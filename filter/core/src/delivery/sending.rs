@@ -2,12 +2,12 @@
 
 use super::{CallToken, Delivery, note};
 use crate::answer::{self, Answer, Contact, EnvoyReply, Fate, Reading};
-use crate::courier::judge;
+use crate::courier::{Terms, judge};
 use crate::effect::{Attempt, Call, Counter, Dispatch, Effect, Level};
 use crate::headers::HeaderList;
 use crate::memory::SharedMemory;
 use crate::retry_after::asked_wait;
-use crate::slot::{DeadReason, DestinationIndex, Head, SlotState};
+use crate::slot::{DeadReason, DestinationIndex, Head, RuleDigest, SlotState};
 use crate::store::{Claim, ClaimError, Now, Settlement, Ticket};
 use crate::units::{Millis, Wall};
 
@@ -218,11 +218,11 @@ impl Delivery {
         effects: &mut Vec<Effect>,
     ) {
         let config = self.config.clone();
-        let redelivery = &config.redelivery;
+        let terms = Terms { redelivery: &config.redelivery, rule: RuleDigest(self.digest) };
         let leads = self.couriers.get_mut(&attempt.destination);
         let settlement = match leads {
-            Some(courier) => courier.judge(attempt, reading, redelivery, &mut self.random, now.monotonic),
-            None => judge(attempt, reading, None, redelivery, &mut self.random, now.monotonic),
+            Some(courier) => courier.judge(attempt, reading, terms, &mut self.random, now.monotonic),
+            None => judge(attempt, reading, None, terms, &mut self.random, now.monotonic),
         };
         let outcome = self.store(memory).settle(attempt.ticket, attempt.epoch, attempt.large, settlement, now.wall);
         if settlement != Settlement::Delivered {
@@ -286,6 +286,12 @@ impl Delivery {
                 effects.push(Effect::DeliveryDelay(now.wall.since(head.stored_at)));
             }
             Settlement::Again { .. } => {}
+            Settlement::Parked { status, .. } => {
+                let cluster = self.name(head.destination).map_or("?", |name| name.0.as_str());
+                let text =
+                    format!("destination {cluster}: a message is parked ({status}) until the configuration changes");
+                effects.push(note(Level::Warn, text));
+            }
             Settlement::Dead { reason, .. } => self.tell_of_death(head, reason, effects),
         }
     }

@@ -413,6 +413,42 @@ fn a_probe_that_is_asked_to_wait_takes_no_other_message_with_it_and_none_goes_ea
 }
 
 #[test]
+fn a_parked_message_waits_without_growing_old_until_another_configuration_rules() {
+    let parking = |ttl: &str, tries: u32| {
+        config(&format!(
+            r#"{{"match": {{"clusters": ["orders"]}}, "store": {{"ttl": "{ttl}"}},
+                "redelivery": {{"on_unauthorized": "park", "max_attempts": {tries}}}}}"#
+        ))
+    };
+    for status in [401, 403] {
+        let mut world = World::new(2, &parking("20s", 5));
+        world.receiver(move |asked| {
+            (Answers::Status(if asked.at < 85_000 && asked.number < 3 { status } else { 200 }), 10)
+        });
+        world.store(1, "orders", 1..5);
+        world.pass(60_000);
+        assert_eq!((world.asked.len(), world.queued(), world.dead()), (4, 2, 0), "{status}{}", world.state());
+        assert_eq!(world.gauges.get(&Gauge::Queued), Some(&2));
+        assert_eq!(world.published("orders"), Some(PublishedState::Up), "it is no backlog that could be drained");
+        let leader = world.leaders("orders")[0];
+        world.kill(leader);
+        world.pass(10_000);
+        assert_eq!(world.asked.len(), 4, "another leader of the same configuration releases nothing{}", world.state());
+        // Released, and refused once more: parked again by the new configuration.
+        let pushed = world.start(&parking("20s", 6), 2);
+        world.vms[pushed].delivery.saw_stream();
+        world.pass(20_000);
+        assert_eq!((world.asked.len(), world.queued()), (6, 2), "{status}{}", world.state());
+        let mended = world.start(&parking("20s", 7), 3);
+        world.vms[mended].delivery.saw_stream();
+        world.pass(20_000);
+        assert_eq!((world.queued(), world.dead()), (0, 0), "{status}{}", world.state());
+        world.check_delivered_once(1..5);
+        world.check_books();
+    }
+}
+
+#[test]
 fn redelivery_begins_no_faster_than_its_rate_whatever_the_leader() {
     let settings = r#"{"match": {"clusters": ["orders"]}, "redelivery": {"rate": 20}}"#;
     let mut world = World::new(3, &config(settings));
