@@ -100,3 +100,20 @@ async fn a_push_back_to_an_earlier_configuration_rules_again() {
     assert_eq!(envoy.wait_drained(SOON * 2).await.delivered(), 6);
     each_once(&orders, 6);
 }
+
+#[tokio::test]
+async fn a_parked_message_is_released_by_another_configuration() {
+    let orders = Receiver::start().await;
+    orders.reply_with(|request| Reply::status(if request.attempt().is_some() { 401 } else { 503 }));
+    let park = |attempts: u16| json!({"redelivery": {"on_unauthorized": "park", "max_attempts": attempts}});
+    let envoy = bootstrap(orders.port(), park(10)).start().await;
+    store(&envoy, "first", 3).await;
+    orders.wait_received(6, SOON).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let metrics = envoy.wait_metrics("all three are held", SOON, |m| m.queued() == 3).await;
+    assert_eq!((orders.received().len(), metrics.dead(), metrics.attempts()), (6, 0, 3), "one attempt each");
+    orders.answer(200);
+    assert_eq!(envoy.push(&bootstrap(orders.port(), park(11))).await, Push::Taken);
+    assert_eq!(envoy.wait_drained(SOON).await.delivered(), 3);
+    each_once(&orders, 3);
+}

@@ -217,3 +217,46 @@ async fn a_dead_destination_delays_no_other() {
     let metrics = envoy.wait_drained(SOON * 2).await;
     assert_eq!((metrics.delivered(), well.received().len()), (60, 20));
 }
+
+/// The time between the two attempts of one message whose first redelivery is answered 503 with this `Retry-After`.
+async fn gap_after(retry_after: String) -> Duration {
+    let orders = Receiver::start().await;
+    orders.reply_with(move |request| match request.attempt() {
+        None => Reply::status(503),
+        Some(1) => Reply::Answer(503, vec![("retry-after", retry_after.clone().into_bytes())]),
+        Some(_) => Reply::status(200),
+    });
+    let filter = Filter::quick(json!({"redelivery": {"backoff": {"initial": "200ms", "max": "4s", "jitter": 0.1}}}));
+    let envoy = Bootstrap::orders(orders.port(), filter).start().await;
+    envoy.send(&Request::post("/later")).await.stored_id();
+    assert_eq!(envoy.wait_drained(SOON).await.delivered(), 1);
+    let times: Vec<_> = orders.received().iter().map(|request| request.at).collect();
+    assert_eq!(times.len(), 3, "{times:?}");
+    times[2] - times[1]
+}
+
+#[tokio::test]
+async fn retry_after_is_honoured_up_to_backoff_max_and_never_undercut() {
+    // Asked for, at least, at most (jitter and ticks may add, nothing may take away).
+    for (asked, least, most) in [("2", 2_000, 3_000), ("86400", 4_000, 5_200), ("-5", 180, 1_500), ("soon", 180, 1_500)]
+    {
+        let gap = gap_after(asked.to_owned()).await;
+        assert!((least..most).contains(&gap.as_millis()), "{gap:?} after Retry-After: {asked}");
+    }
+}
+
+#[tokio::test]
+async fn redelivery_goes_no_faster_than_its_rate() {
+    let orders = Receiver::absent().await;
+    let filter = Filter::quick(json!({"redelivery": {"rate": 10}}));
+    let envoy = Bootstrap::orders(orders.port(), filter).workers(2).start().await;
+    for n in 0..30 {
+        envoy.send(&Request::post(&format!("/{n}"))).await.stored_id();
+    }
+    orders.come_back().await;
+    assert_eq!(envoy.wait_drained(SOON).await.delivered(), 30);
+    let times: Vec<_> = orders.received().iter().map(|request| request.at).collect();
+    let span = *times.last().expect("thirty") - times[0];
+    // One and what two ticks of 50 ms bring may go at once, so 28 at the rate.
+    assert!((Duration::from_millis(2_500)..Duration::from_secs(6)).contains(&span), "{span:?} for 30 at 10 a second");
+}

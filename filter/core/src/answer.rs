@@ -1,22 +1,79 @@
-//! What the answer to a redelivery means: the table of CONTRACT section 4, as data.
+//! What the answer to a redelivery means: the table of CONTRACT section 4, as data ([`HTTP`], [`GRPC`]).
 //!
 //! | answer | message | attempt | destination |
 //! | --- | --- | --- | --- |
-//! | 2xx | delivered | | reachable, well |
-//! | 429, 503 of the receiver | again | counts | reachable, overloaded |
-//! | 408, 425, other 5xx of the receiver | again | counts | reachable |
-//! | other 4xx, 3xx | dead letter: rejected | | reachable |
+//! | 2xx; gRPC 0 | delivered | | reachable, well |
+//! | 429, 503 of the receiver; gRPC 8, 14 | again | counts | reachable, overloaded |
+//! | 502, 504 of the receiver; gRPC 4 | again | counts | reachable, somebody behind it is not |
+//! | 408, 425, other 5xx of the receiver; gRPC 1, 2, 10, 13 | again | counts | reachable |
+//! | 401, 403; gRPC 7, 16 | by `redelivery.on_unauthorized` | | reachable |
+//! | other 4xx, 3xx; gRPC 3, 5, 6, 9, 11, 12, 15 | dead letter: rejected | | reachable |
 //! | Envoy: connection failure, connection timeout | again | only if the receiver answered others meanwhile | not reached |
 //! | the dispatch is refused on the spot: no host, or a circuit breaker is full | again | the same | not asked: wait, it may be well |
 //! | Envoy: timeout, cut off, protocol error; or an answer that broke off (no headers) | again | counts | in trouble |
 //! | Envoy: it refuses the headers | dead letter: unstorable | | nothing |
 //! | no such cluster | again | none | gone |
+//!
+//! How long an answer asks us to wait is [`crate::retry_after`]'s.
+
+use crate::units::Millis;
+use std::ops::RangeInclusive;
+
+/// What a status of the receiver means; the first row that has it counts.
+pub const HTTP: &[Row] = &[
+    row(200..=299, Fate::Delivered, Contact::Answered),
+    row(401..=401, Fate::Unauthorized, Contact::Answered),
+    row(403..=403, Fate::Unauthorized, Contact::Answered),
+    row(408..=408, Fate::Failed, Contact::Answered),
+    row(425..=425, Fate::Failed, Contact::Answered),
+    row(429..=429, Fate::Failed, Contact::Overloaded),
+    row(502..=502, Fate::Failed, Contact::Gateway),
+    row(503..=503, Fate::Failed, Contact::Overloaded),
+    row(504..=504, Fate::Failed, Contact::Gateway),
+    row(500..=599, Fate::Failed, Contact::Answered),
+    row(0..=u16::MAX, Fate::Rejected, Contact::Answered),
+];
+
+/// What a gRPC status means; the first row that has it counts. Each is read as the HTTP status that google.rpc.Code sets
+/// beside it, but for three: CANCELLED (1) is a reset of somebody on the way, ABORTED (10) asks to be tried again, and
+/// UNIMPLEMENTED (12) and DATA_LOSS (15) do not change by being tried again.
+pub const GRPC: &[Row] = &[
+    row(0..=0, Fate::Delivered, Contact::Answered),
+    row(4..=4, Fate::Failed, Contact::Gateway),
+    row(8..=8, Fate::Failed, Contact::Overloaded),
+    row(14..=14, Fate::Failed, Contact::Overloaded),
+    row(7..=7, Fate::Unauthorized, Contact::Answered),
+    row(16..=16, Fate::Unauthorized, Contact::Answered),
+    row(1..=2, Fate::Failed, Contact::Answered),
+    row(10..=10, Fate::Failed, Contact::Answered),
+    row(13..=13, Fate::Failed, Contact::Answered),
+    row(3..=15, Fate::Rejected, Contact::Answered),
+    // Codes that do not exist are UNKNOWN (the gRPC specification).
+    row(17..=u16::MAX, Fate::Failed, Contact::Answered),
+];
+
+/// A row of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The statuses that it is about.
+    pub statuses: RangeInclusive<u16>,
+    /// For the message.
+    pub fate: Fate,
+    /// For the destination.
+    pub contact: Contact,
+}
+
+const fn row(statuses: RangeInclusive<u16>, fate: Fate, contact: Contact) -> Row {
+    Row { statuses, fate, contact }
+}
 
 /// An answer to a dispatch, as the host gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The receiver's status (Envoy's own replies lack `x-envoy-upstream-service-time`, measured).
     Received(u16),
+    /// The receiver's gRPC status, from the headers or the trailers of its answer.
+    ReceivedGrpc(u16),
     /// Envoy's own reply.
     Envoy(EnvoyReply),
     /// No headers: the answer broke off.
@@ -67,6 +124,8 @@ pub enum Fate {
     Failed,
     /// It was not reached: the attempt counts only if the receiver was answering others at the time.
     NotReached,
+    /// The receiver does not accept who sends it: `redelivery.on_unauthorized` decides.
+    Unauthorized,
     /// The receiver will never take it.
     Rejected,
     /// Envoy will never send it.
@@ -80,6 +139,8 @@ pub enum Contact {
     Answered,
     /// The receiver answered that it has too much to do (429, 503).
     Overloaded,
+    /// The receiver answered for somebody behind it that is in trouble (502, 504).
+    Gateway,
     /// Something went out, and no whole answer came.
     Trouble,
     /// No connection came about.
@@ -99,15 +160,18 @@ pub struct Reading {
     pub fate: Fate,
     /// For the destination.
     pub contact: Contact,
-    /// The status for reports; 0 without one.
+    /// The status for reports (of gRPC, if the answer was one); 0 without one.
     pub status: u16,
+    /// How long the receiver asked not to be sent this message; zero if it did not ask.
+    pub asked_wait: Millis,
 }
 
-/// Reads an answer by the table above.
+/// Reads an answer by the table above; without headers nobody has asked for a wait.
 #[must_use]
-pub const fn read(answer: Answer) -> Reading {
+pub fn read(answer: Answer) -> Reading {
     let (fate, contact, status) = match answer {
-        Answer::Received(status) => (fate_of(status), contact_of(status), status),
+        Answer::Received(status) => look_up(HTTP, status),
+        Answer::ReceivedGrpc(status) => look_up(GRPC, status),
         Answer::Envoy(EnvoyReply::NotReached) => (Fate::NotReached, Contact::NotReached, 503),
         Answer::Envoy(EnvoyReply::NotAsked) => (Fate::NotReached, Contact::NotAsked, 503),
         Answer::Envoy(EnvoyReply::InvalidHeader) => (Fate::Unsendable, Contact::Nothing, 503),
@@ -116,22 +180,13 @@ pub const fn read(answer: Answer) -> Reading {
         Answer::RefusedLocally => (Fate::NotReached, Contact::NotAsked, 0),
         Answer::UnknownCluster => (Fate::NotReached, Contact::Unknown, 0),
     };
-    Reading { fate, contact, status }
+    Reading { fate, contact, status, asked_wait: Millis::ZERO }
 }
 
-const fn fate_of(status: u16) -> Fate {
-    match status {
-        200..=299 => Fate::Delivered,
-        408 | 425 | 429 | 500..=599 => Fate::Failed,
-        _ => Fate::Rejected,
-    }
-}
-
-const fn contact_of(status: u16) -> Contact {
-    match status {
-        429 | 503 => Contact::Overloaded,
-        _ => Contact::Answered,
-    }
+/// Both tables have a row for every number; a hole would mean an answer like any other failure.
+fn look_up(table: &[Row], status: u16) -> (Fate, Contact, u16) {
+    let found = table.iter().find(|row| row.statuses.contains(&status));
+    found.map_or((Fate::Failed, Contact::Answered, status), |row| (row.fate, row.contact, status))
 }
 
 #[cfg(test)]
@@ -140,16 +195,48 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
+    /// A status beside what the contract makes of it.
+    fn check(read: impl Fn(u16) -> Reading, expected: impl Fn(u16) -> (Fate, Contact), statuses: RangeInclusive<u16>) {
+        for status in statuses {
+            let found = read(status);
+            assert_eq!((found.fate, found.contact), expected(status), "{status}");
+            assert_eq!((found.status, found.asked_wait), (status, Millis::ZERO), "{status}");
+        }
+    }
+
     #[test]
     fn every_status_of_a_receiver_has_the_fate_of_the_contract() {
-        for status in 100..=599 {
-            let expected = match status {
-                200..=299 => Fate::Delivered,
-                408 | 425 | 429 => Fate::Failed,
-                500..=599 => Fate::Failed,
-                _ => Fate::Rejected,
-            };
-            assert_eq!(read(Answer::Received(status)).fate, expected, "{status}");
+        let expected = |status| match status {
+            200..=299 => (Fate::Delivered, Contact::Answered),
+            401 | 403 => (Fate::Unauthorized, Contact::Answered),
+            429 | 503 => (Fate::Failed, Contact::Overloaded),
+            502 | 504 => (Fate::Failed, Contact::Gateway),
+            408 | 425 | 500..=599 => (Fate::Failed, Contact::Answered),
+            _ => (Fate::Rejected, Contact::Answered),
+        };
+        check(|status| read(Answer::Received(status)), expected, 0..=u16::MAX);
+    }
+
+    #[test]
+    fn every_grpc_status_is_delivered_tried_again_or_given_up() {
+        let expected = |status| match status {
+            0 => (Fate::Delivered, Contact::Answered),
+            8 | 14 => (Fate::Failed, Contact::Overloaded),
+            4 => (Fate::Failed, Contact::Gateway),
+            7 | 16 => (Fate::Unauthorized, Contact::Answered),
+            3 | 5 | 6 | 9 | 11 | 12 | 15 => (Fate::Rejected, Contact::Answered),
+            _ => (Fate::Failed, Contact::Answered),
+        };
+        check(|status| read(Answer::ReceivedGrpc(status)), expected, 0..=u16::MAX);
+    }
+
+    #[test]
+    fn every_row_is_the_first_for_some_status() {
+        for table in [HTTP, GRPC] {
+            for (nth, row) in table.iter().enumerate() {
+                let is_first = |status: u16| table.iter().position(|row| row.statuses.contains(&status)) == Some(nth);
+                assert!(row.statuses.clone().any(is_first), "{row:?} is behind others that have all of it");
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! How long a message waits after a failed attempt: exponential, capped, spread by jitter.
 //!
+//! A receiver may ask for a longer wait ([`wait_as_asked`]): then jitter only adds, or else we would be back too early.
+//!
 //! Without jitter a backlog fires again together, once per longest wait (PEERS 3.2, Postfix's own words).
 
 use crate::config::Backoff;
@@ -23,6 +25,26 @@ pub fn wait(backoff: &Backoff, attempts: u16, random: &mut Random) -> Millis {
     random.spread(span.min(backoff.max), backoff.jitter).min(backoff.max)
 }
 
+/// What a receiver's wish for a wait is worth: at most `max`, so that no answer puts a message off for longer than we ever
+/// wait by ourselves.
+#[must_use]
+pub fn granted(backoff: &Backoff, asked: Millis) -> Millis {
+    asked.min(backoff.max)
+}
+
+/// The wait after failed attempt number `attempts` whose answer asked for one: the later of that wish, as far as it is
+/// [`granted`], and our own [`wait`]. Jitter moves the wish only upward, even above `max`: messages that were all asked to
+/// wait until one moment must not all come back in it.
+#[must_use]
+pub fn wait_as_asked(backoff: &Backoff, attempts: u16, asked: Millis, random: &mut Random) -> Millis {
+    let ours = wait(backoff, attempts, random);
+    let theirs = granted(backoff, asked);
+    if theirs == Millis::ZERO {
+        return ours;
+    }
+    ours.max(theirs.plus(Millis(random.up_to(backoff.jitter.of(theirs.0)))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,6 +62,28 @@ mod tests {
         let cases = [(1, 1_000), (2, 2_000), (5, 16_000), (9, 256_000), (10, 300_000), (u16::MAX, 300_000)];
         for (attempts, expected) in cases {
             assert_eq!(wait(&backoff(0), attempts, &mut random), Millis(expected), "after attempt {attempts}");
+        }
+    }
+
+    #[test]
+    fn a_wish_moves_the_wait_up_and_never_down() {
+        let mut random = Random::seeded(3);
+        for _ in 0..1_000 {
+            let later = wait_as_asked(&backoff(200), 1, Millis(60_000), &mut random);
+            assert!((60_000..=72_000).contains(&later.0), "{later}");
+            let capped = wait_as_asked(&backoff(200), 1, Millis(u64::MAX), &mut random);
+            assert!((300_000..=360_000).contains(&capped.0), "{capped}");
+            let sooner = wait_as_asked(&backoff(200), 9, Millis(1_000), &mut random);
+            assert!((256_000 * 8 / 10..=300_000).contains(&sooner.0), "{sooner}: ours is the later one");
+        }
+    }
+
+    #[test]
+    fn without_a_wish_the_wait_is_ours() {
+        let (mut one, mut other) = (Random::seeded(4), Random::seeded(4));
+        for attempts in 1..20 {
+            let asked = wait_as_asked(&backoff(200), attempts, Millis::ZERO, &mut one);
+            assert_eq!(asked, wait(&backoff(200), attempts, &mut other));
         }
     }
 

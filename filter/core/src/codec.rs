@@ -187,6 +187,12 @@ impl<'a> Reader<'a> {
         Ok(front)
     }
 
+    /// Whether more follows: a field at the end that is left out where it says nothing.
+    #[must_use]
+    pub const fn has_more(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
     /// Nothing may be left.
     ///
     /// # Errors

@@ -6,12 +6,13 @@
 use crate::answer::{Contact, Fate, Reading};
 use crate::backoff;
 use crate::cells::{Evidence, Observation, PublishedState};
-use crate::config::{Config, Redelivery};
+use crate::config::{Config, OnUnauthorized, Redelivery};
 use crate::destination::{Backlog, Destination, Signs, State, Transition};
 use crate::effect::Attempt;
 use crate::random::Random;
+use crate::rate::Bucket;
 use crate::schedule::Schedule;
-use crate::slot::{DeadReason, Epoch, SlotIndex};
+use crate::slot::{DeadReason, Epoch, RuleDigest, SlotIndex};
 use crate::store::{ReadyHint, Settlement, Ticket};
 use crate::units::{Monotonic, Wall};
 use crate::window::Window;
@@ -39,6 +40,7 @@ pub struct Courier {
     schedule: Schedule,
     window: Window,
     window_max: u32,
+    bucket: Bucket,
     /// Attempts that are out, a predecessor's too.
     in_flight: BTreeMap<SlotIndex, Out>,
     /// When the receiver last answered one of our attempts.
@@ -66,6 +68,7 @@ impl Courier {
             schedule: Schedule::default(),
             window: Window::initial(&redelivery.window),
             window_max: redelivery.window.max,
+            bucket: Bucket::new(redelivery.rate, redelivery.tick, now),
             in_flight: BTreeMap::new(),
             answered_at: None,
             signs: Signs { verdict: None, evidence: Evidence::default(), backlog: Backlog::Empty },
@@ -114,6 +117,7 @@ impl Courier {
         self.schedule.out(ticket, stored_at);
         self.in_flight.insert(ticket.slot, Out { ticket, epoch, until });
         if epoch == self.epoch {
+            self.bucket.take();
             self.destination.probe_chosen(ticket);
         }
     }
@@ -150,14 +154,17 @@ impl Courier {
         }
     }
 
-    /// The next message to send at `now`, if the state and the window allow one. The caller claims it and answers with
-    /// [`Courier::out`] or [`Courier::forget`].
-    #[must_use]
-    pub fn next(&self, now: Monotonic) -> Option<Ticket> {
+    /// The next message to send at `now`, if the state, the window and the rate allow one. The caller claims it and answers
+    /// with [`Courier::out`] or [`Courier::forget`].
+    pub fn next(&mut self, now: Monotonic) -> Option<Ticket> {
+        self.bucket.fill(now);
+        if !self.bucket.has_token() {
+            return None;
+        }
         match self.destination.state() {
             State::Down { .. } | State::Probing { probe: Some(_) } => None,
             State::Probing { probe: None } if self.has_room_for_probe() => {
-                self.schedule.probe(self.destination.last_probe())
+                self.schedule.probe(self.destination.last_probe(), now)
             }
             State::Probing { probe: None } => None,
             State::Up | State::Ramping if self.destination.is_held_off(now) => None,
@@ -206,12 +213,12 @@ impl Courier {
         &mut self,
         attempt: &Attempt,
         reading: Reading,
-        redelivery: &Redelivery,
+        terms: Terms<'_>,
         random: &mut Random,
         now: Monotonic,
     ) -> Settlement {
-        let judged = judge(attempt, reading, self.answered_at, redelivery, random, now);
-        if matches!(reading.contact, Contact::Answered | Contact::Overloaded) {
+        let judged = judge(attempt, reading, self.answered_at, terms, random, now);
+        if matches!(reading.contact, Contact::Answered | Contact::Overloaded | Contact::Gateway) {
             self.answered_at = Some(now);
         }
         judged
@@ -221,30 +228,47 @@ impl Courier {
     pub fn settled(
         &mut self,
         attempt: &Attempt,
-        contact: Contact,
+        reading: Reading,
         settlement: Settlement,
         config: &Config,
         now: Monotonic,
     ) -> Option<Transition> {
         let (redelivery, health) = (&config.redelivery, &config.health);
+        let (contact, asked) = (reading.contact, backoff::granted(&redelivery.backoff, reading.asked_wait));
         let out = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
         self.land(attempt.ticket);
         match settlement {
-            Settlement::Delivered | Settlement::Dead { .. } => self.schedule.forget(attempt.ticket),
-            Settlement::Again { due, .. } => self.schedule.wait(attempt.ticket, due, attempt.head.stored_at),
+            Settlement::Delivered | Settlement::Parked { .. } | Settlement::Dead { .. } => {
+                self.schedule.forget(attempt.ticket);
+            }
+            Settlement::Again { due, .. } => {
+                self.schedule.wait(attempt.ticket, due, attempt.head.stored_at);
+                self.schedule.keep_back(attempt.ticket, now.after(asked));
+            }
         }
         match contact {
             Contact::Answered => self.window.success(out, &redelivery.window),
-            Contact::Overloaded | Contact::Trouble | Contact::NotReached | Contact::NotAsked => self.window.refusal(),
+            Contact::Overloaded | Contact::Gateway | Contact::Trouble | Contact::NotReached | Contact::NotAsked => {
+                self.window.refusal()
+            }
             Contact::Unknown | Contact::Nothing => {}
         }
         self.signs.backlog = self.backlog();
-        let change = self.destination.settled(attempt.ticket, contact, &self.signs, now);
+        let change = self.destination.settled(attempt.ticket, contact, asked, &self.signs, now);
         if contact == Contact::NotAsked {
             self.destination.hold_off(health, &redelivery.backoff, now);
         }
         self.entered(change, redelivery)
     }
+}
+
+/// What an attempt is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// How messages are sent again.
+    pub redelivery: &'a Redelivery,
+    /// Which configuration says so.
+    pub rule: RuleDigest,
 }
 
 /// How an attempt ends. `answered_at`: when the receiver last answered one of our attempts.
@@ -256,14 +280,20 @@ pub fn judge(
     attempt: &Attempt,
     reading: Reading,
     answered_at: Option<Monotonic>,
-    redelivery: &Redelivery,
+    terms: Terms<'_>,
     random: &mut Random,
     now: Monotonic,
 ) -> Settlement {
-    let status = reading.status;
+    let (status, redelivery) = (reading.status, terms.redelivery);
     let attempts = match reading.fate {
         Fate::Delivered => return Settlement::Delivered,
         Fate::Rejected => return Settlement::Dead { reason: DeadReason::Rejected, status },
+        Fate::Unauthorized => {
+            return match redelivery.on_unauthorized {
+                OnUnauthorized::Dead => Settlement::Dead { reason: DeadReason::Rejected, status },
+                OnUnauthorized::Park => Settlement::Parked { rule: terms.rule, status },
+            };
+        }
         Fate::Unsendable => return Settlement::Dead { reason: DeadReason::Unstorable, status },
         Fate::Failed => attempt.head.attempts.saturating_add(1),
         Fate::NotReached if answered_at.is_some_and(|at| at > attempt.sent_at) => {
@@ -274,6 +304,7 @@ pub fn judge(
     if u32::from(attempts) >= redelivery.attempts_max {
         return Settlement::Dead { reason: DeadReason::Attempts, status };
     }
-    let due = now.after(backoff::wait(&redelivery.backoff, attempts.max(1), random));
+    let wait = backoff::wait_as_asked(&redelivery.backoff, attempts.max(1), reading.asked_wait, random);
+    let due = now.after(wait);
     Settlement::Again { due, attempts, status }
 }

@@ -147,6 +147,8 @@ pub struct Destination {
     failed_probes: u16,
     /// The message of the last failed probe: the next probe is another one.
     last_probe: Option<Ticket>,
+    /// The last probe's answer asked for peace until then.
+    quiet_until: Monotonic,
     /// When a suspect probe may be made, once the source has said unhealthy for long.
     suspect_at: Monotonic,
     /// Envoy would not ask the receiver, at this moment: nothing is sent before the next.
@@ -173,6 +175,7 @@ impl Destination {
             connect_failures: 0,
             failed_probes: 0,
             last_probe: None,
+            quiet_until: Monotonic(0),
             suspect_at: Monotonic(0),
             held_off_at: Monotonic(0),
             held_off_until: Monotonic(0),
@@ -241,11 +244,24 @@ impl Destination {
         }
     }
 
-    /// What an answer to one of our attempts changes. `ticket` tells whether it was the probe.
-    pub fn settled(&mut self, ticket: Ticket, contact: Contact, signs: &Signs, now: Monotonic) -> Option<Transition> {
+    /// What an answer to one of our attempts changes. `ticket` tells whether it was the probe, `asked` how long the
+    /// receiver wants to be left alone.
+    pub fn settled(
+        &mut self,
+        ticket: Ticket,
+        contact: Contact,
+        asked: Millis,
+        signs: &Signs,
+        now: Monotonic,
+    ) -> Option<Transition> {
         self.count(contact);
         match self.state {
-            State::Probing { probe: Some(probe) } if probe == ticket => self.probe_settled(ticket, contact, signs, now),
+            State::Probing { probe: Some(probe) } if probe == ticket => {
+                // What it asks on a message is that message's; on a probe it speaks for itself (RFC 9110 10.2.3: how long
+                // the service is expected to be unavailable).
+                self.quiet_until = now.after(asked);
+                self.probe_settled(ticket, contact, signs, now)
+            }
             State::Up | State::Ramping if contact == Contact::Unknown => self.go_down(Cause::UnknownCluster, now),
             State::Up | State::Ramping if self.connect_failures >= CONNECT_FAILURES_MAX => {
                 self.go_down(Cause::ConnectionFailures, now)
@@ -256,7 +272,7 @@ impl Destination {
 
     fn count(&mut self, contact: Contact) {
         match contact {
-            Contact::Answered | Contact::Overloaded | Contact::Trouble => {
+            Contact::Answered | Contact::Overloaded | Contact::Gateway | Contact::Trouble => {
                 self.connect_failures = 0;
                 self.times_held_off = 0;
             }
@@ -291,7 +307,7 @@ impl Destination {
 
     fn probe_settled(&mut self, ticket: Ticket, contact: Contact, signs: &Signs, now: Monotonic) -> Option<Transition> {
         match contact {
-            Contact::Answered => {
+            Contact::Answered | Contact::Gateway => {
                 self.failed_probes = 0;
                 self.last_probe = None;
                 match signs.backlog {
@@ -345,6 +361,9 @@ impl Destination {
             None if signs.evidence.success_at > since => Some(Cause::LiveSuccess),
             None => (now >= since.after(self.probe_wait(health, backoff))).then_some(Cause::WaitOver),
         }?;
+        if now < self.quiet_until && signs.backlog == Backlog::Some && cause != Cause::LiveSuccess {
+            return None;
+        }
         match (signs.backlog, cause) {
             (Backlog::Empty, Cause::Suspect) => None,
             (Backlog::Empty, _) => self.enter(State::Up, Cause::BacklogEmpty, now),
@@ -425,9 +444,13 @@ mod tests {
             self.signs.verdict = Some(Observation::following(self.signs.verdict, verdict, self.now));
         }
         fn probe(&mut self, slot: u32, contact: Contact) -> Option<Cause> {
+            self.probe_asking(slot, contact, 0)
+        }
+        fn probe_asking(&mut self, slot: u32, contact: Contact, asked: u64) -> Option<Cause> {
             let ticket = Ticket { slot: SlotIndex(slot), generation: Generation(1) };
             self.destination.probe_chosen(ticket);
-            self.destination.settled(ticket, contact, &self.signs, self.now).map(|change| change.cause)
+            let change = self.destination.settled(ticket, contact, Millis(asked), &self.signs, self.now);
+            change.map(|change| change.cause)
         }
     }
 
@@ -444,6 +467,32 @@ mod tests {
         assert_eq!(scene.probe(2, Contact::Answered), Some(Cause::ProbeAnswered));
         scene.signs.backlog = Backlog::Empty;
         assert_eq!(scene.pass(1), Some(Cause::BacklogEmpty));
+    }
+
+    #[test]
+    fn a_failed_probe_that_asks_for_peace_gets_it_unless_live_traffic_shows_otherwise() {
+        for verdict in [None, Some(Verdict::Healthy)] {
+            let mut scene = scene();
+            scene.signs.evidence.no_host_at = scene.now.after(Millis(1));
+            scene.pass(2);
+            verdict.into_iter().for_each(|verdict| scene.says(verdict));
+            assert!(scene.pass(2_000).is_some());
+            assert_eq!(scene.probe_asking(1, Contact::Overloaded, 60_000), Some(Cause::ProbeFailed));
+            let said = |scene: &mut Scene| verdict.into_iter().for_each(|verdict| scene.says(verdict));
+            for _ in 0..59 {
+                said(&mut scene);
+                assert_eq!(scene.pass(1_000), None, "{verdict:?}");
+            }
+            said(&mut scene);
+            assert!(scene.pass(1_000).is_some(), "{verdict:?}");
+        }
+        let mut scene = scene();
+        scene.signs.evidence.no_host_at = scene.now.after(Millis(1));
+        scene.pass(2);
+        scene.pass(1_000);
+        scene.probe_asking(1, Contact::Overloaded, 60_000);
+        scene.signs.evidence.success_at = scene.now.after(Millis(1));
+        assert_eq!(scene.pass(2), Some(Cause::LiveSuccess));
     }
 
     #[test]
@@ -505,6 +554,7 @@ mod tests {
     fn overload_fails_a_probe_and_any_other_answer_ends_it() {
         let cases = [
             (Contact::Answered, PublishedState::Ramping),
+            (Contact::Gateway, PublishedState::Ramping),
             (Contact::Overloaded, PublishedState::Down),
             (Contact::Trouble, PublishedState::Down),
             (Contact::NotReached, PublishedState::Down),
@@ -526,7 +576,8 @@ mod tests {
     fn five_refused_attempts_in_a_row_mean_down_and_an_answer_starts_the_count_again() {
         let mut scene = scene();
         let ticket = Ticket { slot: SlotIndex(1), generation: Generation(1) };
-        let mut settle = |contact| scene.destination.settled(ticket, contact, &scene.signs, scene.now).is_some();
+        let mut settle =
+            |contact| scene.destination.settled(ticket, contact, Millis::ZERO, &scene.signs, scene.now).is_some();
         for _ in 0..4 {
             assert!(!settle(Contact::NotReached));
         }
@@ -544,7 +595,9 @@ mod tests {
         for wait in [1_000, 2_000, 4_000, 8_000, 10_000, 10_000] {
             assert!(!scene.destination.is_held_off(scene.now));
             for _ in 0..9 {
-                assert_eq!(scene.destination.settled(ticket, Contact::NotAsked, &scene.signs, scene.now), None);
+                let change =
+                    scene.destination.settled(ticket, Contact::NotAsked, Millis::ZERO, &scene.signs, scene.now);
+                assert_eq!(change, None);
                 scene.destination.hold_off(&scene.health, &scene.backoff, scene.now);
             }
             scene.now = scene.now.after(Millis(wait - 1));

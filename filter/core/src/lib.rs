@@ -43,6 +43,8 @@ pub mod delivery;
 pub mod destination;
 pub mod effect;
 pub mod health;
+pub mod rate;
+pub mod retry_after;
 pub mod schedule;
 pub mod window;
 

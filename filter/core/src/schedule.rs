@@ -14,7 +14,13 @@ struct Entry {
     stored_at: Wall,
     /// `None` while an attempt is out.
     due: Option<Monotonic>,
+    /// Not even a probe goes before this: the receiver asked for it.
+    earliest: Monotonic,
 }
+
+/// Messages in line that are looked at for a probe: one that may not go yet is due no sooner than it may go, so only a
+/// backlog that was asked to wait as a whole has so many of them in front, and then the next due one is the probe.
+const PROBE_LOOK_MAX: usize = 100;
 
 /// Waiting and outstanding messages of one destination.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +74,15 @@ impl Schedule {
         }
         self.by_due.insert((due, ticket.slot));
         self.by_age.insert((stored_at, ticket.slot));
-        self.entries.insert(ticket.slot, Entry { generation: ticket.generation, stored_at, due: Some(due) });
+        let entry = Entry { generation: ticket.generation, stored_at, due: Some(due), earliest: Monotonic(0) };
+        self.entries.insert(ticket.slot, entry);
+    }
+
+    /// The receiver asked not to be sent this message before `earliest`, not even as a probe.
+    pub fn keep_back(&mut self, ticket: Ticket, earliest: Monotonic) {
+        if let Some(entry) = self.entries.get_mut(&ticket.slot).filter(|entry| entry.generation == ticket.generation) {
+            entry.earliest = earliest;
+        }
     }
 
     /// An attempt of the message is out, perhaps a predecessor's.
@@ -78,7 +92,8 @@ impl Schedule {
             self.by_due.remove(&(due, ticket.slot));
         }
         self.by_age.insert((stored_at, ticket.slot));
-        self.entries.insert(ticket.slot, Entry { generation: ticket.generation, stored_at, due: None });
+        let entry = Entry { generation: ticket.generation, stored_at, due: None, earliest: Monotonic(0) };
+        self.entries.insert(ticket.slot, entry);
     }
 
     /// The message is settled, or is no longer this destination's.
@@ -103,10 +118,12 @@ impl Schedule {
         self.by_due.first().filter(|(due, _)| *due <= now).and_then(|(_, slot)| self.ticket(*slot))
     }
 
-    /// The first in line for a probe, due or not; another than `last` if there is another.
+    /// The first in line for a probe at `now`, due or not; another than `last` if there is another.
     #[must_use]
-    pub fn probe(&self, last: Option<Ticket>) -> Option<Ticket> {
-        let mut line = self.by_due.iter().filter_map(|(_, slot)| self.ticket(*slot));
+    pub fn probe(&self, last: Option<Ticket>, now: Monotonic) -> Option<Ticket> {
+        let may_go = |slot: &SlotIndex| self.entries.get(slot).is_some_and(|entry| entry.earliest <= now);
+        let in_line = self.by_due.iter().take(PROBE_LOOK_MAX).map(|(_, slot)| *slot);
+        let mut line = in_line.filter(may_go).filter_map(|slot| self.ticket(slot));
         let first = line.next()?;
         if Some(first) == last { line.next().or(Some(first)) } else { Some(first) }
     }
@@ -162,11 +179,26 @@ mod tests {
     #[test]
     fn the_next_probe_is_another_message_if_there_is_one() {
         let mut schedule = filled();
-        assert_eq!(schedule.probe(None), Some(ticket(2)));
-        assert_eq!(schedule.probe(Some(ticket(2))), Some(ticket(3)));
+        let probe = |schedule: &Schedule, last| schedule.probe(last, Monotonic(0));
+        assert_eq!(probe(&schedule, None), Some(ticket(2)));
+        assert_eq!(probe(&schedule, Some(ticket(2))), Some(ticket(3)));
         schedule.forget(ticket(1));
         schedule.forget(ticket(3));
-        assert_eq!(schedule.probe(Some(ticket(2))), Some(ticket(2)));
+        assert_eq!(probe(&schedule, Some(ticket(2))), Some(ticket(2)));
+    }
+
+    #[test]
+    fn a_message_that_the_receiver_wants_later_is_no_probe_before_that() {
+        let mut schedule = filled();
+        schedule.keep_back(ticket(2), Monotonic(10));
+        schedule.keep_back(Ticket { generation: Generation(2), ..ticket(3) }, Monotonic(10));
+        assert_eq!(schedule.probe(None, Monotonic(9)), Some(ticket(3)), "another use of that slot was kept back");
+        assert_eq!(schedule.probe(None, Monotonic(10)), Some(ticket(2)));
+        for slot in [1, 3] {
+            schedule.keep_back(ticket(slot), Monotonic(30));
+        }
+        schedule.forget(ticket(2));
+        assert_eq!(schedule.probe(None, Monotonic(29)), None);
     }
 
     #[test]

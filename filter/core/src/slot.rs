@@ -8,12 +8,14 @@
 //!    |                 v                 dead letter     v                             |
 //!    +-------------- (gave up) <------ ttl of the ----- Dead                           |
 //!    +---------------------------- dead letter ------------------- delivered ----------+
+//!
+//!   Sending ---> Parked (401 or 403, with on_unauthorized: park) ---> Queued, by another configuration
 //! ```
 //! Each arrow is one compare-and-set. A generation counts the slot's uses, so a stale hint or a late answer finds
 //! another generation and changes nothing.
 
 use crate::codec::{Damage, Reader, Writer};
-use crate::units::{ByteCount, Monotonic, Wall};
+use crate::units::{ByteCount, Millis, Monotonic, Wall};
 use std::fmt;
 
 /// A slot's number, from 0; its keys are made of it.
@@ -47,6 +49,10 @@ pub struct DestinationIndex(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u32);
 
+/// The checksum of a configuration's text: which one it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleDigest(pub u32);
+
 /// Why a message is a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeadReason {
@@ -64,6 +70,15 @@ pub enum DeadReason {
 
 impl DeadReason {
     const ALL: [Self; 5] = [Self::Expired, Self::Rejected, Self::Attempts, Self::Corrupt, Self::Unstorable];
+
+    /// Whether it was an attempt's failure that ended the message: then that attempt counts too.
+    #[must_use]
+    pub const fn ends_an_attempt(self) -> bool {
+        match self {
+            Self::Rejected | Self::Attempts => true,
+            Self::Expired | Self::Corrupt | Self::Unstorable => false,
+        }
+    }
 
     const fn code(self) -> u8 {
         match self {
@@ -115,6 +130,11 @@ pub enum SlotState {
         /// When its outcome can no longer come.
         until: Monotonic,
     },
+    /// Another configuration than this one: the receiver did not accept who sends it.
+    Parked {
+        /// The configuration that ruled when it was parked.
+        rule: RuleDigest,
+    },
     /// Nothing more: it is kept for people.
     Dead {
         /// Why.
@@ -143,9 +163,14 @@ pub struct Head {
     pub charge: ByteCount,
     /// The status of the last answer; 0 if there was none.
     pub last_status: u16,
+    /// How long it was parked, in whole seconds: that time does not count for `store.ttl`. Four bytes that stand in
+    /// memory only if there are any.
+    pub parked_secs: u32,
 }
 
 const KIND_HEAD: u8 = b'H';
+/// What a head takes that was never parked.
+const HEAD_BYTES: usize = 56;
 
 impl Head {
     /// An empty slot after its use number `generation`.
@@ -161,7 +186,23 @@ impl Head {
             changed_at: Wall(0),
             charge: ByteCount(0),
             last_status: 0,
+            parked_secs: 0,
         }
+    }
+
+    /// How long the message has been waiting at `wall` to be delivered: what `store.ttl` is about.
+    #[must_use]
+    pub const fn age(&self, wall: Wall) -> Millis {
+        let held = wall.since(self.stored_at).0;
+        Millis(held.saturating_sub((self.parked_secs as u64).saturating_mul(1_000)))
+    }
+
+    /// The parked message, queued again; `changed_at` says since when it was parked.
+    #[must_use]
+    pub fn released(self, due: Monotonic, wall: Wall) -> Self {
+        let parked = wall.since(self.changed_at).0.div_ceil(1_000);
+        let parked_secs = self.parked_secs.saturating_add(u32::try_from(parked).unwrap_or(u32::MAX));
+        Self { parked_secs, changed_at: wall, ..self.with(SlotState::Queued { due }) }
     }
 
     /// The same message in another state.
@@ -180,12 +221,16 @@ impl Head {
             SlotState::Queued { due } => (3, 0, 0, due.0),
             SlotState::Sending { epoch, until } => (4, 0, epoch.0, until.0),
             SlotState::Dead { reason } => (5, reason.code(), 0, 0),
+            SlotState::Parked { rule } => (6, 0, rule.0, 0),
         };
         let mut writer = Writer::new(KIND_HEAD, 54);
         writer.u32(slot.0).u8(code).u8(detail).u32(epoch).u64(at);
         writer.u32(self.generation.0).u16(self.destination.0).u16(self.attempts).u16(self.sends);
         writer.u64(self.stored_at.0).u64(self.changed_at.0).u32(u32::try_from(self.charge.0).unwrap_or(u32::MAX));
         writer.u16(self.last_status);
+        if self.parked_secs > 0 {
+            writer.u32(self.parked_secs);
+        }
         writer.finish()
     }
 
@@ -209,6 +254,7 @@ impl Head {
             5 => SlotState::Dead {
                 reason: DeadReason::ALL.into_iter().find(|reason| reason.code() == detail).ok_or(Damage::Field)?,
             },
+            6 => SlotState::Parked { rule: RuleDigest(epoch.0) },
             _ => return Err(Damage::Field),
         };
         let head = Self {
@@ -221,8 +267,12 @@ impl Head {
             changed_at: Wall(reader.u64()?),
             charge: ByteCount(u64::from(reader.u32()?)),
             last_status: reader.u16()?,
+            parked_secs: if reader.has_more() { reader.u32()? } else { 0 },
         };
-        reader.close()?;
+        // No time at all is not written, so that a head has one form only.
+        if reader.has_more() || (head.parked_secs == 0 && bytes.len() > HEAD_BYTES) {
+            return Err(Damage::Trailing);
+        }
         Ok(head)
     }
 }
@@ -243,21 +293,34 @@ mod tests {
             SlotState::Opening { until: at },
             SlotState::Queued { due: at },
             SlotState::Sending { epoch: Epoch(9), until: at },
+            SlotState::Parked { rule: RuleDigest(u32::MAX) },
         ];
         for state in live.into_iter().chain(dead) {
             let head =
                 Head { attempts: 3, sends: 4, charge: ByteCount(5), last_status: 503, ..Head::free(Generation(6)) };
-            let head = head.with(state);
-            assert_eq!(Head::decode(&head.encode(SlotIndex(7)), SlotIndex(7)), Ok(head));
-            assert_eq!(Head::decode(&head.encode(SlotIndex(7)), SlotIndex(8)), Err(Damage::Field));
+            for head in [head.with(state), Head { parked_secs: 9, ..head.with(state) }] {
+                assert_eq!(Head::decode(&head.encode(SlotIndex(7)), SlotIndex(7)), Ok(head));
+                assert_eq!(Head::decode(&head.encode(SlotIndex(7)), SlotIndex(8)), Err(Damage::Field));
+            }
         }
     }
 
     #[test]
+    fn time_in_which_a_message_was_parked_does_not_make_it_older() {
+        let stored = Head { stored_at: Wall(1_000), changed_at: Wall(11_000), ..Head::free(Generation(1)) };
+        assert_eq!(stored.age(Wall(11_000)), Millis(10_000));
+        let once = stored.released(Monotonic(5), Wall(71_000));
+        assert_eq!((once.age(Wall(71_000)), once.parked_secs), (Millis(10_000), 60));
+        assert_eq!(once.state, SlotState::Queued { due: Monotonic(5) });
+        let twice = Head { changed_at: Wall(72_000), ..once }.released(Monotonic(6), Wall(72_001));
+        assert_eq!((twice.age(Wall(72_001)), twice.parked_secs), (Millis(10_001), 61), "a part of a second is one");
+        assert_eq!(stored.released(Monotonic(5), Wall(0)).parked_secs, 0, "a clock that jumped back");
+    }
+
+    #[test]
     fn a_head_stays_small() {
-        assert!(
-            Head::free(Generation(0)).encode(SlotIndex(0)).len() <= 64,
-            "1,000,000 heads must fit beside their messages"
-        );
+        let head = Head::free(Generation(0));
+        assert_eq!(head.encode(SlotIndex(0)).len(), HEAD_BYTES, "1,000,000 heads must fit beside their messages");
+        assert!(Head { parked_secs: 1, ..head }.encode(SlotIndex(0)).len() <= 64);
     }
 }

@@ -6,7 +6,7 @@
 //! | complete | large part, head `Queued`, hint | an `Opening` slot, later a dead letter |
 //! | claim | head `Sending` | an attempt that is never sent: tried again when its lease is over |
 //! | settle: delivered | receipt over the large part, head `Free`, room, hint | a slot that says it is settled: the sweep frees it |
-//! | settle: again, dead | head, (room) | nothing |
+//! | settle: again, parked, dead | head, (room) | nothing |
 //!
 //! Room is reserved first and released last; see [`crate::ledger`]. Never reads a clock: `now` is an argument.
 
@@ -16,7 +16,7 @@ use crate::keys::Keys;
 use crate::ledger::{self, ReserveError};
 use crate::memory::{Cas, Change, Conflict, Expect, SharedMemory, update};
 use crate::message::{self, LargePart, Message};
-use crate::slot::{DeadReason, DestinationIndex, Epoch, Generation, Head, SlotIndex, SlotState};
+use crate::slot::{DeadReason, DestinationIndex, Epoch, Generation, Head, RuleDigest, SlotIndex, SlotState};
 use crate::units::{ByteCount, ClusterName, Millis, Monotonic, Wall};
 
 /// What a slot costs beside its large part: two keys and a head in the host's map (PLATFORM section 0: 312 bytes for two
@@ -104,6 +104,13 @@ pub enum Settlement {
         /// Genuine attempts that failed, this one included if it was one.
         attempts: u16,
         /// The status of the answer; 0 without one.
+        status: u16,
+    },
+    /// No further attempt before another configuration rules.
+    Parked {
+        /// The one that rules now.
+        rule: RuleDigest,
+        /// The status of the answer.
         status: u16,
     },
     /// No further attempt.
@@ -223,6 +230,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
             | SlotState::Filling { .. }
             | SlotState::Queued { .. }
             | SlotState::Sending { .. }
+            | SlotState::Parked { .. }
             | SlotState::Dead { .. } => None,
         })?;
         self.hint_ready(ticket, queued.destination, due, queued.stored_at);
@@ -245,7 +253,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         if head.generation != ticket.generation || !matches!(head.state, SlotState::Queued { .. }) {
             return Err(ClaimError::Gone);
         }
-        if now.wall.since(head.stored_at) > ttl {
+        if head.age(now.wall) > ttl {
             return Err(ClaimError::Expired);
         }
         let large = self.memory.get(&self.keys.large(ticket.slot)).ok_or(ClaimError::Corrupt)?;
@@ -288,6 +296,10 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
                 self.free(ticket, mine)
             }
             Settlement::Again { due, attempts, status } => self.requeue(ticket, due, attempts, status, wall, mine),
+            Settlement::Parked { rule, status } => self.change_head(ticket, |head| {
+                let parked = Head { last_status: status, changed_at: wall, ..*head };
+                mine(head).then_some(parked.with(SlotState::Parked { rule }))
+            }),
             Settlement::Dead { reason, status } => self.bury(ticket, reason, status, wall, mine),
         }
     }
@@ -311,6 +323,14 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         })
     }
 
+    /// Queues a parked message again, due at once.
+    ///
+    /// # Errors
+    /// [`Gone`] if it is not as it was seen, or the slot has another use.
+    pub fn release(&self, ticket: Ticket, seen: &Head, now: Now) -> Result<Head, Gone> {
+        self.change_head(ticket, |head| (head == seen).then_some(head.released(now.monotonic, now.wall)))
+    }
+
     /// Makes the message a dead letter if `allowed` says so of its head.
     ///
     /// # Errors
@@ -324,7 +344,8 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         allowed: impl Fn(&Head) -> bool,
     ) -> Result<Head, Gone> {
         let head = self.change_head(ticket, |head| {
-            let dead = Head { last_status: status, changed_at: wall, ..*head };
+            let attempts = head.attempts.saturating_add(u16::from(reason.ends_an_attempt()));
+            let dead = Head { attempts, last_status: status, changed_at: wall, ..*head };
             allowed(head).then_some(dead.with(SlotState::Dead { reason }))
         })?;
         // A difference in the books is the audit's to mend; the letter itself stands.
@@ -352,7 +373,8 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
             | SlotState::Filling { .. }
             | SlotState::Opening { .. }
             | SlotState::Queued { .. }
-            | SlotState::Sending { .. } => self.give_back_room(was.charge),
+            | SlotState::Sending { .. }
+            | SlotState::Parked { .. } => self.give_back_room(was.charge),
         }
         self.hint_free(ticket.slot);
         Ok(was)

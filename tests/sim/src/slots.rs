@@ -21,7 +21,7 @@ pub enum RecordState {
     Filling,
     /// Its routed form is to come.
     Opening,
-    /// It waits.
+    /// It waits, for its due time or for another configuration.
     Queued,
     /// An attempt is out.
     Sending,
@@ -40,7 +40,7 @@ impl RecordState {
             SlotState::Free => Self::Free,
             SlotState::Filling { .. } => Self::Filling,
             SlotState::Opening { .. } => Self::Opening,
-            SlotState::Queued { .. } => Self::Queued,
+            SlotState::Queued { .. } | SlotState::Parked { .. } => Self::Queued,
             SlotState::Sending { .. } => Self::Sending,
             SlotState::Dead { .. } => Self::Dead,
         }
@@ -260,6 +260,7 @@ fn state_text(state: SlotState) -> String {
         SlotState::Opening { until } => format!("opening until {}", until.0),
         SlotState::Queued { due } => format!("queued, due {}", due.0),
         SlotState::Sending { epoch, until } => format!("sending until {} epoch {}", until.0, epoch.0),
+        SlotState::Parked { rule } => format!("parked by {:08x}", rule.0),
         SlotState::Dead { reason: DeadReason::Expired } => "dead (expired)".to_owned(),
         SlotState::Dead { reason } => format!("dead ({reason})"),
     }

@@ -52,7 +52,7 @@ pub struct Config {
     pub redelivery: Redelivery,
     /// The header with the sender's idempotency key, in lower case. Not settable in this build.
     pub idempotency_header: String,
-    /// How long a dead letter is kept. Not settable in this build.
+    /// How long a dead letter is kept.
     pub dead_letter_ttl: Millis,
     /// What differs for single destinations.
     pub destinations: BTreeMap<ClusterName, DestinationOverride>,
@@ -231,6 +231,28 @@ pub struct Redelivery {
     pub attempts_max: u32,
     /// How many attempts run at once.
     pub window: Window,
+    /// How many begin per second.
+    pub rate: Rate,
+    /// What 401 and 403 do to a message.
+    pub on_unauthorized: OnUnauthorized,
+}
+
+/// What becomes of a message whose sender the receiver does not accept (401, 403).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUnauthorized {
+    /// A dead letter.
+    Dead,
+    /// It is held until another configuration rules.
+    Park,
+}
+
+/// How many attempts begin per second, per destination and Envoy process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// As many as the window allows.
+    Unlimited,
+    /// So many, in thousandths; never zero.
+    PerSecond(Permille),
 }
 
 /// The waits between attempts.
@@ -421,6 +443,8 @@ impl From<Values> for Config {
                 },
                 attempts_max: values.attempts_max,
                 window: Window { initial: values.window_initial, max: values.window_max },
+                rate: values.rate,
+                on_unauthorized: values.on_unauthorized,
             },
             idempotency_header: values.idempotency_header,
             dead_letter_ttl: values.dead_letter_ttl,

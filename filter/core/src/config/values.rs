@@ -5,7 +5,7 @@
 
 use super::fault::{Faults, Problem};
 use super::tree::Json;
-use super::{ClusterName, DestinationOverride, walk};
+use super::{ClusterName, DestinationOverride, Rate, walk};
 use crate::units::{ByteCount, Millis, Permille};
 use std::collections::BTreeMap;
 
@@ -44,6 +44,11 @@ pub(super) struct Whole {
 /// A decimal number with at most three decimals, kept in thousandths.
 pub(super) struct Decimal {
     pub least: Permille,
+    pub most: Permille,
+}
+
+/// A number per second with at most three decimals; 0 means that there is no limit.
+pub(super) struct PerSecond {
     pub most: Permille,
 }
 
@@ -103,6 +108,19 @@ impl Reads for Decimal {
 
     fn form(&self) -> String {
         format!("{} to {}", self.least, self.most)
+    }
+}
+
+impl Reads for PerSecond {
+    type Value = Rate;
+
+    fn read(&self, path: &str, json: &Json, faults: &mut Faults) -> Option<Rate> {
+        let number = Decimal { least: Permille(0), most: self.most }.read(path, json, faults)?;
+        Some(if number == Permille(0) { Rate::Unlimited } else { Rate::PerSecond(number) })
+    }
+
+    fn form(&self) -> String {
+        Decimal { least: Permille(0), most: self.most }.form()
     }
 }
 

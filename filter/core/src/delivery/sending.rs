@@ -1,14 +1,15 @@
 //! Sending and settling: claim, dispatch, answer, settle, and the next one at once.
 
 use super::{CallToken, Delivery, note};
-use crate::answer::{self, Answer, Contact, EnvoyReply, Fate};
-use crate::courier::judge;
+use crate::answer::{self, Answer, Contact, EnvoyReply, Fate, Reading};
+use crate::courier::{Terms, judge};
 use crate::effect::{Attempt, Call, Counter, Dispatch, Effect, Level};
 use crate::headers::HeaderList;
 use crate::memory::SharedMemory;
-use crate::slot::{DeadReason, DestinationIndex, Head, SlotState};
+use crate::retry_after::asked_wait;
+use crate::slot::{DeadReason, DestinationIndex, Head, RuleDigest, SlotState};
 use crate::store::{Claim, ClaimError, Now, Settlement, Ticket};
-use crate::units::Millis;
+use crate::units::{Millis, Wall};
 
 /// An answer later than its timeout by this much cannot come any more: the dispatch's own timer has long ended it.
 const LATE_MAX: Millis = Millis(2_000);
@@ -36,7 +37,7 @@ impl Delivery {
                 self.calls.insert(token, call);
             }
             (Err(answer), Call::Attempt(attempt) | Call::LapsedAttempt(attempt)) => {
-                self.settle(memory, &attempt, answer, now, &mut effects)
+                self.settle(memory, &attempt, answer::read(answer), now, &mut effects)
             }
             (Err(_), Call::HealthCheck(_) | Call::AdminStats) => {
                 self.poll_failed(memory, call, now.monotonic, &mut effects)
@@ -56,9 +57,11 @@ impl Delivery {
         let mut effects = Vec::new();
         match self.calls.remove(&token) {
             None => {}
-            Some(Call::Attempt(attempt)) => self.settle(memory, &attempt, read_reply(reply), now, &mut effects),
+            Some(Call::Attempt(attempt)) => {
+                self.settle(memory, &attempt, read_reply(reply, now.wall), now, &mut effects)
+            }
             Some(Call::LapsedAttempt(attempt)) => {
-                self.settle_late(memory, &attempt, read_reply(reply), now, &mut effects)
+                self.settle_late(memory, &attempt, read_reply(reply, now.wall), now, &mut effects)
             }
             Some(Call::HealthCheck(destination)) => {
                 self.health_checked(memory, destination, reply, now.monotonic, &mut effects)
@@ -83,7 +86,8 @@ impl Delivery {
         }
         // Each turn sends one message or removes one from the schedule; a window's worth and some dead ones per call.
         for _ in 0..SEND_TURNS_MAX {
-            let Some(ticket) = self.couriers.get(&destination).and_then(|courier| courier.next(now.monotonic)) else {
+            let Some(ticket) = self.couriers.get_mut(&destination).and_then(|courier| courier.next(now.monotonic))
+            else {
                 return;
             };
             if self.send(memory, destination, ticket, now, effects).is_none() {
@@ -209,24 +213,23 @@ impl Delivery {
         &mut self,
         memory: &dyn SharedMemory,
         attempt: &Attempt,
-        answer: Answer,
+        reading: Reading,
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        let reading = answer::read(answer);
         let config = self.config.clone();
-        let redelivery = &config.redelivery;
+        let terms = Terms { redelivery: &config.redelivery, rule: RuleDigest(self.digest) };
         let leads = self.couriers.get_mut(&attempt.destination);
         let settlement = match leads {
-            Some(courier) => courier.judge(attempt, reading, redelivery, &mut self.random, now.monotonic),
-            None => judge(attempt, reading, None, redelivery, &mut self.random, now.monotonic),
+            Some(courier) => courier.judge(attempt, reading, terms, &mut self.random, now.monotonic),
+            None => judge(attempt, reading, None, terms, &mut self.random, now.monotonic),
         };
         let outcome = self.store(memory).settle(attempt.ticket, attempt.epoch, attempt.large, settlement, now.wall);
         if settlement != Settlement::Delivered {
             effects.push(Effect::Count(Counter::AttemptFailures, 1));
         }
-        if outcome.is_ok() {
-            self.tell_of_end(attempt, settlement, now, effects);
+        if let Ok(head) = &outcome {
+            self.tell_of_end(head, settlement, now, effects);
         }
         let is_ours = outcome.is_ok();
         let Some(courier) = self.couriers.get_mut(&attempt.destination) else {
@@ -235,7 +238,7 @@ impl Delivery {
             }
             return;
         };
-        let change = courier.settled(attempt, reading.contact, settlement, &config, now.monotonic);
+        let change = courier.settled(attempt, reading, settlement, &config, now.monotonic);
         if !is_ours {
             courier.forget(attempt.ticket);
         }
@@ -245,7 +248,12 @@ impl Delivery {
         match reading.contact {
             // Refused on the spot: the next tick is soon enough, and bounds what one callback does.
             Contact::NotAsked | Contact::Unknown => {}
-            Contact::Answered | Contact::Overloaded | Contact::Trouble | Contact::NotReached | Contact::Nothing => {
+            Contact::Answered
+            | Contact::Overloaded
+            | Contact::Gateway
+            | Contact::Trouble
+            | Contact::NotReached
+            | Contact::Nothing => {
                 self.send_due(memory, attempt.destination, now, effects);
             }
         }
@@ -256,37 +264,35 @@ impl Delivery {
         &mut self,
         memory: &dyn SharedMemory,
         attempt: &Attempt,
-        answer: Answer,
+        reading: Reading,
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        if answer::read(answer).fate != Fate::Delivered {
+        if reading.fate != Fate::Delivered {
             return;
         }
         let end = Settlement::Delivered;
         // Gone: the receipt stands all the same, and whoever claims the message next finds it.
-        if self.store(memory).settle(attempt.ticket, attempt.epoch, attempt.large, end, now.wall).is_ok() {
-            self.tell_of_end(attempt, end, now, effects);
+        if let Ok(head) = self.store(memory).settle(attempt.ticket, attempt.epoch, attempt.large, end, now.wall) {
+            self.tell_of_end(&head, end, now, effects);
         }
     }
 
-    fn tell_of_end(&self, attempt: &Attempt, settlement: Settlement, now: Now, effects: &mut Vec<Effect>) {
+    /// `head`: as the settlement left it, or as it was before it was freed.
+    fn tell_of_end(&self, head: &Head, settlement: Settlement, now: Now, effects: &mut Vec<Effect>) {
         match settlement {
             Settlement::Delivered => {
                 effects.push(Effect::Count(Counter::Delivered, 1));
-                effects.push(Effect::DeliveryDelay(now.wall.since(attempt.head.stored_at)));
+                effects.push(Effect::DeliveryDelay(now.wall.since(head.stored_at)));
             }
             Settlement::Again { .. } => {}
-            Settlement::Dead { reason, status } => {
-                let attempts = match reason {
-                    DeadReason::Attempts => attempt.head.attempts.saturating_add(1),
-                    DeadReason::Expired | DeadReason::Rejected | DeadReason::Corrupt | DeadReason::Unstorable => {
-                        attempt.head.attempts
-                    }
-                };
-                let head = Head { attempts, last_status: status, ..attempt.head };
-                self.tell_of_death(&head, reason, effects);
+            Settlement::Parked { status, .. } => {
+                let cluster = self.name(head.destination).map_or("?", |name| name.0.as_str());
+                let text =
+                    format!("destination {cluster}: a message is parked ({status}) until the configuration changes");
+                effects.push(note(Level::Warn, text));
             }
+            Settlement::Dead { reason, .. } => self.tell_of_death(head, reason, effects),
         }
     }
 }
@@ -294,7 +300,17 @@ impl Delivery {
 /// Turns of one call of `send_due`: the largest window, and as many messages that turn out to be gone.
 const SEND_TURNS_MAX: usize = 2_000;
 
-fn read_reply(reply: &Reply<'_>) -> Answer {
+/// What an answer means, and how long it asks us at `wall` to wait with the next attempt, if there will be one.
+fn read_reply(reply: &Reply<'_>, wall: Wall) -> Reading {
+    let reading = answer::read(answer_of(reply));
+    let asked_wait = match reading.fate {
+        Fate::Failed | Fate::NotReached => asked_wait(&reply.headers, wall),
+        Fate::Delivered | Fate::Unauthorized | Fate::Rejected | Fate::Unsendable => Millis::ZERO,
+    };
+    Reading { asked_wait, ..reading }
+}
+
+fn answer_of(reply: &Reply<'_>) -> Answer {
     let status = reply.headers.first(":status").and_then(|text| std::str::from_utf8(text).ok()?.parse::<u16>().ok());
     match status {
         None => Answer::BrokenOff,

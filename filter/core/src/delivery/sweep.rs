@@ -8,6 +8,7 @@
 //! | `Queued` | its leader | scheduled, if no hint said so; dead letter if it is older than `store.ttl` |
 //! | `Sending`, lease over | its leader | freed if its receipt is there; else queued again, the attempt counts |
 //! | `Sending` | a new leader | counted as out, so that the window holds |
+//! | `Parked` by another configuration | its leader | queued again, due at once |
 //! | `Dead` for longer than `dead_letter.ttl` | its leader | removed, counted |
 //!
 //! A bounded number of heads per tick; more while a new leader takes over.
@@ -136,6 +137,8 @@ impl Delivery {
             SlotState::Queued { due } => self.sweep_queued(memory, ticket, head, due, now, effects),
             SlotState::Sending { until, .. } if is_over(until) => self.reclaim(memory, ticket, head, now, effects),
             SlotState::Sending { epoch, until } => self.count_as_out(ticket, head, epoch, until),
+            SlotState::Parked { rule } if rule.0 == self.digest => {}
+            SlotState::Parked { .. } => self.release(memory, ticket, head, now),
             SlotState::Dead { .. } => self.sweep_dead(memory, ticket, head, now, effects),
         }
     }
@@ -157,10 +160,20 @@ impl Delivery {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        if now.wall.since(head.stored_at) > self.config.store.ttl {
+        if head.age(now.wall) > self.config.store.ttl {
             self.bury_waiting(memory, head.destination, ticket, DeadReason::Expired, now, effects);
         } else if let Some(courier) = self.couriers.get_mut(&head.destination) {
             courier.add(ReadyHint { ticket, due, stored_at: head.stored_at });
+        }
+    }
+
+    /// The configuration is another one than that under which the message was parked: what it was refused for may be
+    /// mended.
+    fn release(&mut self, memory: &dyn SharedMemory, ticket: Ticket, head: &Head, now: Now) {
+        if let Ok(released) = self.store(memory).release(ticket, head, now)
+            && let Some(courier) = self.couriers.get_mut(&head.destination)
+        {
+            courier.add(ReadyHint { ticket, due: now.monotonic, stored_at: released.stored_at });
         }
     }
 

@@ -1,6 +1,7 @@
 //! Tests of the whole delivery on a memory that behaves like the host's: many VMs, virtual time, scripted receivers.
 
 use super::*;
+use crate::config::StoreLimits;
 use crate::effect::{Counter, Gauge};
 use crate::headers::HeaderList;
 use crate::ledger::{self, Ledger};
@@ -354,6 +355,198 @@ fn each_kind_of_answer_ends_as_the_contract_says() {
         assert_eq!(world.counter(Counter::Attempts), u64::from(attempts), "{story}");
         let failures = u64::from(attempts) - u64::from(expected.is_none());
         assert_eq!(world.counter(Counter::AttemptFailures), failures, "{story}{}", world.state());
+        world.check_books();
+    }
+}
+
+/// One message to a receiver whose first answer is `first`, and 200 then. Answers with the time between both attempts.
+fn wait_after(first: Answers, settings: &str) -> u64 {
+    let mut world = World::new(1, &config(settings));
+    world.receiver(move |asked| (if asked.attempt == 1 { first } else { Answers::Status(200) }, 0));
+    world.store(1, "orders", 1..2);
+    world.pass_until(400_000, |world| world.queued() == 0);
+    assert_eq!(world.asked.len(), 2, "{}", world.state());
+    world.asked[1].at - world.asked[0].at
+}
+
+#[test]
+fn a_message_comes_back_when_its_receiver_wants_it_and_never_later_than_backoff_max() {
+    let settings = PLAIN.replace("{\"window\"", "{\"backoff\": {\"initial\": \"2s\", \"max\": \"60s\"}, \"window\"");
+    // The wall clock of the world is 1,700,000,000 s ahead of the other: Tue, 14 Nov 2023 22:13:20 GMT.
+    let cases = [
+        // Ours, 2 s and a fifth up or down.
+        ("soon", 1_600, 2_400),
+        ("0", 1_600, 2_400),
+        ("-30", 1_600, 2_400),
+        ("1", 1_600, 2_400),
+        ("Tue, 14 Nov 2023 22:13:00 GMT", 1_600, 2_400),
+        ("31536001", 1_600, 2_400),
+        // Theirs, and up to a fifth more.
+        ("30", 30_000, 36_000),
+        ("Tue, 14 Nov 2023 22:14:00 GMT", 34_000, 46_000),
+        // The cap, and up to a fifth more.
+        ("31536000", 60_000, 72_000),
+        ("Wed, 13 Nov 2024 22:00:00 GMT", 60_000, 72_000),
+    ];
+    for (value, least, most) in cases {
+        for status in [429, 500, 503] {
+            let waited = wait_after(Answers::RetryAfter(status, value), &settings);
+            // A step and a tick may be added.
+            assert!((least..=most + 210).contains(&waited), "{value} with {status}: {waited} ms");
+        }
+    }
+}
+
+#[test]
+fn a_probe_that_is_asked_to_wait_takes_no_other_message_with_it_and_none_goes_early() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.witness(1, "orders", Sign::NoHealthyHost);
+    world.receiver(|asked| (if asked.at < 30_000 { Answers::RetryAfter(503, "60") } else { Answers::Status(200) }, 10));
+    world.store(1, "orders", 1..6);
+    world.pass(10_000);
+    assert_eq!(world.asked.len(), 1, "the probe speaks for the destination{}", world.state());
+    let asked_at = world.asked[0].at;
+    world.pass_until(100_000, |world| world.queued() == 0);
+    let early = world.asked[1..].iter().filter(|asked| asked.at < asked_at + 60_000).count();
+    assert_eq!(early, 0, "{}", world.state());
+    world.check_delivered_once(1..6);
+}
+
+#[test]
+fn a_parked_message_waits_without_growing_old_until_another_configuration_rules() {
+    let parking = |ttl: &str, tries: u32| {
+        config(&format!(
+            r#"{{"match": {{"clusters": ["orders"]}}, "store": {{"ttl": "{ttl}"}},
+                "redelivery": {{"on_unauthorized": "park", "max_attempts": {tries}}}}}"#
+        ))
+    };
+    for status in [401, 403] {
+        let mut world = World::new(2, &parking("20s", 5));
+        world.receiver(move |asked| {
+            (Answers::Status(if asked.at < 85_000 && asked.number < 3 { status } else { 200 }), 10)
+        });
+        world.store(1, "orders", 1..5);
+        world.pass(60_000);
+        assert_eq!((world.asked.len(), world.queued(), world.dead()), (4, 2, 0), "{status}{}", world.state());
+        assert_eq!(world.gauges.get(&Gauge::Queued), Some(&2));
+        assert_eq!(world.published("orders"), Some(PublishedState::Up), "it is no backlog that could be drained");
+        let leader = world.leaders("orders")[0];
+        world.kill(leader);
+        world.pass(10_000);
+        assert_eq!(world.asked.len(), 4, "another leader of the same configuration releases nothing{}", world.state());
+        // Released, and refused once more: parked again by the new configuration.
+        let pushed = world.start(&parking("20s", 6), 2);
+        world.vms[pushed].delivery.saw_stream();
+        world.pass(20_000);
+        assert_eq!((world.asked.len(), world.queued()), (6, 2), "{status}{}", world.state());
+        let mended = world.start(&parking("20s", 7), 3);
+        world.vms[mended].delivery.saw_stream();
+        world.pass(20_000);
+        assert_eq!((world.queued(), world.dead()), (0, 0), "{status}{}", world.state());
+        world.check_delivered_once(1..5);
+        world.check_books();
+    }
+}
+
+#[test]
+fn redelivery_begins_no_faster_than_its_rate_whatever_the_leader() {
+    let settings = r#"{"match": {"clusters": ["orders"]}, "redelivery": {"rate": 20}}"#;
+    let mut world = World::new(3, &config(settings));
+    world.receiver(away_until(5_000));
+    world.store(1, "orders", 1..301);
+    world.pass(12_000);
+    let leader = world.leaders("orders")[0];
+    world.kill(leader);
+    world.pass_until(40_000, |world| world.queued() == 0);
+    let times: Vec<u64> = world.asked.iter().map(|asked| asked.at).filter(|at| *at >= 5_000).collect();
+    for (nth, start) in times.iter().enumerate() {
+        let within = times[nth..].iter().filter(|at| **at < start + 1_000).count();
+        assert!(within <= 20 + 5, "{within} in a second from {start}{}", world.state());
+    }
+    let span = times.last().unwrap() - times[0];
+    assert!(span < 300_000 / 20 + 6_000, "the rate is reached: {span} ms{}", world.state());
+    world.check_books();
+}
+
+/// A receiver that is away until `comes_back`, and then takes `capacity` messages at a time, each for `takes` ms.
+fn small_receiver(comes_back: u64, capacity: usize, takes: u64) -> impl FnMut(&Asked) -> (Answers, u64) {
+    let mut ends: Vec<u64> = Vec::new();
+    move |asked| {
+        ends.retain(|end| *end > asked.at);
+        if asked.at < comes_back {
+            (REFUSED, 5)
+        } else if ends.len() < capacity {
+            ends.push(asked.at + takes);
+            (Answers::Status(200), takes)
+        } else {
+            (Answers::Status(503), 5)
+        }
+    }
+}
+
+/// What became of the attempts behind the first hundred: the share that was refused, in percent, and how many were taken
+/// at a time on average.
+fn after_the_first_hundred(world: &World, attempts: &[(u64, u64, bool)]) -> (usize, f64) {
+    let settled = &attempts[100..];
+    let refused = settled.iter().filter(|(_, _, is_taken)| !is_taken).count();
+    let busy: u64 = settled.iter().filter(|(_, _, is_taken)| *is_taken).map(|(_, takes, _)| takes).sum();
+    let span = settled.last().unwrap().0 - settled[0].0;
+    assert!(settled.len() > 500, "{} attempts{}", settled.len(), world.state());
+    (refused * 100 / settled.len(), busy as f64 / span as f64)
+}
+
+#[test]
+fn redelivery_settles_near_what_the_receiver_can_take_however_many_vms_there_are() {
+    const CAPACITY: usize = 8;
+    for (workers, takes) in [(1, 50), (3, 50), (8, 50)] {
+        let mut world = World::new(workers, &config(r#"{"match": {"clusters": ["orders"]}}"#));
+        let attempts = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let (log, mut receiver) = (attempts.clone(), small_receiver(8_000, CAPACITY, takes));
+        world.receiver(move |asked| {
+            let answer = receiver(asked);
+            if asked.at >= 8_000 {
+                log.borrow_mut().push((asked.at, answer.1, matches!(answer.0, Answers::Status(200))));
+            }
+            answer
+        });
+        for worker in 1..=workers {
+            let from = u32::try_from(worker).unwrap() * 10_000;
+            let share = 1_000 / u32::try_from(workers).unwrap();
+            world.store(worker, "orders", from..from + share);
+        }
+        world.pass_until(200_000, |world| world.queued() < 50);
+        let (refused, busy) = after_the_first_hundred(&world, &attempts.borrow());
+        println!("{workers} workers, {takes} ms: {refused} % refused, {busy:.1} at a time");
+        assert!(refused <= 20, "{workers} workers, {takes} ms: {refused} % refused{}", world.state());
+        assert!(busy >= 6.0, "{workers} workers, {takes} ms: {busy:.1} of {CAPACITY} at a time{}", world.state());
+    }
+}
+
+#[test]
+fn a_dead_letter_says_why_when_and_after_how_many_attempts() {
+    let short = PLAIN.replace("{\"window\"", "{\"max_attempts\": 3, \"window\"");
+    let settings = Config { store: StoreLimits { ttl: Millis(30_000), ..config(&short).store }, ..config(&short) };
+    // The reason, the status of the last answer, the attempts that failed, the redeliveries sent.
+    let cases = [
+        (Answers::Status(500), DeadReason::Attempts, 500, 3, 3),
+        (Answers::Status(404), DeadReason::Rejected, 404, 1, 1),
+        (Answers::RetryAfter(503, "300"), DeadReason::Expired, 503, 1, 1),
+        (REFUSED, DeadReason::Expired, 503, 0, 5),
+    ];
+    for (answers, reason, status, attempts, sends) in cases {
+        let mut world = World::new(1, &settings);
+        let first_at = world.moment().wall;
+        world.receiver(move |_| (answers, 10));
+        world.store(1, "orders", 1..2);
+        world.pass_until(40_000, |world| world.dead() == 1);
+        let died_at = world.moment().wall;
+        world.pass(10_000);
+        let head = world.heads()[0].unwrap();
+        let found = (head.state, head.last_status, head.attempts, head.stored_at);
+        assert_eq!(found, (SlotState::Dead { reason }, status, attempts, first_at), "{}", world.state());
+        assert!(head.sends >= sends && head.changed_at == died_at, "{head:?}{}", world.state());
+        let books = Ledger::read(&world.memory, &Keys::of(b"world").ledger()).unwrap();
+        assert_eq!((books.messages, books.dead, books.dead_bytes), (1, 1, head.charge), "a dead letter keeps its room");
         world.check_books();
     }
 }

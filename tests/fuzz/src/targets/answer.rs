@@ -4,6 +4,7 @@
 
 use crate::input::Sections;
 use redeliver_core::answer::{Answer, Contact, EnvoyReply, Fate, Reading, read};
+use redeliver_core::units::Millis;
 
 pub(super) fn target(bytes: &[u8]) {
     let mut sections = Sections::of(bytes);
@@ -12,6 +13,7 @@ pub(super) fn target(bytes: &[u8]) {
     assert_eq!(reply, second_reading(status, &String::from_utf8_lossy(text)), "{status}");
     check_envoys(read(Answer::Envoy(reply)), reply);
     check_receivers(read(Answer::Received(status)), status);
+    check_grpc(read(Answer::ReceivedGrpc(status)), status);
 }
 
 /// The same table as conditions on text.
@@ -33,7 +35,8 @@ fn second_reading(status: u16, text: &str) -> EnvoyReply {
 /// Envoy's own reply never delivers a message, and never shows that the receiver lives.
 fn check_envoys(reading: Reading, reply: EnvoyReply) {
     assert!(!matches!(reading.fate, Fate::Delivered | Fate::Rejected), "{reply:?} means {reading:?}");
-    assert!(!matches!(reading.contact, Contact::Answered | Contact::Overloaded), "{reply:?} means {reading:?}");
+    let is_word = matches!(reading.contact, Contact::Answered | Contact::Overloaded | Contact::Gateway);
+    assert!(!is_word, "{reply:?} means {reading:?}");
 }
 
 /// The receiver's: delivered by a 2xx alone, again by what CONTRACT section 4 lists, rejected by all else.
@@ -42,8 +45,25 @@ fn check_receivers(reading: Reading, status: u16) {
     let fate = match (status / 100, is_again) {
         (2, _) => Fate::Delivered,
         (_, true) => Fate::Failed,
+        (_, false) if matches!(status, 401 | 403) => Fate::Unauthorized,
         (_, false) => Fate::Rejected,
     };
-    let contact = if [429, 503].contains(&status) { Contact::Overloaded } else { Contact::Answered };
-    assert_eq!(reading, Reading { fate, contact, status });
+    let contact = match status {
+        429 | 503 => Contact::Overloaded,
+        502 | 504 => Contact::Gateway,
+        _ => Contact::Answered,
+    };
+    assert_eq!(reading, Reading { fate, contact, status, asked_wait: Millis::ZERO });
+}
+
+/// gRPC delivers by 0 alone, and gives no message up for a status that may change.
+fn check_grpc(reading: Reading, status: u16) {
+    let fate = match status {
+        0 => Fate::Delivered,
+        7 | 16 => Fate::Unauthorized,
+        3 | 5 | 6 | 9 | 11 | 12 | 15 => Fate::Rejected,
+        _ => Fate::Failed,
+    };
+    assert_eq!((reading.fate, reading.status), (fate, status));
+    assert_eq!(reading.contact == Contact::Overloaded, matches!(status, 8 | 14), "{status}");
 }

@@ -1,7 +1,4 @@
 //! The table of targets. Each has a file with one function `target`, whose head comment says what must hold.
-//!
-//! There is no reader of `Retry-After` yet. When there is one, its target is a file `retry_after.rs` of the shape of
-//! `quantities.rs`: a second, simpler reading of the same text, and that both agree.
 
 mod answer;
 mod capture;
@@ -15,6 +12,7 @@ mod ledger;
 mod message;
 mod protection;
 mod quantities;
+mod retry_after;
 mod slot;
 mod tick;
 
@@ -58,6 +56,7 @@ targets![
     message,
     protection,
     quantities,
+    retry_after,
     slot,
     tick,
 ];

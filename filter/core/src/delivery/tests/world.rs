@@ -34,6 +34,8 @@ pub(super) enum Answers {
     Status(u16),
     /// The receiver answers like this, with one more header.
     StatusWith(u16, &'static str),
+    /// The receiver answers with this status and this `Retry-After`.
+    RetryAfter(u16, &'static str),
     /// Envoy answers in its own name.
     Envoy(u16, &'static str),
     /// The admin port answers with this text.
@@ -375,6 +377,7 @@ impl World {
             Answers::Refused(answer) => Err(answer),
             Answers::Status(_)
             | Answers::StatusWith(..)
+            | Answers::RetryAfter(..)
             | Answers::Envoy(..)
             | Answers::Text(_)
             | Answers::BreaksOff
@@ -534,15 +537,16 @@ impl World {
 }
 
 fn on_the_wire(answers: Answers) -> (HeaderList, &'static str) {
-    let list = |status: u16, proxied: bool, more: Option<&str>| {
+    let list = |status: u16, proxied: bool, more: Option<(&str, &str)>| {
         let proxied = proxied.then_some(("x-envoy-upstream-service-time".to_owned(), b"1".to_vec()));
-        let more = more.map(|name| (name.to_owned(), b"true".to_vec()));
+        let more = more.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
         let status = (":status".to_owned(), status.to_string().into_bytes());
         HeaderList([status].into_iter().chain(proxied).chain(more).collect())
     };
     match answers {
         Answers::Status(status) => (list(status, true, None), ""),
-        Answers::StatusWith(status, name) => (list(status, true, Some(name)), ""),
+        Answers::StatusWith(status, name) => (list(status, true, Some((name, "true"))), ""),
+        Answers::RetryAfter(status, value) => (list(status, true, Some(("retry-after", value))), ""),
         Answers::Envoy(status, text) => (list(status, false, None), text),
         Answers::Text(text) => (list(200, true, None), text),
         Answers::BreaksOff | Answers::Refused(_) | Answers::Never => (HeaderList::default(), ""),
