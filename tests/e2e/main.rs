@@ -14,6 +14,7 @@ mod kinds;
 mod manifests;
 mod matching;
 mod metrics;
+mod neighbours;
 mod outage;
 mod passing;
 mod push;

@@ -351,6 +351,17 @@ pub struct Bootstrap {
     upgrades: Vec<String>,
     trailers: Trailers,
     main: MainListener,
+    pub(crate) company: Company,
+}
+
+/// Whether a test runs another Envoy beside this one. Together they must not wait for each other's turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Company {
+    Alone,
+    /// The first of two: it waits for the turns of both.
+    First,
+    /// The second, for which the first has waited.
+    Second,
 }
 
 /// The ports of one Envoy.
@@ -376,7 +387,20 @@ impl Bootstrap {
             upgrades: Vec::new(),
             trailers: Trailers::Dropped,
             main: MainListener::Present,
+            company: Company::Alone,
         }
+    }
+
+    /// As the first of two Envoys that one test runs; the other one is started [`Bootstrap::beside`] it.
+    pub fn first_of_two(mut self) -> Bootstrap {
+        self.company = Company::First;
+        self
+    }
+
+    /// As the second of two.
+    pub fn beside(mut self, _first: &crate::Envoy) -> Bootstrap {
+        self.company = Company::Second;
+        self
     }
 
     /// One destination `orders`, everything routed to it, and the filter.

@@ -11,6 +11,7 @@
 //! | Envoy: timeout, cut off, protocol error; or an answer that broke off (no headers) | again | counts | in trouble |
 //! | Envoy: it refuses the headers | dead letter: unstorable | | nothing |
 //! | no such cluster | again | none | gone |
+//! | any status of a neighbour that says it has stored it (`trust.from_receivers`) | delivered: custody has moved on | | reachable |
 
 /// An answer to a dispatch, as the host gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum Answer {
     Received(u16),
     /// Envoy's own reply.
     Envoy(EnvoyReply),
+    /// A neighbour of ours has taken custody; this is its status.
+    TakenOver(u16),
     /// No headers: the answer broke off.
     BrokenOff,
     /// The dispatch was refused on the spot: no healthy host, or a circuit breaker is full.
@@ -108,6 +111,7 @@ pub struct Reading {
 pub const fn read(answer: Answer) -> Reading {
     let (fate, contact, status) = match answer {
         Answer::Received(status) => (fate_of(status), contact_of(status), status),
+        Answer::TakenOver(status) => (Fate::Delivered, Contact::Answered, status),
         Answer::Envoy(EnvoyReply::NotReached) => (Fate::NotReached, Contact::NotReached, 503),
         Answer::Envoy(EnvoyReply::NotAsked) => (Fate::NotReached, Contact::NotAsked, 503),
         Answer::Envoy(EnvoyReply::InvalidHeader) => (Fate::Unsendable, Contact::Nothing, 503),

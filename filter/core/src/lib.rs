@@ -22,6 +22,7 @@ pub mod capture;
 pub mod classify;
 pub mod config;
 pub mod headers;
+pub mod neighbours;
 pub mod protect;
 pub mod reply;
 

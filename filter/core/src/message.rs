@@ -1,7 +1,8 @@
 //! The large part of a slot: one message, written once, read once per attempt.
 //!
 //! ```text
-//! message = 'M' cell: slot | generation | id | flags | cluster | arrived envelope | routed envelope, if it differs | body
+//! message = 'M' cell: slot | generation | id | flags | hops, if not 1 | cluster | arrived envelope
+//!                     | routed envelope, if it differs | body
 //! receipt = 'R' cell: generation
 //! ```
 //! A settled message is overwritten by its receipt before its head is freed: the bytes are given back at once, and a VM
@@ -10,6 +11,7 @@
 
 use crate::codec::{Damage, Reader, Writer};
 use crate::headers::{Envelope, HEADER_ATTEMPT, HEADER_HOPS, HEADER_ID, HeaderList};
+use crate::neighbours::Hops;
 use crate::slot::{Generation, SlotIndex};
 use crate::units::ClusterName;
 use std::fmt;
@@ -17,6 +19,30 @@ use std::fmt;
 /// 128 random bits, the sender's secret; 32 hexadecimal digits on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MessageId(pub [u8; 16]);
+
+impl MessageId {
+    /// Reads what [`fmt::Display`] writes, and nothing else.
+    #[must_use]
+    pub fn read(text: &[u8]) -> Option<Self> {
+        let (pairs, []) = text.as_chunks::<2>() else { return None };
+        let mut bytes = [0; 16];
+        if pairs.len() != bytes.len() {
+            return None;
+        }
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            *byte = nibble(*high)? << 4 | nibble(*low)?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+const fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit & 0xf),
+        b'a'..=b'f' => Some((digit & 0xf).saturating_add(9)),
+        _ => None,
+    }
+}
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,6 +55,8 @@ impl fmt::Display for MessageId {
 pub struct Message {
     /// Who it is.
     pub id: MessageId,
+    /// How many filters have stored it, this one included.
+    pub hops: Hops,
     /// Where it goes. A slot's head names the destination by its place in a table; this is what that place must say.
     pub cluster: ClusterName,
     /// The request as the sender sent it, less the headers that are never kept.
@@ -51,6 +79,8 @@ pub enum LargePart {
 const KIND_MESSAGE: u8 = b'M';
 const KIND_RECEIPT: u8 = b'R';
 const FLAG_ROUTED: u8 = 1;
+/// The number of hops follows; without it, it is 1, as in the records of older builds.
+const FLAG_HOPS: u8 = 2;
 
 impl Message {
     /// The form that a redelivery sends.
@@ -65,7 +95,10 @@ impl Message {
         let headers = self.arrived.byte_count().saturating_mul(if self.routed.is_some() { 2 } else { 1 });
         let mut writer = Writer::new(KIND_MESSAGE, headers.saturating_add(self.body.len()).saturating_add(128));
         writer.u32(slot.0).u32(generation.0).raw(&self.id.0);
-        writer.u8(if self.routed.is_some() { FLAG_ROUTED } else { 0 });
+        writer.u8(self.flags());
+        if self.hops != Hops::FIRST {
+            writer.u8(self.hops.0);
+        }
         writer.string(self.cluster.0.as_bytes());
         write_envelope(&mut writer, &self.arrived);
         if let Some(routed) = &self.routed {
@@ -73,6 +106,12 @@ impl Message {
         }
         writer.string(&self.body);
         writer.finish()
+    }
+
+    fn flags(&self) -> u8 {
+        let routed = if self.routed.is_some() { FLAG_ROUTED } else { 0 };
+        let hops = if self.hops == Hops::FIRST { 0 } else { FLAG_HOPS };
+        routed | hops
     }
 
     /// The request of attempt number `attempt` (1, 2, ...).
@@ -89,7 +128,7 @@ impl Message {
         headers.extend(envelope.fields.iter().cloned());
         headers.push((HEADER_ID.to_owned(), self.id.to_string().into_bytes()));
         headers.push((HEADER_ATTEMPT.to_owned(), attempt.to_string().into_bytes()));
-        headers.push((HEADER_HOPS.to_owned(), b"1".to_vec()));
+        headers.push((HEADER_HOPS.to_owned(), self.hops.0.to_string().into_bytes()));
         if envelope.field(key_header).is_none() {
             headers.push((key_header.to_owned(), self.id.to_string().into_bytes()));
         }
@@ -119,16 +158,16 @@ pub fn decode(bytes: &[u8], slot: SlotIndex, generation: Generation) -> Result<L
     }
     let id = MessageId(reader.raw()?);
     let flags = reader.u8()?;
+    if flags & !(FLAG_ROUTED | FLAG_HOPS) != 0 {
+        return Err(Damage::Field);
+    }
+    let hops = if flags & FLAG_HOPS == 0 { Hops::FIRST } else { Hops(reader.u8()?) };
     let cluster = ClusterName(std::str::from_utf8(reader.string()?).map_err(|_| Damage::Field)?.to_owned());
     let arrived = read_envelope(&mut reader)?;
-    let routed = match flags {
-        0 => None,
-        FLAG_ROUTED => Some(read_envelope(&mut reader)?),
-        _ => return Err(Damage::Field),
-    };
+    let routed = if flags & FLAG_ROUTED == 0 { None } else { Some(read_envelope(&mut reader)?) };
     let body = reader.string()?.to_vec();
     reader.close()?;
-    let message = Message { id, cluster, arrived, routed, body };
+    let message = Message { id, hops, cluster, arrived, routed, body };
     message.outgoing().check().map_err(|_| Damage::Field)?;
     Ok(LargePart::Message(Box::new(message)))
 }
@@ -181,6 +220,7 @@ pub(crate) mod tests {
         };
         Message {
             id: MessageId([7; 16]),
+            hops: Hops::FIRST,
             cluster: ClusterName("orders".to_owned()),
             arrived: envelope("/in"),
             routed: Some(envelope(path)),
@@ -192,7 +232,8 @@ pub(crate) mod tests {
     fn a_message_reads_back_as_written_with_and_without_a_routed_form() {
         let both = message("/out");
         let one = Message { routed: None, ..both.clone() };
-        for message in [both, one] {
+        let third = Message { hops: Hops(3), ..both.clone() };
+        for message in [both, one, third] {
             let bytes = message.encode(SLOT, GENERATION);
             assert_eq!(decode(&bytes, SLOT, GENERATION), Ok(LargePart::Message(Box::new(message))));
         }
@@ -211,7 +252,7 @@ pub(crate) mod tests {
     fn a_message_with_a_flag_that_this_format_does_not_have_is_not_guessed_at() {
         const FLAGS_AT: usize = 6 + 4 + 4 + 16;
         let mut bytes = message("/out").encode(SLOT, GENERATION);
-        bytes[FLAGS_AT] |= 2;
+        bytes[FLAGS_AT] |= 4;
         let checksum = crate::codec::crc32(&bytes[6..]).to_le_bytes();
         bytes[2..6].copy_from_slice(&checksum);
         assert_eq!(decode(&bytes, SLOT, GENERATION), Err(Damage::Field));

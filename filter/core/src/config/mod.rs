@@ -54,6 +54,8 @@ pub struct Config {
     pub idempotency_header: String,
     /// How long a dead letter is kept. Not settable in this build.
     pub dead_letter_ttl: Millis,
+    /// Whose `x-redeliver-*` headers are believed.
+    pub trust: Trusted,
     /// What differs for single destinations.
     pub destinations: BTreeMap<ClusterName, DestinationOverride>,
 }
@@ -255,6 +257,24 @@ pub struct Window {
     pub max: u32,
 }
 
+/// Whose `x-redeliver-*` headers are believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trusted {
+    /// Those of requests.
+    pub senders: Trust,
+    /// Those of answers.
+    pub receivers: Trust,
+}
+
+/// Whether a neighbour is an Envoy with this filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Anybody may be there.
+    Withheld,
+    /// It is.
+    Given,
+}
+
 /// What differs for one destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DestinationOverride {
@@ -424,6 +444,7 @@ impl From<Values> for Config {
             },
             idempotency_header: values.idempotency_header,
             dead_letter_ttl: values.dead_letter_ttl,
+            trust: Trusted { senders: values.trust_senders, receivers: values.trust_receivers },
             destinations: values.destinations,
         }
     }

@@ -12,11 +12,12 @@ use super::values::{
     cluster_name, failure_status, grpc_failure_status, header_name, health_path, method, path_prefix,
 };
 use super::{CaptureAs, CaptureMode, DestinationOverride, HealthSource, HoldWhileDown, Intake, Prefer, Reply};
-use super::{RouteOptIn, UnknownOutcome, walk};
+use super::{RouteOptIn, Trust, UnknownOutcome, walk};
 use crate::units::{ByteCount, ClusterName, Millis, Permille};
 use std::collections::BTreeMap;
 
-/// Who delivers a key. Keys of other areas than [`Area::Filter`] are known, and refused as not built.
+/// Who delivers a key. Keys of other areas than [`Area::Filter`] are known, and refused as not built; a key of theirs that
+/// is built has moved to [`Area::Filter`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Area {
     Filter,
@@ -279,10 +280,12 @@ keys! {
     _operator_token: Unread = "operator.token_sha256", "null", Operations, Later("64 hex digits");
     /// Whether senders can ask what became of a message; only together with `operator`.
     _receipts: Unread = "receipts", "true", Operations, TRUE_OR_FALSE;
-    /// Keep `x-redeliver-*` of the hop before.
-    _from_senders: Unread = "trust.from_senders", "false", Semantics, TRUE_OR_FALSE;
-    /// Keep `x-redeliver-*` of the hop after.
-    _from_receivers: Unread = "trust.from_receivers", "false", Semantics, TRUE_OR_FALSE;
+    /// `true`: every sender is an Envoy with this filter, or speaks through one. `x-redeliver-*` of the hop before are
+    /// kept, its id included, and hops are counted on; what was stored three times is not stored again (`unstorable`).
+    trust_senders: Trust = "trust.from_senders", "false", Filter, Switch { off: Trust::Withheld, on: Trust::Given };
+    /// `true`: every receiver is one. `x-redeliver-*` of the hop after are kept; what it says it has stored is handed on
+    /// as it says, and is not stored here too.
+    trust_receivers: Trust = "trust.from_receivers", "false", Filter, Switch { off: Trust::Withheld, on: Trust::Given };
     /// The etcd to commit to before the 202; without `durable` messages are in memory only.
     _etcd_cluster: Unread = "durable.etcd.cluster", "null", Durable, Later("cluster name, such as `etcd`");
     /// The start of our keys there.

@@ -2,10 +2,12 @@
 
 use super::{CallToken, Delivery, note};
 use crate::answer::{self, Answer, Contact, EnvoyReply, Fate};
+use crate::config::Trust;
 use crate::courier::judge;
 use crate::effect::{Attempt, Call, Counter, Dispatch, Effect, Level};
 use crate::headers::HeaderList;
 use crate::memory::SharedMemory;
+use crate::neighbours::has_custody;
 use crate::slot::{DeadReason, DestinationIndex, Head, SlotState};
 use crate::store::{Claim, ClaimError, Now, Settlement, Ticket};
 use crate::units::Millis;
@@ -56,9 +58,9 @@ impl Delivery {
         let mut effects = Vec::new();
         match self.calls.remove(&token) {
             None => {}
-            Some(Call::Attempt(attempt)) => self.settle(memory, &attempt, read_reply(reply), now, &mut effects),
+            Some(Call::Attempt(attempt)) => self.settle(memory, &attempt, self.read(reply), now, &mut effects),
             Some(Call::LapsedAttempt(attempt)) => {
-                self.settle_late(memory, &attempt, read_reply(reply), now, &mut effects)
+                self.settle_late(memory, &attempt, self.read(reply), now, &mut effects)
             }
             Some(Call::HealthCheck(destination)) => {
                 self.health_checked(memory, destination, reply, now.monotonic, &mut effects)
@@ -66,6 +68,10 @@ impl Delivery {
             Some(Call::AdminStats) => self.admin_answered(memory, reply, now.monotonic, &mut effects),
         }
         effects
+    }
+
+    fn read(&self, reply: &Reply<'_>) -> Answer {
+        read_reply(reply, self.config.trust.receivers)
     }
 
     /// Sends what is due, as far as the destination's state and window allow. An answer may find the lease lapsed: then
@@ -294,10 +300,11 @@ impl Delivery {
 /// Turns of one call of `send_due`: the largest window, and as many messages that turn out to be gone.
 const SEND_TURNS_MAX: usize = 2_000;
 
-fn read_reply(reply: &Reply<'_>) -> Answer {
+fn read_reply(reply: &Reply<'_>, receivers: Trust) -> Answer {
     let status = reply.headers.first(":status").and_then(|text| std::str::from_utf8(text).ok()?.parse::<u16>().ok());
     match status {
         None => Answer::BrokenOff,
+        Some(status) if has_custody(&reply.headers, receivers) => Answer::TakenOver(status),
         Some(status) if reply.headers.first("x-envoy-upstream-service-time").is_some() => Answer::Received(status),
         // Envoy makes only these by itself; whatever else lacks the header is an answer all the same.
         Some(status @ (502..=504)) => Answer::Envoy(EnvoyReply::read(status, &(reply.body)())),
