@@ -20,4 +20,5 @@ mod passing;
 mod push;
 mod rewrites;
 mod settling;
+mod through;
 mod traps;

@@ -33,6 +33,7 @@ pub mod keys;
 pub mod ledger;
 pub mod memory;
 pub mod message;
+pub mod pass;
 pub mod slot;
 pub mod store;
 

@@ -10,8 +10,9 @@
 //! inside, so a value that got under another key is found.
 
 use crate::codec::{Damage, Reader, Writer};
-use crate::headers::{Envelope, HEADER_ATTEMPT, HEADER_HOPS, HEADER_ID, HeaderList};
+use crate::headers::{Envelope, HEADER_ATTEMPT, HEADER_HOPS, HEADER_ID, HEADER_PASS, HeaderList};
 use crate::neighbours::Hops;
+use crate::pass::Pass;
 use crate::slot::{Generation, SlotIndex};
 use crate::units::ClusterName;
 use std::fmt;
@@ -76,6 +77,29 @@ pub enum LargePart {
     Settled,
 }
 
+/// What a redelivery is, beside its message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms<'a> {
+    /// Its number: 1, 2, ...
+    pub attempt: u16,
+    /// The header with the idempotency key.
+    pub key_header: &'a str,
+    /// Which way it goes.
+    pub road: Road<'a>,
+}
+
+/// Which way a redelivery goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Road<'a> {
+    /// To the destination itself, in the form that `capture.as` chose.
+    Straight {
+        /// In place of the message's own.
+        authority: Option<&'a str>,
+    },
+    /// Through a listener with the same routes, as it arrived: the routes do the rest.
+    Through(Pass),
+}
+
 const KIND_MESSAGE: u8 = b'M';
 const KIND_RECEIPT: u8 = b'R';
 const FLAG_ROUTED: u8 = 1;
@@ -83,7 +107,7 @@ const FLAG_ROUTED: u8 = 1;
 const FLAG_HOPS: u8 = 2;
 
 impl Message {
-    /// The form that a redelivery sends.
+    /// The form that a redelivery to the destination itself sends.
     #[must_use]
     pub fn outgoing(&self) -> &Envelope {
         self.routed.as_ref().unwrap_or(&self.arrived)
@@ -114,10 +138,14 @@ impl Message {
         routed | hops
     }
 
-    /// The request of attempt number `attempt` (1, 2, ...).
+    /// The request of one attempt.
     #[must_use]
-    pub fn request(&self, attempt: u16, key_header: &str, authority: Option<&str>) -> HeaderList {
-        let envelope = self.outgoing();
+    pub fn request(&self, terms: &Terms<'_>) -> HeaderList {
+        let Terms { attempt, key_header, road } = terms;
+        let (envelope, authority, pass) = match road {
+            Road::Straight { authority } => (self.outgoing(), *authority, None),
+            Road::Through(pass) => (&self.arrived, None, Some(pass)),
+        };
         let authority = authority.map_or(envelope.authority.clone(), |name| name.as_bytes().to_vec());
         let mut headers = vec![
             (":method".to_owned(), envelope.method.clone()),
@@ -129,8 +157,9 @@ impl Message {
         headers.push((HEADER_ID.to_owned(), self.id.to_string().into_bytes()));
         headers.push((HEADER_ATTEMPT.to_owned(), attempt.to_string().into_bytes()));
         headers.push((HEADER_HOPS.to_owned(), self.hops.0.to_string().into_bytes()));
+        headers.extend(pass.map(|pass| (HEADER_PASS.to_owned(), pass.to_string().into_bytes())));
         if envelope.field(key_header).is_none() {
-            headers.push((key_header.to_owned(), self.id.to_string().into_bytes()));
+            headers.push(((*key_header).to_owned(), self.id.to_string().into_bytes()));
         }
         HeaderList(headers)
     }
@@ -168,7 +197,9 @@ pub fn decode(bytes: &[u8], slot: SlotIndex, generation: Generation) -> Result<L
     let body = reader.string()?.to_vec();
     reader.close()?;
     let message = Message { id, hops, cluster, arrived, routed, body };
-    message.outgoing().check().map_err(|_| Damage::Field)?;
+    for form in [&message.arrived].into_iter().chain(&message.routed) {
+        form.check().map_err(|_| Damage::Field)?;
+    }
     Ok(LargePart::Message(Box::new(message)))
 }
 
@@ -228,6 +259,20 @@ pub(crate) mod tests {
         }
     }
 
+    fn straight(attempt: u16, authority: Option<&str>) -> Terms<'_> {
+        Terms { attempt, key_header: "idempotency-key", road: Road::Straight { authority } }
+    }
+
+    #[test]
+    fn through_a_listener_goes_what_arrived_with_a_pass() {
+        let pass = Pass([0xab; 16]);
+        let terms = Terms { road: Road::Through(pass), ..straight(1, None) };
+        let headers = message("/out").request(&terms);
+        assert_eq!(headers.first(":path"), Some(&b"/in"[..]));
+        assert_eq!(headers.first(HEADER_PASS), Some("ab".repeat(16).as_bytes()));
+        assert_eq!(message("/out").request(&straight(1, None)).first(HEADER_PASS), None);
+    }
+
     #[test]
     fn a_message_reads_back_as_written_with_and_without_a_routed_form() {
         let both = message("/out");
@@ -266,7 +311,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_redelivery_carries_the_routed_form_and_our_headers() {
-        let headers = message("/out").request(2, "idempotency-key", Some("other"));
+        let headers = message("/out").request(&straight(2, Some("other")));
         assert_eq!(headers.first(":path"), Some(&b"/out"[..]));
         assert_eq!(headers.first(":authority"), Some(&b"other"[..]));
         assert_eq!(headers.first(HEADER_ATTEMPT), Some(&b"2"[..]));
@@ -278,7 +323,7 @@ pub(crate) mod tests {
     fn the_senders_own_key_is_kept() {
         let mut message = message("/out");
         message.routed.as_mut().unwrap().fields.push(("idempotency-key".to_owned(), b"k1".to_vec()));
-        let headers = message.request(1, "idempotency-key", None);
+        let headers = message.request(&straight(1, None));
         assert_eq!(headers.all("idempotency-key").collect::<Vec<_>>(), [b"k1"]);
     }
 }

@@ -19,9 +19,10 @@ use redeliver_core::capture::{BodySeen, BodyStep, Capture, EndOfStream, HasBody,
 use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, repeatable, sign};
 use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Intake, Reply, Trust};
 use redeliver_core::effect::Counter;
-use redeliver_core::headers::{Envelope, HeaderList, forged};
+use redeliver_core::headers::{Envelope, HEADER_PASS, HeaderList, forged};
 use redeliver_core::message::{Message, MessageId};
 use redeliver_core::neighbours::{Origin, has_custody, unbelieved};
+use redeliver_core::pass::Pass;
 use redeliver_core::protect::{Protection, RouteFacts, RouteSwitch, prefers_async, protection};
 use redeliver_core::reply::{self, AskedAsync, NotStored};
 use redeliver_core::store::{FirstState, OPENING_MAX, Ticket};
@@ -79,6 +80,9 @@ impl Stream {
         #[cfg(feature = "trap")]
         trap_if_told(&headers, vm);
         if protection(&vm.config.matching, &headers, &Route) == Protection::Unprotected {
+            return Action::Continue;
+        }
+        if is_our_own(vm, &headers) {
             return Action::Continue;
         }
         vm.protected = vm.protected.saturating_add(1);
@@ -420,6 +424,16 @@ fn answer_facts(status: u16, headers: &HeaderList) -> AnswerFacts {
 
 fn number(text: Option<&[u8]>) -> Option<u16> {
     std::str::from_utf8(text?).ok()?.parse().ok()
+}
+
+/// Whether this is a redelivery of our own on its way through a listener: its message is in the store already.
+fn is_our_own(vm: &Vm, headers: &HeaderList) -> bool {
+    let shown = headers.first(HEADER_PASS);
+    let is_ours = shown.is_some_and(|pass| Pass::is_shown(&vm.memory, vm.delivery.keys(), pass));
+    if is_ours {
+        host::remove_request_header(HEADER_PASS);
+    }
+    is_ours
 }
 
 fn asked_async(arrived: &HeaderList) -> AskedAsync {

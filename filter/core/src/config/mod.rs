@@ -233,6 +233,8 @@ pub struct Redelivery {
     pub attempts_max: u32,
     /// How many attempts run at once.
     pub window: Window,
+    /// The cluster that redeliveries go to in place of their destinations.
+    pub through: Option<ClusterName>,
 }
 
 /// The waits between attempts.
@@ -441,6 +443,7 @@ impl From<Values> for Config {
                 },
                 attempts_max: values.attempts_max,
                 window: Window { initial: values.window_initial, max: values.window_max },
+                through: values.through,
             },
             idempotency_header: values.idempotency_header,
             dead_letter_ttl: values.dead_letter_ttl,

@@ -9,7 +9,8 @@ use super::fault::Faults;
 use super::tree::{Json, Object};
 use super::values::{
     Authorities, Choice, Decimal, Duration, Later, List, One, Reads, Size, Switch, Unread, WhenEmpty, Whole,
-    cluster_name, failure_status, grpc_failure_status, header_name, health_path, method, path_prefix,
+    cluster_name, cluster_name_if_any, failure_status, grpc_failure_status, header_name, health_path, method,
+    path_prefix,
 };
 use super::{CaptureAs, CaptureMode, DestinationOverride, HealthSource, HoldWhileDown, Intake, Prefer, Reply};
 use super::{RouteOptIn, Trust, UnknownOutcome, walk};
@@ -251,8 +252,9 @@ keys! {
     /// Redeliveries per second and destination; 0: no limit.
     _rate: Unread = "redelivery.rate", "0", Semantics, Later("number");
     /// A cluster to send redeliveries through instead of the destination itself, such as an internal listener with the
-    /// same routes; carries the arrived request.
-    _through: Unread = "redelivery.through", r#""""#, Semantics, Later("cluster name");
+    /// same routes; carries the arrived request. State, window and health stay those of the destination.
+    through: Option<ClusterName> = "redelivery.through", r#""""#, Filter,
+        One { item: cluster_name_if_any, form: "cluster name" };
     /// What 401 and 403 on redelivery do to a message.
     _on_unauthorized: Unread = "redelivery.on_unauthorized", r#""dead""#, Semantics, Later("`dead`, `park`");
     /// `by_key`: messages with the same key one after the other; needs `capture.as: arrived`.

@@ -6,7 +6,7 @@
 use crate::input::Sections;
 use crate::wire;
 use redeliver_core::headers::{Envelope, FIELDS_MAX, HeaderList, OWN_HEADERS, Unsendable, forged};
-use redeliver_core::message::{LargePart, Message, MessageId, decode};
+use redeliver_core::message::{LargePart, Message, MessageId, Road, Terms, decode};
 use redeliver_core::neighbours::Hops;
 use redeliver_core::slot::{Generation, SlotIndex};
 use redeliver_core::units::ClusterName;
@@ -97,7 +97,7 @@ fn check_is_read_back(message: &Message) {
 
 /// What leaves is one request: the form that is wanted, with our headers and a key behind it.
 fn check_request(message: &Message, attempt: u16, authority: Option<&str>) {
-    let request = message.request(attempt, KEY, authority);
+    let request = message.request(&Terms { attempt, key_header: KEY, road: Road::Straight { authority } });
     wire::assert_is_one_request(&request);
     let form = message.routed.as_ref().unwrap_or(&message.arrived);
     let (sent, ours) = request.0[4..].split_at(form.fields.len());
