@@ -9,22 +9,22 @@ use serde_json::{Value, json};
 
 /// How the receiver is lost.
 #[derive(Clone, Copy, Debug)]
-enum Loss {
+pub(crate) enum Loss {
     NoHealthyHost,
     Refused,
 }
 
-const LOSSES: [Loss; 2] = [Loss::NoHealthyHost, Loss::Refused];
+pub(crate) const LOSSES: [Loss; 2] = [Loss::NoHealthyHost, Loss::Refused];
 
 impl Loss {
-    fn destination(self, port: u16) -> Destination {
+    pub(crate) fn destination(self, port: u16) -> Destination {
         match self {
             Loss::NoHealthyHost => Destination::new("orders", port).checked(),
             Loss::Refused => Destination::new("orders", port),
         }
     }
 
-    async fn begin(self, orders: &Receiver, envoy: &Envoy) {
+    pub(crate) async fn begin(self, orders: &Receiver, envoy: &Envoy) {
         match self {
             Loss::NoHealthyHost => {
                 orders.health(503);
@@ -37,7 +37,7 @@ impl Loss {
         }
     }
 
-    async fn end(self, orders: &Receiver) {
+    pub(crate) async fn end(self, orders: &Receiver) {
         match self {
             Loss::NoHealthyHost => orders.health(200),
             Loss::Refused => orders.come_back().await,
@@ -66,7 +66,15 @@ fn requests() -> Vec<Request> {
 async fn check(loss: Loss, route: Route, config: Value) {
     let orders = Receiver::start().await;
     let destination = loss.destination(orders.port());
-    let envoy = Bootstrap::new().destination(destination).route(route).filter(Filter::quick(config)).start().await;
+    let bootstrap = Bootstrap::new().destination(destination).route(route).filter(Filter::quick(config));
+    check_twins(loss, orders, bootstrap).await;
+}
+
+/// The same for a whole configuration; answers the Envoy, its work done.
+pub(crate) async fn check_twins(loss: Loss, orders: Receiver, bootstrap: Bootstrap) -> Envoy {
+    let envoy = bootstrap.start().await;
+    // A module on a listener of the bootstrap is compiled while the first health check waits for its answer.
+    envoy.wait_healthy("orders", 1).await;
     for request in requests() {
         assert_eq!(envoy.send(&request).await.status, 200);
     }
@@ -86,6 +94,7 @@ async fn check(loss: Loss, route: Route, config: Value) {
         let redelivery = found.unwrap_or_else(|| panic!("{loss:?}: {id} not in {redelivered:?}"));
         assert_eq!(essence(redelivery), essence(twin), "{loss:?}");
     }
+    envoy
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //!   listener "main"   with the filter ──┐
 //!                                       ├── the same routes ── one cluster per destination
 //!   listener "plain"  without it ───────┘
+//!   internal listener "again" with the same routes, if asked for          <── cluster again
 //!   internal listener "health": one health_check filter per destination   <── cluster redeliver_health
 //!   admin port                                                            <── cluster admin_api
 //! ```
@@ -351,6 +352,29 @@ pub struct Bootstrap {
     upgrades: Vec<String>,
     trailers: Trailers,
     main: MainListener,
+    again: Again,
+    pub(crate) company: Company,
+}
+
+/// The internal listener with the same routes, for `redelivery.through`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// There is none.
+    Absent,
+    /// Without the filter.
+    Plain,
+    /// With the filter of the main listener.
+    Filtered,
+}
+
+/// Whether a test runs another Envoy beside this one. Together they must not wait for each other's turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Company {
+    Alone,
+    /// The first of two: it waits for the turns of both.
+    First,
+    /// The second, for which the first has waited.
+    Second,
 }
 
 /// The ports of one Envoy.
@@ -376,7 +400,27 @@ impl Bootstrap {
             upgrades: Vec::new(),
             trailers: Trailers::Dropped,
             main: MainListener::Present,
+            again: Again::Absent,
+            company: Company::Alone,
         }
+    }
+
+    /// With an internal listener that has the same routes, and the cluster `again` that leads to it.
+    pub fn again(mut self, again: Again) -> Bootstrap {
+        self.again = again;
+        self
+    }
+
+    /// As the first of two Envoys that one test runs; the other one is started [`Bootstrap::beside`] it.
+    pub fn first_of_two(mut self) -> Bootstrap {
+        self.company = Company::First;
+        self
+    }
+
+    /// As the second of two.
+    pub fn beside(mut self, _first: &crate::Envoy) -> Bootstrap {
+        self.company = Company::Second;
+        self
     }
 
     /// One destination `orders`, everything routed to it, and the filter.
@@ -466,9 +510,18 @@ impl Bootstrap {
         let mut listeners = Vec::new();
         let mut clusters: Vec<Value> = self.destinations.iter().map(Destination::cluster).collect();
         clusters.push(admin_cluster(ports.admin));
-        clusters.push(health_cluster());
+        clusters.push(internal_cluster("redeliver_health", "health"));
         if self.health == HealthListener::Serving {
             listeners.push(self.health_listener_value());
+        }
+        let filter_again = match self.again {
+            Again::Absent => None,
+            Again::Plain => Some(None),
+            Again::Filtered => Some(self.filter.clone()),
+        };
+        if let Some(filter) = filter_again {
+            listeners.push(self.again_listener(filter));
+            clusters.push(internal_cluster("again", "again"));
         }
         let mut document = json!({
             "admin": {"address": address(ports.admin)},
@@ -529,6 +582,16 @@ impl Bootstrap {
 
     fn routes_value(&self) -> Vec<Value> {
         self.routes.iter().map(|route| route.value.clone()).collect()
+    }
+
+    fn again_listener(&self, filter: Option<Value>) -> Value {
+        let filters: Vec<Value> = filter.into_iter().chain([router()]).collect();
+        let manager = connection_manager("again", &filters, &json!(self.routes_value()));
+        json!({
+            "name": "again",
+            "internal_listener": {},
+            "filter_chains": [{"filters": [network_filter(manager)]}],
+        })
     }
 
     fn health_listener_value(&self) -> Value {
@@ -609,11 +672,12 @@ fn admin_cluster(port: u16) -> Value {
     })
 }
 
-fn health_cluster() -> Value {
+/// A cluster whose one endpoint is an internal listener.
+fn internal_cluster(name: &str, listener: &str) -> Value {
     json!({
-        "name": "redeliver_health", "type": "STATIC", "connect_timeout": "1s",
-        "load_assignment": {"cluster_name": "redeliver_health", "endpoints": [{"lb_endpoints": [
-            {"endpoint": {"address": {"envoy_internal_address": {"server_listener_name": "health"}}}},
+        "name": name, "type": "STATIC", "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [
+            {"endpoint": {"address": {"envoy_internal_address": {"server_listener_name": listener}}}},
         ]}]},
     })
 }

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::admin::{Admin, Metrics};
-use crate::bootstrap::{Bootstrap, Ports};
+use crate::bootstrap::{Bootstrap, Company, Ports};
 use crate::ports::free_port;
 use crate::sender::{self, Request, Response};
 use crate::wait::{SOON, eventually, throughout};
@@ -105,7 +105,12 @@ impl Bootstrap {
     }
 
     async fn start_once(self) -> Result<Envoy, Ending> {
-        let permit = ENVOYS.acquire().await.expect("the semaphore is never closed");
+        let turns = match self.company {
+            Company::Alone => 1,
+            Company::First => 2,
+            Company::Second => 0,
+        };
+        let permit = ENVOYS.acquire_many(turns).await.expect("the semaphore is never closed");
         let folder = tempfile::Builder::new().prefix("redeliver-e2e-").tempdir().expect("a temporary folder");
         let ports = Ports { main: free_port(), plain: free_port(), admin: free_port() };
         fs::write(folder.path().join("envoy.json"), self.document(ports, folder.path()).to_string()).expect("writable");
@@ -286,6 +291,16 @@ impl Envoy {
             Err(error) => Err(error.to_string()),
         })
         .await;
+    }
+
+    /// The next process, with the same configuration on the same ports.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub async fn start_again(&mut self) {
+        self.child = spawn(&self.bootstrap, self.folder.path());
+        let ended = eventually("Envoy is ready again", READY_WITHIN, || self.ready_or_ended()).await;
+        assert_eq!(ended, None, "Envoy ended:\n{}", tail(&self.log()));
     }
 
     /// The log lines that contain `text`.

@@ -23,7 +23,7 @@ pub mod wait;
 pub mod wire;
 
 pub use admin::{Admin, Metrics};
-pub use bootstrap::{Bootstrap, Destination, Filter, HealthCheck, HealthListener, Route};
+pub use bootstrap::{Again, Bootstrap, Destination, Filter, HealthCheck, HealthListener, Route};
 pub use envoy::Envoy;
 pub use receiver::{Received, Receiver, Reply};
 pub use sender::{Connection, Custody, Request, Response};

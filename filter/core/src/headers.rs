@@ -32,7 +32,7 @@ impl HeaderList {
 }
 
 /// Header names that only we may set (CONTRACT section 4).
-pub const OWN_HEADERS: [&str; 4] = [HEADER_ID, HEADER_ATTEMPT, HEADER_STATUS, HEADER_HOPS];
+pub const OWN_HEADERS: [&str; 5] = [HEADER_ID, HEADER_ATTEMPT, HEADER_STATUS, HEADER_HOPS, HEADER_PASS];
 /// The message's id.
 pub const HEADER_ID: &str = "x-redeliver-id";
 /// The number of this redelivery: 1, 2, ...
@@ -41,6 +41,9 @@ pub const HEADER_ATTEMPT: &str = "x-redeliver-attempt";
 pub const HEADER_STATUS: &str = "x-redeliver-status";
 /// How many filters of ours the message has been stored by.
 pub const HEADER_HOPS: &str = "x-redeliver-hops";
+/// What a redelivery shows a listener that it goes through (`redelivery.through`): a secret of the store, by which the
+/// filter there knows that the message is stored already.
+pub const HEADER_PASS: &str = "x-redeliver-pass";
 
 /// Those of our header names that `headers` carries: a forgery, since we are the only ones to set them.
 pub fn forged(headers: &HeaderList) -> impl Iterator<Item = &'static str> {

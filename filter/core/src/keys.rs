@@ -118,6 +118,12 @@ impl Keys {
         self.name("worker")
     }
 
+    /// What redeliveries show to a listener that they go through.
+    #[must_use]
+    pub fn pass(&self) -> String {
+        self.name("pass")
+    }
+
     /// Hints at free slots (a queue).
     #[must_use]
     pub fn free_slots(&self) -> String {

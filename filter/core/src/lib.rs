@@ -22,6 +22,7 @@ pub mod capture;
 pub mod classify;
 pub mod config;
 pub mod headers;
+pub mod neighbours;
 pub mod protect;
 pub mod reply;
 
@@ -32,6 +33,7 @@ pub mod keys;
 pub mod ledger;
 pub mod memory;
 pub mod message;
+pub mod pass;
 pub mod slot;
 pub mod store;
 

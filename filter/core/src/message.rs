@@ -1,7 +1,8 @@
 //! The large part of a slot: one message, written once, read once per attempt.
 //!
 //! ```text
-//! message = 'M' cell: slot | generation | id | flags | cluster | arrived envelope | routed envelope, if it differs | body
+//! message = 'M' cell: slot | generation | id | flags | hops, if not 1 | cluster | arrived envelope
+//!                     | routed envelope, if it differs | body
 //! receipt = 'R' cell: generation
 //! ```
 //! A settled message is overwritten by its receipt before its head is freed: the bytes are given back at once, and a VM
@@ -9,7 +10,9 @@
 //! inside, so a value that got under another key is found.
 
 use crate::codec::{Damage, Reader, Writer};
-use crate::headers::{Envelope, HEADER_ATTEMPT, HEADER_HOPS, HEADER_ID, HeaderList};
+use crate::headers::{Envelope, HEADER_ATTEMPT, HEADER_HOPS, HEADER_ID, HEADER_PASS, HeaderList};
+use crate::neighbours::Hops;
+use crate::pass::Pass;
 use crate::slot::{Generation, SlotIndex};
 use crate::units::ClusterName;
 use std::fmt;
@@ -17,6 +20,30 @@ use std::fmt;
 /// 128 random bits, the sender's secret; 32 hexadecimal digits on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MessageId(pub [u8; 16]);
+
+impl MessageId {
+    /// Reads what [`fmt::Display`] writes, and nothing else.
+    #[must_use]
+    pub fn read(text: &[u8]) -> Option<Self> {
+        let (pairs, []) = text.as_chunks::<2>() else { return None };
+        let mut bytes = [0; 16];
+        if pairs.len() != bytes.len() {
+            return None;
+        }
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            *byte = nibble(*high)? << 4 | nibble(*low)?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+const fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit & 0xf),
+        b'a'..=b'f' => Some((digit & 0xf).saturating_add(9)),
+        _ => None,
+    }
+}
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,6 +56,8 @@ impl fmt::Display for MessageId {
 pub struct Message {
     /// Who it is.
     pub id: MessageId,
+    /// How many filters have stored it, this one included.
+    pub hops: Hops,
     /// Where it goes. A slot's head names the destination by its place in a table; this is what that place must say.
     pub cluster: ClusterName,
     /// The request as the sender sent it, less the headers that are never kept.
@@ -48,12 +77,37 @@ pub enum LargePart {
     Settled,
 }
 
+/// What a redelivery is, beside its message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms<'a> {
+    /// Its number: 1, 2, ...
+    pub attempt: u16,
+    /// The header with the idempotency key.
+    pub key_header: &'a str,
+    /// Which way it goes.
+    pub road: Road<'a>,
+}
+
+/// Which way a redelivery goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Road<'a> {
+    /// To the destination itself, in the form that `capture.as` chose.
+    Straight {
+        /// In place of the message's own.
+        authority: Option<&'a str>,
+    },
+    /// Through a listener with the same routes, as it arrived: the routes do the rest.
+    Through(Pass),
+}
+
 const KIND_MESSAGE: u8 = b'M';
 const KIND_RECEIPT: u8 = b'R';
 const FLAG_ROUTED: u8 = 1;
+/// The number of hops follows; without it, it is 1, as in the records of older builds.
+const FLAG_HOPS: u8 = 2;
 
 impl Message {
-    /// The form that a redelivery sends.
+    /// The form that a redelivery to the destination itself sends.
     #[must_use]
     pub fn outgoing(&self) -> &Envelope {
         self.routed.as_ref().unwrap_or(&self.arrived)
@@ -65,7 +119,10 @@ impl Message {
         let headers = self.arrived.byte_count().saturating_mul(if self.routed.is_some() { 2 } else { 1 });
         let mut writer = Writer::new(KIND_MESSAGE, headers.saturating_add(self.body.len()).saturating_add(128));
         writer.u32(slot.0).u32(generation.0).raw(&self.id.0);
-        writer.u8(if self.routed.is_some() { FLAG_ROUTED } else { 0 });
+        writer.u8(self.flags());
+        if self.hops != Hops::FIRST {
+            writer.u8(self.hops.0);
+        }
         writer.string(self.cluster.0.as_bytes());
         write_envelope(&mut writer, &self.arrived);
         if let Some(routed) = &self.routed {
@@ -75,10 +132,20 @@ impl Message {
         writer.finish()
     }
 
-    /// The request of attempt number `attempt` (1, 2, ...).
+    fn flags(&self) -> u8 {
+        let routed = if self.routed.is_some() { FLAG_ROUTED } else { 0 };
+        let hops = if self.hops == Hops::FIRST { 0 } else { FLAG_HOPS };
+        routed | hops
+    }
+
+    /// The request of one attempt.
     #[must_use]
-    pub fn request(&self, attempt: u16, key_header: &str, authority: Option<&str>) -> HeaderList {
-        let envelope = self.outgoing();
+    pub fn request(&self, terms: &Terms<'_>) -> HeaderList {
+        let Terms { attempt, key_header, road } = terms;
+        let (envelope, authority, pass) = match road {
+            Road::Straight { authority } => (self.outgoing(), *authority, None),
+            Road::Through(pass) => (&self.arrived, None, Some(pass)),
+        };
         let authority = authority.map_or(envelope.authority.clone(), |name| name.as_bytes().to_vec());
         let mut headers = vec![
             (":method".to_owned(), envelope.method.clone()),
@@ -89,9 +156,10 @@ impl Message {
         headers.extend(envelope.fields.iter().cloned());
         headers.push((HEADER_ID.to_owned(), self.id.to_string().into_bytes()));
         headers.push((HEADER_ATTEMPT.to_owned(), attempt.to_string().into_bytes()));
-        headers.push((HEADER_HOPS.to_owned(), b"1".to_vec()));
+        headers.push((HEADER_HOPS.to_owned(), self.hops.0.to_string().into_bytes()));
+        headers.extend(pass.map(|pass| (HEADER_PASS.to_owned(), pass.to_string().into_bytes())));
         if envelope.field(key_header).is_none() {
-            headers.push((key_header.to_owned(), self.id.to_string().into_bytes()));
+            headers.push(((*key_header).to_owned(), self.id.to_string().into_bytes()));
         }
         HeaderList(headers)
     }
@@ -119,17 +187,19 @@ pub fn decode(bytes: &[u8], slot: SlotIndex, generation: Generation) -> Result<L
     }
     let id = MessageId(reader.raw()?);
     let flags = reader.u8()?;
+    if flags & !(FLAG_ROUTED | FLAG_HOPS) != 0 {
+        return Err(Damage::Field);
+    }
+    let hops = if flags & FLAG_HOPS == 0 { Hops::FIRST } else { Hops(reader.u8()?) };
     let cluster = ClusterName(std::str::from_utf8(reader.string()?).map_err(|_| Damage::Field)?.to_owned());
     let arrived = read_envelope(&mut reader)?;
-    let routed = match flags {
-        0 => None,
-        FLAG_ROUTED => Some(read_envelope(&mut reader)?),
-        _ => return Err(Damage::Field),
-    };
+    let routed = if flags & FLAG_ROUTED == 0 { None } else { Some(read_envelope(&mut reader)?) };
     let body = reader.string()?.to_vec();
     reader.close()?;
-    let message = Message { id, cluster, arrived, routed, body };
-    message.outgoing().check().map_err(|_| Damage::Field)?;
+    let message = Message { id, hops, cluster, arrived, routed, body };
+    for form in [&message.arrived].into_iter().chain(&message.routed) {
+        form.check().map_err(|_| Damage::Field)?;
+    }
     Ok(LargePart::Message(Box::new(message)))
 }
 
@@ -181,6 +251,7 @@ pub(crate) mod tests {
         };
         Message {
             id: MessageId([7; 16]),
+            hops: Hops::FIRST,
             cluster: ClusterName("orders".to_owned()),
             arrived: envelope("/in"),
             routed: Some(envelope(path)),
@@ -188,11 +259,26 @@ pub(crate) mod tests {
         }
     }
 
+    fn straight(attempt: u16, authority: Option<&str>) -> Terms<'_> {
+        Terms { attempt, key_header: "idempotency-key", road: Road::Straight { authority } }
+    }
+
+    #[test]
+    fn through_a_listener_goes_what_arrived_with_a_pass() {
+        let pass = Pass([0xab; 16]);
+        let terms = Terms { road: Road::Through(pass), ..straight(1, None) };
+        let headers = message("/out").request(&terms);
+        assert_eq!(headers.first(":path"), Some(&b"/in"[..]));
+        assert_eq!(headers.first(HEADER_PASS), Some("ab".repeat(16).as_bytes()));
+        assert_eq!(message("/out").request(&straight(1, None)).first(HEADER_PASS), None);
+    }
+
     #[test]
     fn a_message_reads_back_as_written_with_and_without_a_routed_form() {
         let both = message("/out");
         let one = Message { routed: None, ..both.clone() };
-        for message in [both, one] {
+        let third = Message { hops: Hops(3), ..both.clone() };
+        for message in [both, one, third] {
             let bytes = message.encode(SLOT, GENERATION);
             assert_eq!(decode(&bytes, SLOT, GENERATION), Ok(LargePart::Message(Box::new(message))));
         }
@@ -211,7 +297,7 @@ pub(crate) mod tests {
     fn a_message_with_a_flag_that_this_format_does_not_have_is_not_guessed_at() {
         const FLAGS_AT: usize = 6 + 4 + 4 + 16;
         let mut bytes = message("/out").encode(SLOT, GENERATION);
-        bytes[FLAGS_AT] |= 2;
+        bytes[FLAGS_AT] |= 4;
         let checksum = crate::codec::crc32(&bytes[6..]).to_le_bytes();
         bytes[2..6].copy_from_slice(&checksum);
         assert_eq!(decode(&bytes, SLOT, GENERATION), Err(Damage::Field));
@@ -225,7 +311,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_redelivery_carries_the_routed_form_and_our_headers() {
-        let headers = message("/out").request(2, "idempotency-key", Some("other"));
+        let headers = message("/out").request(&straight(2, Some("other")));
         assert_eq!(headers.first(":path"), Some(&b"/out"[..]));
         assert_eq!(headers.first(":authority"), Some(&b"other"[..]));
         assert_eq!(headers.first(HEADER_ATTEMPT), Some(&b"2"[..]));
@@ -237,7 +323,7 @@ pub(crate) mod tests {
     fn the_senders_own_key_is_kept() {
         let mut message = message("/out");
         message.routed.as_mut().unwrap().fields.push(("idempotency-key".to_owned(), b"k1".to_vec()));
-        let headers = message.request(1, "idempotency-key", None);
+        let headers = message.request(&straight(1, None));
         assert_eq!(headers.all("idempotency-key").collect::<Vec<_>>(), [b"k1"]);
     }
 }

@@ -26,6 +26,7 @@ fn message(number: u8) -> Message {
     let envelope = crate::message::tests::message("/out").arrived;
     Message {
         id: message::MessageId([number; 16]),
+        hops: crate::neighbours::Hops::FIRST,
         cluster: crate::units::ClusterName("orders".to_owned()),
         arrived: envelope,
         routed: None,

@@ -17,10 +17,12 @@ use proxy_wasm::types::Action;
 use redeliver_core::backoff;
 use redeliver_core::capture::{BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start, announced};
 use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, repeatable, sign};
-use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Intake, Reply};
+use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Intake, Reply, Trust};
 use redeliver_core::effect::Counter;
-use redeliver_core::headers::{Envelope, HeaderList, forged};
+use redeliver_core::headers::{Envelope, HEADER_PASS, HeaderList, forged};
 use redeliver_core::message::{Message, MessageId};
+use redeliver_core::neighbours::{Origin, has_custody, unbelieved};
+use redeliver_core::pass::Pass;
 use redeliver_core::protect::{Protection, RouteFacts, RouteSwitch, prefers_async, protection};
 use redeliver_core::reply::{self, AskedAsync, NotStored};
 use redeliver_core::store::{FirstState, OPENING_MAX, Ticket};
@@ -80,8 +82,11 @@ impl Stream {
         if protection(&vm.config.matching, &headers, &Route) == Protection::Unprotected {
             return Action::Continue;
         }
+        if is_our_own(vm, &headers) {
+            return Action::Continue;
+        }
         vm.protected = vm.protected.saturating_add(1);
-        forged(&headers).for_each(host::remove_request_header);
+        unbelieved(&headers, vm.config.trust.senders).for_each(host::remove_request_header);
         let is_diverted = self.is_diverted(vm);
         if has_body == HasBody::Yes && announced(&headers).is_none_or(|length| length > SURELY_BUFFERED) {
             vm.read_notice();
@@ -210,9 +215,10 @@ impl Stream {
         self.give_back(vm);
         vm.held.remove(&self.context);
         let headers = host::response_headers();
-        forged(&headers).for_each(host::remove_response_header);
+        unbelieved(&headers, vm.config.trust.receivers).for_each(host::remove_response_header);
         let status = number(headers.first(":status")).unwrap_or_default();
-        if status < 400 && headers.first("grpc-status").is_none() {
+        let is_success = status < 400 && headers.first("grpc-status").is_none();
+        if is_success || has_custody(&headers, vm.config.trust.receivers) {
             if vm.delivery.is_in_trouble() {
                 witness(vm, Sign::Success);
             }
@@ -220,7 +226,12 @@ impl Stream {
         }
         let facts = answer_facts(status, &headers);
         witness(vm, sign(&facts));
-        match decide(vm, &capture, &facts) {
+        let custody = decide(vm, &capture, &facts);
+        if custody != Custody::Pass && vm.config.trust.receivers == Trust::Given {
+            // A neighbour's word, if there is one: ours takes its place.
+            forged(&headers).for_each(host::remove_response_header);
+        }
+        match custody {
             Custody::Pass => Action::Continue,
             Custody::Decline => not_stored(vm, NotStored::UnknownOutcome),
             Custody::Take => match store(vm, &mut capture, Trigger::Failure) {
@@ -311,6 +322,7 @@ fn store(vm: &mut Vm, capture: &mut Capture, trigger: Trigger) -> Result<Stored,
         Intake::Open => {}
         Intake::Closed => return Err(NotStored::Closed),
     }
+    let origin = Origin::read(&capture.arrived, vm.config.trust.senders)?;
     let body = capture.take_body()?;
     let arrived = envelope(vm, &capture.arrived)?;
     let routed_form = routed_form(vm, capture, trigger)?;
@@ -321,7 +333,8 @@ fn store(vm: &mut Vm, capture: &mut Capture, trigger: Trigger) -> Result<Stored,
         RoutedForm::Known(routed) => ((routed != arrived).then_some(routed), FirstState::Queued(first_due(vm))),
         RoutedForm::StillToCome => (None, FirstState::Opening(host::now().monotonic.after(OPENING_MAX))),
     };
-    let message = Message { id: MessageId(host::random_bytes()), cluster, arrived, routed, body };
+    let id = origin.id.unwrap_or_else(|| MessageId(host::random_bytes()));
+    let message = Message { id, hops: origin.hops, cluster, arrived, routed, body };
     let limits = vm.config.store.clone();
     let ticket = vm
         .delivery
@@ -411,6 +424,16 @@ fn answer_facts(status: u16, headers: &HeaderList) -> AnswerFacts {
 
 fn number(text: Option<&[u8]>) -> Option<u16> {
     std::str::from_utf8(text?).ok()?.parse().ok()
+}
+
+/// Whether this is a redelivery of our own on its way through a listener: its message is in the store already.
+fn is_our_own(vm: &Vm, headers: &HeaderList) -> bool {
+    let shown = headers.first(HEADER_PASS);
+    let is_ours = shown.is_some_and(|pass| Pass::is_shown(&vm.memory, vm.delivery.keys(), pass));
+    if is_ours {
+        host::remove_request_header(HEADER_PASS);
+    }
+    is_ours
 }
 
 fn asked_async(arrived: &HeaderList) -> AskedAsync {

@@ -54,6 +54,8 @@ pub struct Config {
     pub idempotency_header: String,
     /// How long a dead letter is kept.
     pub dead_letter_ttl: Millis,
+    /// Whose `x-redeliver-*` headers are believed.
+    pub trust: Trusted,
     /// What differs for single destinations.
     pub destinations: BTreeMap<ClusterName, DestinationOverride>,
 }
@@ -235,6 +237,8 @@ pub struct Redelivery {
     pub rate: Rate,
     /// What 401 and 403 do to a message.
     pub on_unauthorized: OnUnauthorized,
+    /// The cluster that redeliveries go to in place of their destinations.
+    pub through: Option<ClusterName>,
 }
 
 /// What becomes of a message whose sender the receiver does not accept (401, 403).
@@ -275,6 +279,24 @@ pub struct Window {
     pub initial: u32,
     /// Not below `initial`.
     pub max: u32,
+}
+
+/// Whose `x-redeliver-*` headers are believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trusted {
+    /// Those of requests.
+    pub senders: Trust,
+    /// Those of answers.
+    pub receivers: Trust,
+}
+
+/// Whether a neighbour is an Envoy with this filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Anybody may be there.
+    Withheld,
+    /// It is.
+    Given,
 }
 
 /// What differs for one destination.
@@ -445,9 +467,11 @@ impl From<Values> for Config {
                 window: Window { initial: values.window_initial, max: values.window_max },
                 rate: values.rate,
                 on_unauthorized: values.on_unauthorized,
+                through: values.through,
             },
             idempotency_header: values.idempotency_header,
             dead_letter_ttl: values.dead_letter_ttl,
+            trust: Trusted { senders: values.trust_senders, receivers: values.trust_receivers },
             destinations: values.destinations,
         }
     }

@@ -9,17 +9,19 @@ use super::fault::Faults;
 use super::tree::{Json, Object};
 use super::values::{
     Authorities, Choice, Decimal, Duration, Later, List, One, PerSecond, Reads, Size, Switch, Unread, WhenEmpty, Whole,
-    cluster_name, failure_status, grpc_failure_status, header_name, health_path, method, path_prefix,
+    cluster_name, cluster_name_if_any, failure_status, grpc_failure_status, header_name, health_path, method,
+    path_prefix,
 };
 use super::{
     CaptureAs, CaptureMode, DestinationOverride, HealthSource, HoldWhileDown, Intake, OnUnauthorized, Prefer, Rate,
     Reply,
 };
-use super::{RouteOptIn, UnknownOutcome, walk};
+use super::{RouteOptIn, Trust, UnknownOutcome, walk};
 use crate::units::{ByteCount, ClusterName, Millis, Permille};
 use std::collections::BTreeMap;
 
-/// Who delivers a key. Keys of other areas than [`Area::Filter`] are known, and refused as not built.
+/// Who delivers a key. Keys of other areas than [`Area::Filter`] are known, and refused as not built; a key of theirs that
+/// is built has moved to [`Area::Filter`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Area {
     Filter,
@@ -256,8 +258,9 @@ keys! {
     /// and what two ticks bring begin at once.
     rate: Rate = "redelivery.rate", "0", Filter, PerSecond { most: RATE_MAX };
     /// A cluster to send redeliveries through instead of the destination itself, such as an internal listener with the
-    /// same routes; carries the arrived request.
-    _through: Unread = "redelivery.through", r#""""#, Semantics, Later("cluster name");
+    /// same routes; carries the arrived request. State, window and health stay those of the destination.
+    through: Option<ClusterName> = "redelivery.through", r#""""#, Filter,
+        One { item: cluster_name_if_any, form: "cluster name" };
     /// What 401 and 403 on redelivery do to a message. `park`: it is held, without attempts and without growing old, and is
     /// counted in `queued`, until the configuration is pushed anew with another text; then it is tried again at once.
     on_unauthorized: OnUnauthorized = "redelivery.on_unauthorized", r#""dead""#, Filter,
@@ -287,10 +290,12 @@ keys! {
     _operator_token: Unread = "operator.token_sha256", "null", Operations, Later("64 hex digits");
     /// Whether senders can ask what became of a message; only together with `operator`.
     _receipts: Unread = "receipts", "true", Operations, TRUE_OR_FALSE;
-    /// Keep `x-redeliver-*` of the hop before.
-    _from_senders: Unread = "trust.from_senders", "false", Semantics, TRUE_OR_FALSE;
-    /// Keep `x-redeliver-*` of the hop after.
-    _from_receivers: Unread = "trust.from_receivers", "false", Semantics, TRUE_OR_FALSE;
+    /// `true`: every sender is an Envoy with this filter, or speaks through one. `x-redeliver-*` of the hop before are
+    /// kept, its id included, and hops are counted on; what was stored three times is not stored again (`unstorable`).
+    trust_senders: Trust = "trust.from_senders", "false", Filter, Switch { off: Trust::Withheld, on: Trust::Given };
+    /// `true`: every receiver is one. `x-redeliver-*` of the hop after are kept; what it says it has stored is handed on
+    /// as it says, and is not stored here too.
+    trust_receivers: Trust = "trust.from_receivers", "false", Filter, Switch { off: Trust::Withheld, on: Trust::Given };
     /// The etcd to commit to before the 202; without `durable` messages are in memory only.
     _etcd_cluster: Unread = "durable.etcd.cluster", "null", Durable, Later("cluster name, such as `etcd`");
     /// The start of our keys there.

@@ -402,6 +402,14 @@ pub(super) fn cluster_name(json: &Json) -> Result<ClusterName, Problem> {
     named_cluster(json.text("a string")?)
 }
 
+/// The name of a cluster, or no text at all for none.
+pub(super) fn cluster_name_if_any(json: &Json) -> Result<Option<ClusterName>, Problem> {
+    match json.text("a string")? {
+        "" => Ok(None),
+        name => named_cluster(name).map(Some),
+    }
+}
+
 /// The path of the health question, with or without `{cluster}`.
 pub(super) fn health_path(json: &Json) -> Result<String, Problem> {
     let text = json.text("a string")?;

@@ -2,14 +2,18 @@
 
 use super::{CallToken, Delivery, note};
 use crate::answer::{self, Answer, Contact, EnvoyReply, Fate, Reading};
-use crate::courier::{Terms, judge};
+use crate::config::Config;
+use crate::courier::{self, judge};
 use crate::effect::{Attempt, Call, Counter, Dispatch, Effect, Level};
 use crate::headers::HeaderList;
 use crate::memory::SharedMemory;
+use crate::message::{Road, Terms};
+use crate::neighbours::has_custody;
+use crate::pass::Pass;
 use crate::retry_after::asked_wait;
 use crate::slot::{DeadReason, DestinationIndex, Head, RuleDigest, SlotState};
 use crate::store::{Claim, ClaimError, Now, Settlement, Ticket};
-use crate::units::{Millis, Wall};
+use crate::units::{ClusterName, Millis, Wall};
 
 /// An answer later than its timeout by this much cannot come any more: the dispatch's own timer has long ended it.
 const LATE_MAX: Millis = Millis(2_000);
@@ -58,10 +62,10 @@ impl Delivery {
         match self.calls.remove(&token) {
             None => {}
             Some(Call::Attempt(attempt)) => {
-                self.settle(memory, &attempt, read_reply(reply, now.wall), now, &mut effects)
+                self.settle(memory, &attempt, self.read(reply, now.wall), now, &mut effects)
             }
             Some(Call::LapsedAttempt(attempt)) => {
-                self.settle_late(memory, &attempt, read_reply(reply, now.wall), now, &mut effects)
+                self.settle_late(memory, &attempt, self.read(reply, now.wall), now, &mut effects)
             }
             Some(Call::HealthCheck(destination)) => {
                 self.health_checked(memory, destination, reply, now.monotonic, &mut effects)
@@ -69,6 +73,10 @@ impl Delivery {
             Some(Call::AdminStats) => self.admin_answered(memory, reply, now.monotonic, &mut effects),
         }
         effects
+    }
+
+    fn read(&self, reply: &Reply<'_>, wall: Wall) -> Reading {
+        read_reply(reply, &self.config, wall)
     }
 
     /// Sends what is due, as far as the destination's state and window allow. An answer may find the lease lapsed: then
@@ -124,7 +132,7 @@ impl Delivery {
                     sent_at: now.monotonic,
                 };
                 effects.push(Effect::Count(Counter::Attempts, 1));
-                effects.push(self.dispatch_of(attempt, claim)?);
+                effects.push(self.dispatch_of(memory, attempt, claim)?);
             }
             Err(ClaimError::Busy) => return None,
             Err(ClaimError::Gone) => self.forget(destination, ticket),
@@ -159,13 +167,30 @@ impl Delivery {
         self.forget(destination, ticket);
     }
 
-    fn dispatch_of(&self, attempt: Attempt, claim: Claim) -> Option<Effect> {
-        let cluster = self.name(attempt.destination)?.clone();
-        let authority = self.config.destinations.get(&cluster).and_then(|found| found.authority.as_deref());
-        let headers = claim.message.request(claim.head.sends, &self.config.idempotency_header, authority);
-        let timeout = self.config.redelivery.timeout;
+    fn dispatch_of(&mut self, memory: &dyn SharedMemory, attempt: Attempt, claim: Claim) -> Option<Effect> {
+        let config = self.config.clone();
+        let destination = self.name(attempt.destination)?.clone();
+        let (cluster, road) = match &config.redelivery.through {
+            None => {
+                let authority = config.destinations.get(&destination).and_then(|found| found.authority.as_deref());
+                (destination, Road::Straight { authority })
+            }
+            Some(through) => (through.clone(), Road::Through(self.pass(memory))),
+        };
+        let terms = Terms { attempt: claim.head.sends, key_header: &config.idempotency_header, road };
+        let headers = claim.message.request(&terms);
+        let timeout = config.redelivery.timeout;
         let call = Call::Attempt(attempt);
         Some(Effect::Dispatch(Box::new(Dispatch { call, cluster, headers, body: claim.message.body, timeout })))
+    }
+
+    /// What a redelivery shows on its way through a listener. If it cannot be had just now, one that nobody knows: then a
+    /// filter there takes the redelivery for a request, once.
+    fn pass(&mut self, memory: &dyn SharedMemory) -> Pass {
+        let [low, high] = [self.random.next(), self.random.next()].map(u64::to_le_bytes);
+        let mut fresh = [0; 16];
+        fresh.iter_mut().zip(low.into_iter().chain(high)).for_each(|(byte, random)| *byte = random);
+        Pass::of_store(memory, &self.keys, Pass(fresh)).unwrap_or(Pass(fresh))
     }
 
     pub(super) fn forget(&mut self, destination: DestinationIndex, ticket: Ticket) {
@@ -218,7 +243,7 @@ impl Delivery {
         effects: &mut Vec<Effect>,
     ) {
         let config = self.config.clone();
-        let terms = Terms { redelivery: &config.redelivery, rule: RuleDigest(self.digest) };
+        let terms = courier::Terms { redelivery: &config.redelivery, rule: RuleDigest(self.digest) };
         let leads = self.couriers.get_mut(&attempt.destination);
         let settlement = match leads {
             Some(courier) => courier.judge(attempt, reading, terms, &mut self.random, now.monotonic),
@@ -301,8 +326,8 @@ impl Delivery {
 const SEND_TURNS_MAX: usize = 2_000;
 
 /// What an answer means, and how long it asks us at `wall` to wait with the next attempt, if there will be one.
-fn read_reply(reply: &Reply<'_>, wall: Wall) -> Reading {
-    let reading = answer::read(answer_of(reply));
+fn read_reply(reply: &Reply<'_>, config: &Config, wall: Wall) -> Reading {
+    let reading = answer::read(answer_of(reply, config));
     let asked_wait = match reading.fate {
         Fate::Failed | Fate::NotReached => asked_wait(&reply.headers, wall),
         Fate::Delivered | Fate::Unauthorized | Fate::Rejected | Fate::Unsendable => Millis::ZERO,
@@ -310,13 +335,25 @@ fn read_reply(reply: &Reply<'_>, wall: Wall) -> Reading {
     Reading { asked_wait, ..reading }
 }
 
-fn answer_of(reply: &Reply<'_>) -> Answer {
+fn answer_of(reply: &Reply<'_>, config: &Config) -> Answer {
     let status = reply.headers.first(":status").and_then(|text| std::str::from_utf8(text).ok()?.parse::<u16>().ok());
     match status {
         None => Answer::BrokenOff,
-        Some(status) if reply.headers.first("x-envoy-upstream-service-time").is_some() => Answer::Received(status),
+        Some(status) if has_custody(&reply.headers, config.trust.receivers) => Answer::TakenOver(status),
+        Some(status) if reply.headers.first("x-envoy-upstream-service-time").is_some() => {
+            received(status, config.redelivery.through.as_ref(), reply.body)
+        }
         // Envoy makes only these by itself; whatever else lacks the header is an answer all the same.
         Some(status @ (502..=504)) => Answer::Envoy(EnvoyReply::read(status, &(reply.body)())),
         Some(status) => Answer::Received(status),
+    }
+}
+
+/// An answer that came from somebody. On the way through a listener that may be Envoy again: the listener's router, which
+/// did not get to the destination. Its own answers then carry the header too, and only their text tells.
+fn received(status: u16, through: Option<&ClusterName>, body: &dyn Fn() -> Vec<u8>) -> Answer {
+    match (through, status) {
+        (Some(_), 502..=504) => EnvoyReply::recognise(status, &body()).map_or(Answer::Received(status), Answer::Envoy),
+        (Some(_) | None, _) => Answer::Received(status),
     }
 }

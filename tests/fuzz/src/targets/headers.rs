@@ -6,7 +6,8 @@
 use crate::input::Sections;
 use crate::wire;
 use redeliver_core::headers::{Envelope, FIELDS_MAX, HeaderList, OWN_HEADERS, Unsendable, forged};
-use redeliver_core::message::{LargePart, Message, MessageId, decode};
+use redeliver_core::message::{LargePart, Message, MessageId, Road, Terms, decode};
+use redeliver_core::neighbours::Hops;
 use redeliver_core::slot::{Generation, SlotIndex};
 use redeliver_core::units::ClusterName;
 
@@ -25,8 +26,14 @@ pub(super) fn target(bytes: &[u8]) {
     let arrived = check_capture(&arrived, &dropped);
     let routed = if routed.0.is_empty() { None } else { check_capture(&routed, &dropped).ok() };
     let Ok(arrived) = arrived else { return };
-    let message =
-        Message { id: ID, cluster: ClusterName("orders".to_owned()), arrived, routed, body: sections.bytes().to_vec() };
+    let message = Message {
+        id: ID,
+        hops: Hops::FIRST,
+        cluster: ClusterName("orders".to_owned()),
+        arrived,
+        routed,
+        body: sections.bytes().to_vec(),
+    };
     check_is_read_back(&message);
     check_request(&message, attempt, authority.filter(|name| wire::is_part_of_line(name.as_bytes())));
 }
@@ -90,7 +97,7 @@ fn check_is_read_back(message: &Message) {
 
 /// What leaves is one request: the form that is wanted, with our headers and a key behind it.
 fn check_request(message: &Message, attempt: u16, authority: Option<&str>) {
-    let request = message.request(attempt, KEY, authority);
+    let request = message.request(&Terms { attempt, key_header: KEY, road: Road::Straight { authority } });
     wire::assert_is_one_request(&request);
     let form = message.routed.as_ref().unwrap_or(&message.arrived);
     let (sent, ours) = request.0[4..].split_at(form.fields.len());

@@ -5,7 +5,8 @@
 use crate::cell::{Format, Slack, number_at, sealed};
 use crate::wire;
 use redeliver_core::codec::{Damage, crc32};
-use redeliver_core::message::{LargePart, Message, decode, encode_receipt};
+use redeliver_core::message::{LargePart, Message, Road, Terms, decode, encode_receipt};
+use redeliver_core::pass::Pass;
 use redeliver_core::slot::{Generation, SlotIndex};
 
 const KIND_RECEIPT: u8 = b'R';
@@ -43,6 +44,9 @@ fn check_is_found_elsewhere(bytes: &[u8], slot: SlotIndex, generation: Generatio
 
 /// Whatever could be read back is one request on the wire.
 fn check_message(message: &Message, attempt: u16) {
-    wire::assert_is_one_request(&message.request(attempt, "idempotency-key", None));
-    wire::assert_is_one_request(&message.request(attempt, "idempotency-key", Some("authority.example:80")));
+    let straight = |authority| Road::Straight { authority };
+    for road in [straight(None), straight(Some("authority.example:80")), Road::Through(Pass([0x5a; 16]))] {
+        let terms = Terms { attempt, key_header: "idempotency-key", road };
+        wire::assert_is_one_request(&message.request(&terms));
+    }
 }

@@ -121,6 +121,7 @@ fn message(number: u32, cluster: &str) -> Message {
     id[..4].copy_from_slice(&number.to_le_bytes());
     Message {
         id: MessageId(id),
+        hops: crate::neighbours::Hops::FIRST,
         cluster: self::cluster(cluster),
         arrived: envelope,
         routed: None,
