@@ -39,7 +39,7 @@ impl Delivery {
             (Err(answer), Call::Attempt(attempt) | Call::LapsedAttempt(attempt)) => {
                 self.settle(memory, &attempt, answer::read(answer), now, &mut effects)
             }
-            (Err(_), Call::HealthCheck(_) | Call::AdminStats) => {
+            (Err(_), Call::HealthCheck(_) | Call::AdminStats(_)) => {
                 self.poll_failed(memory, call, now.monotonic, &mut effects)
             }
         }
@@ -66,7 +66,9 @@ impl Delivery {
             Some(Call::HealthCheck(destination)) => {
                 self.health_checked(memory, destination, reply, now.monotonic, &mut effects)
             }
-            Some(Call::AdminStats) => self.admin_answered(memory, reply, now.monotonic, &mut effects),
+            Some(Call::AdminStats(destination)) => {
+                self.admin_answered(memory, destination, reply, now.monotonic, &mut effects)
+            }
         }
         effects
     }
@@ -106,8 +108,9 @@ impl Delivery {
         effects: &mut Vec<Effect>,
     ) -> Option<()> {
         let epoch = self.couriers.get(&destination)?.epoch;
-        let until = now.monotonic.after(self.config.redelivery.timeout).after(LATE_MAX);
-        let ttl = self.config.store.ttl;
+        let policy = self.policy(destination);
+        let until = now.monotonic.after(policy.redelivery.timeout).after(LATE_MAX);
+        let ttl = policy.store.ttl;
         match self.store(memory).claim(ticket, epoch, until, ttl, now) {
             Ok(claim) if self.name(destination) != Some(&claim.message.cluster) => {
                 self.bury_misplaced(memory, destination, ticket, &claim, now, effects);
@@ -163,7 +166,7 @@ impl Delivery {
         let cluster = self.name(attempt.destination)?.clone();
         let authority = self.config.destinations.get(&cluster).and_then(|found| found.authority.as_deref());
         let headers = claim.message.request(claim.head.sends, &self.config.idempotency_header, authority);
-        let timeout = self.config.redelivery.timeout;
+        let timeout = self.config.of(&cluster).redelivery.timeout;
         let call = Call::Attempt(attempt);
         Some(Effect::Dispatch(Box::new(Dispatch { call, cluster, headers, body: claim.message.body, timeout })))
     }
@@ -217,8 +220,8 @@ impl Delivery {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        let config = self.config.clone();
-        let terms = Terms { redelivery: &config.redelivery, rule: RuleDigest(self.digest) };
+        let policy = self.policy(attempt.destination);
+        let terms = Terms { redelivery: &policy.redelivery, rule: RuleDigest(self.digest) };
         let leads = self.couriers.get_mut(&attempt.destination);
         let settlement = match leads {
             Some(courier) => courier.judge(attempt, reading, terms, &mut self.random, now.monotonic),
@@ -238,7 +241,7 @@ impl Delivery {
             }
             return;
         };
-        let change = courier.settled(attempt, reading, settlement, &config, now.monotonic);
+        let change = courier.settled(attempt, reading, settlement, &policy, now.monotonic);
         if !is_ours {
             courier.forget(attempt.ticket);
         }
