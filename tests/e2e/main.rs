@@ -5,6 +5,7 @@
 
 mod answers;
 mod configuration;
+mod destinations;
 mod faults;
 mod full;
 mod harness;

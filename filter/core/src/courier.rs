@@ -6,7 +6,7 @@
 use crate::answer::{Contact, Fate, Reading};
 use crate::backoff;
 use crate::cells::{Evidence, Observation, PublishedState};
-use crate::config::{Config, OnUnauthorized, Redelivery};
+use crate::config::{OnUnauthorized, Policy, Redelivery};
 use crate::destination::{Backlog, Destination, Signs, State, Transition};
 use crate::effect::Attempt;
 use crate::random::Random;
@@ -189,12 +189,12 @@ impl Courier {
         &mut self,
         verdict: Option<Observation>,
         evidence: Evidence,
-        config: &Config,
+        policy: &Policy,
         now: Monotonic,
     ) -> Option<Transition> {
         self.signs = Signs { verdict, evidence, backlog: self.backlog() };
-        let change = self.destination.observe(&self.signs, &config.health, &config.redelivery.backoff, now);
-        self.entered(change, &config.redelivery)
+        let change = self.destination.observe(&self.signs, &policy.health, &policy.redelivery.backoff, now);
+        self.entered(change, &policy.redelivery)
     }
 
     fn backlog(&self) -> Backlog {
@@ -230,10 +230,10 @@ impl Courier {
         attempt: &Attempt,
         reading: Reading,
         settlement: Settlement,
-        config: &Config,
+        policy: &Policy,
         now: Monotonic,
     ) -> Option<Transition> {
-        let (redelivery, health) = (&config.redelivery, &config.health);
+        let (redelivery, health) = (&policy.redelivery, &policy.health);
         let (contact, asked) = (reading.contact, backoff::granted(&redelivery.backoff, reading.asked_wait));
         let out = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
         self.land(attempt.ticket);

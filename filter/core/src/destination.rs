@@ -423,14 +423,14 @@ mod tests {
     }
 
     fn scene() -> Scene {
-        let config = crate::config::parse(b"{}").unwrap();
+        let policy = crate::config::parse(b"{}").unwrap().shared;
         let signs = Signs { verdict: None, evidence: Evidence::default(), backlog: Backlog::Some };
         let now = Monotonic(1_000_000);
         Scene {
             destination: Destination::taken_over(None, now),
             signs,
-            health: config.health,
-            backoff: config.redelivery.backoff,
+            health: policy.health.clone(),
+            backoff: policy.redelivery.backoff.clone(),
             now,
         }
     }

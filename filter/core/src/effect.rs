@@ -45,8 +45,8 @@ pub enum Call {
     LapsedAttempt(Attempt),
     /// A question to the health listener about one destination.
     HealthCheck(DestinationIndex),
-    /// A question to the admin port about all destinations.
-    AdminStats,
+    /// A question to the admin port of one destination's source, about all destinations that share it.
+    AdminStats(DestinationIndex),
 }
 
 /// A redelivery that is out.

@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn a_clusters_name_is_percent_encoded_in_the_path() {
-        let health = Health { path: "/c/{cluster}".to_owned(), ..crate::config::parse(b"{}").unwrap().health };
+        let health =
+            Health { path: "/c/{cluster}".to_owned(), ..crate::config::parse(b"{}").unwrap().shared.health.clone() };
         let name = ClusterName("outbound|80||a.b".to_owned());
         assert_eq!(health_check_path(&health, &name), "/c/outbound%7C80%7C%7Ca.b");
     }

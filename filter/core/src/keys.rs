@@ -58,6 +58,12 @@ impl Keys {
         self.name("ledger")
     }
 
+    /// The books of one destination: its part of those of the whole.
+    #[must_use]
+    pub fn destination_ledger(&self, destination: DestinationIndex) -> String {
+        self.numbered(b'b', 4, destination.0.into())
+    }
+
     /// The table of destinations.
     #[must_use]
     pub fn destinations(&self) -> String {

@@ -1,4 +1,5 @@
-//! The books: how many messages and bytes are held, in one cell that every store and every settle changes.
+//! The books: how many messages and bytes are held, in one cell that every store and every settle changes; and the same
+//! for each destination, in a cell of its own, for the limits that one can have.
 //!
 //! Room is reserved before a slot is written and given back after it was freed, so a VM that dies in between leaves the
 //! books too high, never too low: the store refuses early, it never takes more than it may. The audit (housekeeping)
@@ -21,7 +22,7 @@ pub struct Ledger {
     pub dead: u32,
     /// Their charges.
     pub dead_bytes: ByteCount,
-    /// Slots that exist: 0..slots have keys.
+    /// Slots that exist: 0..slots have keys. None in the books of one destination.
     pub slots: u32,
     /// Counts the changes, so that an audit sees whether the books were quiet.
     pub changes: u32,
@@ -207,7 +208,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn limits(messages_max: u32, bytes_max: u64) -> StoreLimits {
-        let mut limits = crate::config::parse(b"{}").map(|config: Config| config.store).unwrap();
+        let mut limits = crate::config::parse(b"{}").map(|config: Config| config.shared.store.clone()).unwrap();
         limits.messages_max = messages_max;
         limits.bytes_max = ByteCount(bytes_max);
         limits

@@ -57,10 +57,27 @@ pub enum FirstState {
     Opening(Monotonic),
 }
 
+/// What a new message may take: of the whole store, and of its destination's part.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits<'a> {
+    /// For all messages together.
+    pub whole: &'a StoreLimits,
+    /// For those of its destination.
+    pub destination: &'a StoreLimits,
+}
+
+impl<'a> Limits<'a> {
+    /// The limits of a destination that has none of its own.
+    #[must_use]
+    pub const fn shared(whole: &'a StoreLimits) -> Self {
+        Self { whole, destination: whole }
+    }
+}
+
 /// Why nothing was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutError {
-    /// `store.max_messages` or `store.max_bytes` is reached.
+    /// `store.max_messages` or `store.max_bytes` is reached, of the whole store or of the destination.
     Full,
     /// Other VMs kept interfering, or the books are damaged.
     Busy,
@@ -146,17 +163,14 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         message: &Message,
         destination: DestinationIndex,
         first: FirstState,
-        limits: &StoreLimits,
+        limits: Limits<'_>,
         now: Now,
     ) -> Result<Ticket, PutError> {
         let charge = charge_of(message, first);
-        ledger::reserve(self.memory, &self.keys.ledger(), charge, limits).map_err(|error| match error {
-            ReserveError::Full => PutError::Full,
-            ReserveError::Busy => PutError::Busy,
-        })?;
+        self.take_room(destination, charge, limits)?;
         let head = Head { destination, stored_at: now.wall, changed_at: now.wall, charge, ..Head::free(Generation(0)) };
         let Ok((ticket, large)) = self.take_slot(head, now) else {
-            self.give_back_room(charge);
+            self.give_back_room(destination, charge);
             return Err(PutError::Busy);
         };
         self.fill(message, ticket, large, first).map_err(|Conflict| {
@@ -349,7 +363,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
             allowed(head).then_some(dead.with(SlotState::Dead { reason }))
         })?;
         // A difference in the books is the audit's to mend; the letter itself stands.
-        ledger::bury(self.memory, &self.keys.ledger(), head.charge).unwrap_or_default();
+        self.book(head.destination, head.charge, ledger::bury);
         Ok(head)
     }
 
@@ -367,14 +381,14 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         let was = was.ok_or(Gone)?;
         match was.state {
             SlotState::Dead { .. } => {
-                ledger::release_dead(self.memory, &self.keys.ledger(), was.charge).unwrap_or_default();
+                self.book(was.destination, was.charge, ledger::release_dead);
             }
             SlotState::Free
             | SlotState::Filling { .. }
             | SlotState::Opening { .. }
             | SlotState::Queued { .. }
             | SlotState::Sending { .. }
-            | SlotState::Parked { .. } => self.give_back_room(was.charge),
+            | SlotState::Parked { .. } => self.give_back_room(was.destination, was.charge),
         }
         self.hint_free(ticket.slot);
         Ok(was)
@@ -454,6 +468,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         };
         self.memory.set(&key, &head.encode(slot), Expect::Version(damaged.cas)).map_err(|Conflict| Gone)?;
         if is_letter {
+            // Its destination is lost with the head: that one's books are the audit's to mend.
             ledger::bury(self.memory, &self.keys.ledger(), charge).unwrap_or_default();
             return Ok(Repair::DeadLetter);
         }
@@ -473,9 +488,34 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         outcome.unwrap_or(Err(Gone))
     }
 
-    fn give_back_room(&self, charge: ByteCount) {
-        // On a conflict the books stay too high, never too low, until the audit mends them.
-        ledger::release(self.memory, &self.keys.ledger(), charge).unwrap_or_default();
+    /// Room in the whole store first, then in the destination's part; both or none.
+    fn take_room(&self, destination: DestinationIndex, charge: ByteCount, limits: Limits<'_>) -> Result<(), PutError> {
+        let refusal = |error| match error {
+            ReserveError::Full => PutError::Full,
+            ReserveError::Busy => PutError::Busy,
+        };
+        let (whole, part) = (self.keys.ledger(), self.keys.destination_ledger(destination));
+        ledger::reserve(self.memory, &whole, charge, limits.whole).map_err(refusal)?;
+        ledger::reserve(self.memory, &part, charge, limits.destination).map_err(|error| {
+            ledger::release(self.memory, &whole, charge).unwrap_or_default();
+            refusal(error)
+        })
+    }
+
+    fn give_back_room(&self, destination: DestinationIndex, charge: ByteCount) {
+        self.book(destination, charge, ledger::release);
+    }
+
+    /// Changes the books of a destination and those of the whole. On a conflict they stay as they are: too high, never too
+    /// low, until the audit mends them.
+    fn book(
+        &self,
+        destination: DestinationIndex,
+        charge: ByteCount,
+        change: impl Fn(&M, &str, ByteCount) -> Result<(), Conflict>,
+    ) {
+        change(self.memory, &self.keys.destination_ledger(destination), charge).unwrap_or_default();
+        change(self.memory, &self.keys.ledger(), charge).unwrap_or_default();
     }
 
     /// Tells takers of a free slot.

@@ -45,7 +45,7 @@ fn shelf() -> Shelf {
 }
 
 fn shelf_for(messages_max: u32) -> Shelf {
-    let limits = crate::config::parse(b"{}").unwrap().store;
+    let limits = crate::config::parse(b"{}").unwrap().shared.store.clone();
     Shelf { memory: MemoryDouble::default(), keys: Keys::of(b"test"), limits: StoreLimits { messages_max, ..limits } }
 }
 
@@ -55,7 +55,7 @@ impl Shelf {
     }
 
     fn try_put(&self, number: u8) -> Result<Ticket, PutError> {
-        self.store().put(&message(number), HERE, FirstState::Queued(DUE), &self.limits, now())
+        self.store().put(&message(number), HERE, FirstState::Queued(DUE), Limits::shared(&self.limits), now())
     }
 
     fn put(&self, number: u8) -> Ticket {
@@ -159,7 +159,7 @@ fn the_books_follow_every_kind_of_end() {
 fn an_opening_message_is_sent_only_in_its_completed_form() {
     let shelf = shelf();
     let opening = FirstState::Opening(Monotonic(9_000));
-    let ticket = shelf.store().put(&message(1), HERE, opening, &shelf.limits, now()).unwrap();
+    let ticket = shelf.store().put(&message(1), HERE, opening, Limits::shared(&shelf.limits), now()).unwrap();
     assert_eq!(shelf.store().claim(ticket, TERM, UNTIL, TTL, now()), Err(ClaimError::Gone));
     assert_eq!(shelf.store().next_ready(HERE), None);
     let routed = Message { routed: Some(crate::message::tests::message("/routed").arrived), ..message(1) };
@@ -418,7 +418,10 @@ fn heads_that_changed_places_send_nothing_to_the_wrong_destination() {
     let shelf = shelf();
     let put = |number, place| {
         let first = FirstState::Queued(DUE);
-        shelf.store().put(&message(number), DestinationIndex(place), first, &shelf.limits, now()).unwrap()
+        shelf
+            .store()
+            .put(&message(number), DestinationIndex(place), first, Limits::shared(&shelf.limits), now())
+            .unwrap()
     };
     let tickets = [put(1, 1), put(2, 2)];
     shelf.swap(&shelf.keys.head(tickets[0].slot), &shelf.keys.head(tickets[1].slot));
@@ -492,7 +495,7 @@ fn two_puts_at_once_share_neither_a_slot_nor_the_last_room() {
             let other = RefCell::new(None);
             let vm = VmMemory::pausing_at(&shelf.memory, call, || *other.borrow_mut() = Some(shelf.try_put(2)));
             let store = Store { memory: &vm, keys: &shelf.keys };
-            let one = store.put(&message(1), HERE, FirstState::Queued(DUE), &shelf.limits, now());
+            let one = store.put(&message(1), HERE, FirstState::Queued(DUE), Limits::shared(&shelf.limits), now());
             let Some(other) = other.take() else { return false };
             let stored = [one, other].iter().filter(|put| put.is_ok()).count();
             assert_eq!(stored, usize::try_from(messages_max).unwrap(), "call {call}\n{}", shelf.state());
@@ -602,7 +605,7 @@ fn a_put_that_stands_still_beyond_its_lease_harms_no_other_message_and_no_books(
                 }
             });
             let store = Store { memory: &vm, keys: &shelf.keys };
-            let put = store.put(&message(1), HERE, FirstState::Queued(DUE), &shelf.limits, now());
+            let put = store.put(&message(1), HERE, FirstState::Queued(DUE), Limits::shared(&shelf.limits), now());
             let paused = vm.has_paused();
             if let Some(next) = next.take() {
                 assert_eq!(put, Err(PutError::Busy), "call {call}");
@@ -619,7 +622,7 @@ fn a_completion_that_is_overtaken_by_the_sweep_stays_a_dead_letter() {
     at_every_call("complete", |call| {
         let shelf = shelf();
         let opening = FirstState::Opening(Monotonic(9_000));
-        let ticket = shelf.store().put(&message(1), HERE, opening, &shelf.limits, now()).unwrap();
+        let ticket = shelf.store().put(&message(1), HERE, opening, Limits::shared(&shelf.limits), now()).unwrap();
         let vm = VmMemory::pausing_at(&shelf.memory, call, || {
             let is_opening = |head: &Head| matches!(head.state, SlotState::Opening { .. });
             shelf

@@ -25,7 +25,7 @@ use redeliver_core::neighbours::{Origin, has_custody, unbelieved};
 use redeliver_core::pass::Pass;
 use redeliver_core::protect::{Protection, RouteFacts, RouteSwitch, prefers_async, protection};
 use redeliver_core::reply::{self, AskedAsync, NotStored};
-use redeliver_core::store::{FirstState, OPENING_MAX, Ticket};
+use redeliver_core::store::{FirstState, Limits, OPENING_MAX, Ticket};
 use redeliver_core::units::{ByteCount, ClusterName};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -111,14 +111,14 @@ impl Stream {
         }
     }
 
-    /// Whether `hold_while_down` applies: the destination is down right now.
+    /// Whether `hold_while_down` applies: the destination is down right now. Its name is worth a host call only if some
+    /// destination is held back.
     fn is_diverted(&self, vm: &Vm) -> bool {
-        match vm.config.hold_while_down {
-            HoldWhileDown::Off => false,
-            HoldWhileDown::On => {
-                Route.cluster().is_some_and(|cluster| vm.delivery.is_down(&vm.memory, &cluster, host::now().monotonic))
-            }
-        }
+        vm.config.policies().any(|policy| policy.hold_while_down == HoldWhileDown::On)
+            && Route.cluster().is_some_and(|cluster| match vm.config.of(&cluster).hold_while_down {
+                HoldWhileDown::Off => false,
+                HoldWhileDown::On => vm.delivery.is_down(&vm.memory, &cluster, host::now().monotonic),
+            })
     }
 
     fn hold(&self, vm: &mut Vm) {
@@ -133,7 +133,7 @@ impl Stream {
     /// Stores a request for a destination that is down, or lets it go on if it cannot be stored.
     fn divert(&mut self, vm: &mut Vm, capture: Capture) -> Action {
         let mut tried = capture.clone();
-        match store(vm, &mut tried, Trigger::Down) {
+        match store(vm, &mut tried, Route.cluster(), Trigger::Down) {
             Ok(stored) => {
                 host::reply(&reply::accepted(stored.id, asked_async(&tried.arrived)));
                 self.stage = Stage::Pass;
@@ -220,13 +220,14 @@ impl Stream {
         let is_success = status < 400 && headers.first("grpc-status").is_none();
         if is_success || has_custody(&headers, vm.config.trust.receivers) {
             if vm.delivery.is_in_trouble() {
-                witness(vm, Sign::Success);
+                witness(vm, Route.cluster().as_ref(), Sign::Success);
             }
             return Action::Continue;
         }
         let facts = answer_facts(status, &headers);
-        witness(vm, sign(&facts));
-        let custody = decide(vm, &capture, &facts);
+        let cluster = Route.cluster();
+        witness(vm, cluster.as_ref(), sign(&facts));
+        let custody = decide(vm, cluster.as_ref(), &capture, &facts);
         if custody != Custody::Pass && vm.config.trust.receivers == Trust::Given {
             // A neighbour's word, if there is one: ours takes its place.
             forged(&headers).for_each(host::remove_response_header);
@@ -234,7 +235,7 @@ impl Stream {
         match custody {
             Custody::Pass => Action::Continue,
             Custody::Decline => not_stored(vm, NotStored::UnknownOutcome),
-            Custody::Take => match store(vm, &mut capture, Trigger::Failure) {
+            Custody::Take => match store(vm, &mut capture, cluster, Trigger::Failure) {
                 Ok(stored) => self.stored(vm, stored, &capture),
                 Err(reason) => not_stored(vm, reason),
             },
@@ -268,7 +269,7 @@ impl Stream {
         // Without a routed form the slot stays as it is and becomes a dead letter, seen and counted.
         let Ok(routed) = Envelope::capture(&host::request_headers(), &vm.config.capture.drop_headers) else { return };
         let routed = (routed != message.arrived).then_some(routed);
-        let due = first_due(vm);
+        let due = first_due(vm, &message.cluster);
         let completed = vm.delivery.store(&vm.memory).complete(ticket, &Message { routed, ..message }, due);
         // Gone: the lease was over before the stream was, and the sweep has spoken.
         completed.unwrap_or(());
@@ -317,8 +318,16 @@ enum Trigger {
     Down,
 }
 
-fn store(vm: &mut Vm, capture: &mut Capture, trigger: Trigger) -> Result<Stored, NotStored> {
-    match vm.config.store.intake {
+fn store(
+    vm: &mut Vm,
+    capture: &mut Capture,
+    cluster: Option<ClusterName>,
+    trigger: Trigger,
+) -> Result<Stored, NotStored> {
+    let cluster = cluster.ok_or(NotStored::Unstorable)?;
+    let config = vm.config.clone();
+    let policy = config.of(&cluster);
+    match policy.store.intake {
         Intake::Open => {}
         Intake::Closed => return Err(NotStored::Closed),
     }
@@ -326,20 +335,21 @@ fn store(vm: &mut Vm, capture: &mut Capture, trigger: Trigger) -> Result<Stored,
     let body = capture.take_body()?;
     let arrived = envelope(vm, &capture.arrived)?;
     let routed_form = routed_form(vm, capture, trigger)?;
-    let cluster = Route.cluster().ok_or(NotStored::Unstorable)?;
     let destination = vm.delivery.find_or_register(&vm.memory, &cluster).ok_or(NotStored::Full)?;
     let (routed, first) = match routed_form {
-        RoutedForm::NotWanted => (None, FirstState::Queued(first_due(vm))),
-        RoutedForm::Known(routed) => ((routed != arrived).then_some(routed), FirstState::Queued(first_due(vm))),
+        RoutedForm::NotWanted => (None, FirstState::Queued(first_due(vm, &cluster))),
+        RoutedForm::Known(routed) => {
+            ((routed != arrived).then_some(routed), FirstState::Queued(first_due(vm, &cluster)))
+        }
         RoutedForm::StillToCome => (None, FirstState::Opening(host::now().monotonic.after(OPENING_MAX))),
     };
     let id = origin.id.unwrap_or_else(|| MessageId(host::random_bytes()));
     let message = Message { id, hops: origin.hops, cluster, arrived, routed, body };
-    let limits = vm.config.store.clone();
+    let limits = Limits { whole: &config.shared.store, destination: &policy.store };
     let ticket = vm
         .delivery
         .store(&vm.memory)
-        .put(&message, destination, first, &limits, host::now())
+        .put(&message, destination, first, limits, host::now())
         .map_err(|_| NotStored::Full)?;
     vm.count(Counter::Stored, 1);
     let id = message.id;
@@ -383,13 +393,13 @@ fn envelope(vm: &Vm, headers: &HeaderList) -> Result<Envelope, NotStored> {
 }
 
 /// The first redelivery waits like one after a first failed attempt: the destination has just failed.
-fn first_due(vm: &mut Vm) -> redeliver_core::units::Monotonic {
-    let config = vm.config.clone();
-    host::now().monotonic.after(backoff::wait(&config.redelivery.backoff, 1, vm.delivery.random()))
+fn first_due(vm: &mut Vm, cluster: &ClusterName) -> redeliver_core::units::Monotonic {
+    let policy = vm.config.of(cluster).clone();
+    host::now().monotonic.after(backoff::wait(&policy.redelivery.backoff, 1, vm.delivery.random()))
 }
 
-fn decide(vm: &Vm, capture: &Capture, facts: &AnswerFacts) -> Custody {
-    let failure = &vm.config.failure;
+fn decide(vm: &Vm, cluster: Option<&ClusterName>, capture: &Capture, facts: &AnswerFacts) -> Custody {
+    let failure = &cluster.map_or(&vm.config.shared, |cluster| vm.config.of(cluster)).failure;
     let method = capture.arrived.first(":method").unwrap_or_default();
     let key = capture.arrived.first(&vm.config.idempotency_header);
     custody(classify(facts, failure), failure.unknown_outcome, repeatable(method, key))
@@ -402,12 +412,9 @@ fn not_stored(vm: &Vm, reason: NotStored) -> Action {
     Action::Continue
 }
 
-fn witness(vm: &mut Vm, sign: Sign) {
-    if sign == Sign::Nothing {
-        return;
-    }
-    if let Some(cluster) = Route.cluster() {
-        vm.delivery.witness(&vm.memory, &cluster, sign, host::now().monotonic);
+fn witness(vm: &mut Vm, cluster: Option<&ClusterName>, sign: Sign) {
+    if let (Some(cluster), true) = (cluster, sign != Sign::Nothing) {
+        vm.delivery.witness(&vm.memory, cluster, sign, host::now().monotonic);
     }
 }
 

@@ -80,7 +80,7 @@ impl Vm {
         let root_id = host::property(&["plugin_root_id"]).unwrap_or_default();
         let seed = u64::from_le_bytes(host::random_bytes());
         let monotonic = host::now().monotonic;
-        host::set_tick(config.redelivery.tick.min(TICK_MAX));
+        host::set_tick(config.tick().min(TICK_MAX));
         let mut vm = Self {
             regime: Regime::of(&config.capture),
             delivery: Delivery::new(config.clone(), Keys::of(&root_id), crc32(text), seed, monotonic),

@@ -7,12 +7,14 @@
 //! text -> tree        tree.rs       JSON with duplicate keys still in it
 //!      -> walk        walk.rs       unknown, twice, not built, no object      \
 //!      -> draft       table.rs      each key by its reader (values.rs)         > faults (fault.rs), all of them
-//!      -> relations   relations.rs  rules between keys                        /
+//!      -> relations   relations.rs  rules between keys                       |
+//!      -> overrides   overrides.rs  the same for each destination's own keys /
 //!      -> Config
 //! table.rs -> reference.rs -> docs/configuration.md
 //! ```
 
 mod fault;
+mod overrides;
 mod reference;
 mod relations;
 mod table;
@@ -28,7 +30,8 @@ pub use reference::{TABLE_BEGIN, TABLE_END, reference_table};
 
 use crate::units::{ByteCount, ClusterName, Millis, Permille};
 use std::collections::BTreeMap;
-use table::{Draft, Values};
+use std::rc::Rc;
+use table::{Draft, Source};
 use tree::{Json, Object};
 
 /// A configuration without faults.
@@ -38,18 +41,11 @@ pub struct Config {
     pub matching: Matching,
     /// How a request is seen and what of it is kept.
     pub capture: Capture,
-    /// Which answers are failures to us.
-    pub failure: Failure,
     /// What the sender of a stored message gets.
     pub reply: Reply,
-    /// Whether messages to a destination that is down are stored without asking the router.
-    pub hold_while_down: HoldWhileDown,
-    /// How much is kept, and how long.
-    pub store: StoreLimits,
-    /// How the state of a destination is known.
-    pub health: Health,
-    /// How messages are sent again.
-    pub redelivery: Redelivery,
+    /// What holds for every destination that has nothing of its own; [`Config::of`] tells what holds for one. The store's
+    /// limits are those of the whole store.
+    pub shared: Rc<Policy>,
     /// The header with the sender's idempotency key, in lower case. Not settable in this build.
     pub idempotency_header: String,
     /// How long a dead letter is kept.
@@ -58,6 +54,21 @@ pub struct Config {
     pub trust: Trusted,
     /// What differs for single destinations.
     pub destinations: BTreeMap<ClusterName, DestinationOverride>,
+}
+
+/// What can differ from destination to destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Which answers are failures to us.
+    pub failure: Failure,
+    /// Whether messages to a destination that is down are stored without asking the router.
+    pub hold_while_down: HoldWhileDown,
+    /// How much is kept, and how long.
+    pub store: StoreLimits,
+    /// How the state of a destination is known.
+    pub health: Health,
+    /// How messages are sent again.
+    pub redelivery: Redelivery,
 }
 
 /// Which requests are protected: those that meet every condition given.
@@ -304,6 +315,8 @@ pub enum Trust {
 pub struct DestinationOverride {
     /// The authority of redeliveries, a host or host:port.
     pub authority: Option<String>,
+    /// What holds for it: its own keys over the shared ones.
+    pub policy: Rc<Policy>,
 }
 
 /// Reads a configuration. No text at all (what Istio sends without `pluginConfig`) means all defaults.
@@ -315,10 +328,11 @@ pub fn parse(text: &[u8]) -> Result<Config, Faults> {
         object_of(text).map_err(|problem| Faults(vec![Fault { path: "configuration".to_owned(), problem }]))?;
     let mut faults = Faults::default();
     walk::check(&object, &mut faults);
-    let draft = Draft::read(&object, &mut faults);
+    let draft = Draft::read(&Source::Shared(&object), &mut faults);
     relations::check(&draft, &mut faults);
-    match draft.complete() {
-        Some(values) if faults.0.is_empty() => Ok(values.into()),
+    let destinations = overrides::read(&object, &draft, &mut faults);
+    match Config::complete(draft, destinations) {
+        Some(config) if faults.0.is_empty() => Ok(config),
         Some(_) | None => Err(faults),
     }
 }
@@ -380,6 +394,24 @@ impl Matching {
 }
 
 impl Config {
+    /// What holds for `cluster`.
+    #[must_use]
+    pub fn of(&self, cluster: &ClusterName) -> &Rc<Policy> {
+        self.destinations.get(cluster).map_or(&self.shared, |found| &found.policy)
+    }
+
+    /// All policies that there are, the shared one first.
+    pub fn policies(&self) -> impl Iterator<Item = &Policy> {
+        let own = self.destinations.values().map(|found| found.policy.as_ref());
+        std::iter::once(self.shared.as_ref()).chain(own)
+    }
+
+    /// The period of the timer: the shortest that any destination asks for.
+    #[must_use]
+    pub fn tick(&self) -> Millis {
+        self.policies().map(|policy| policy.redelivery.tick).min().unwrap_or(self.shared.redelivery.tick)
+    }
+
     /// Whether any request can be protected.
     #[must_use]
     pub fn protects_anything(&self) -> bool {
@@ -399,7 +431,7 @@ impl Config {
             CaptureMode::Hold => "held",
             CaptureMode::Stream => "streamed",
         };
-        let intake = match self.store.intake {
+        let intake = match self.shared.store.intake {
             Intake::Open => "",
             Intake::Closed => "; intake closed: nothing new is stored",
         };
@@ -407,72 +439,82 @@ impl Config {
             "protects {}; {capture} bodies up to {}; keeps up to {} messages, {}, for {}{intake}",
             self.matching.summary(),
             self.capture.body_bytes_max,
-            self.store.messages_max,
-            self.store.bytes_max,
-            self.store.ttl,
+            self.shared.store.messages_max,
+            self.shared.store.bytes_max,
+            self.shared.store.ttl,
         )
     }
 }
 
-impl From<Values> for Config {
-    fn from(values: Values) -> Self {
-        Self {
+impl Config {
+    /// All of it, or nothing if a value is missing: then it had a fault.
+    fn complete(draft: Draft, destinations: Option<BTreeMap<ClusterName, DestinationOverride>>) -> Option<Self> {
+        Some(Self {
+            shared: Rc::new(Policy::of(&draft)?),
             matching: Matching {
-                path_prefixes: values.path_prefixes,
-                clusters: values.clusters,
-                methods: values.methods,
-                prefer: values.prefer,
-                route_opt_in: values.route_opt_in,
+                path_prefixes: draft.path_prefixes?,
+                clusters: draft.clusters?,
+                methods: draft.methods?,
+                prefer: draft.prefer?,
+                route_opt_in: draft.route_opt_in?,
             },
             capture: Capture {
-                mode: values.capture_mode,
-                form: values.capture_form,
-                body_bytes_max: values.body_bytes_max,
-                hold_max: values.hold_max,
-                drop_headers: values.drop_headers,
+                mode: draft.capture_mode?,
+                form: draft.capture_form?,
+                body_bytes_max: draft.body_bytes_max?,
+                hold_max: draft.hold_max?,
+                drop_headers: draft.drop_headers?,
             },
+            reply: draft.reply?,
+            idempotency_header: draft.idempotency_header?,
+            dead_letter_ttl: draft.dead_letter_ttl?,
+            trust: Trusted { senders: draft.trust_senders?, receivers: draft.trust_receivers? },
+            destinations: destinations?,
+        })
+    }
+}
+
+impl Policy {
+    /// All of it, or nothing if a value is missing.
+    fn of(draft: &Draft) -> Option<Self> {
+        Some(Self {
             failure: Failure {
-                statuses: values.statuses,
-                grpc_statuses: values.grpc_statuses,
-                unknown_outcome: values.unknown_outcome,
+                statuses: draft.statuses.clone()?,
+                grpc_statuses: draft.grpc_statuses.clone()?,
+                unknown_outcome: draft.unknown_outcome?,
             },
-            reply: values.reply,
-            hold_while_down: values.hold_while_down,
+            hold_while_down: draft.hold_while_down?,
             store: StoreLimits {
-                messages_max: values.messages_max,
-                bytes_max: values.store_bytes_max,
-                ttl: values.ttl,
-                intake: values.intake,
+                messages_max: draft.messages_max?,
+                bytes_max: draft.store_bytes_max?,
+                ttl: draft.ttl?,
+                intake: draft.intake?,
             },
             health: Health {
-                source: values.health_source,
-                cluster: values.health_cluster,
-                path: values.health_path,
-                interval: values.interval,
-                healthy_percent_min: values.healthy_percent_min,
-                stable_for: values.stable_for,
-                probe_max: values.probe_max,
-                suspect_after: values.suspect_after,
+                source: draft.health_source?,
+                cluster: draft.health_cluster.clone()?,
+                path: draft.health_path.clone()?,
+                interval: draft.interval?,
+                healthy_percent_min: draft.healthy_percent_min?,
+                stable_for: draft.stable_for?,
+                probe_max: draft.probe_max?,
+                suspect_after: draft.suspect_after?,
             },
             redelivery: Redelivery {
-                tick: values.tick,
-                timeout: values.timeout,
+                tick: draft.tick?,
+                timeout: draft.timeout?,
                 backoff: Backoff {
-                    initial: values.backoff_initial,
-                    max: values.backoff_max,
-                    multiplier: values.multiplier,
-                    jitter: values.jitter,
+                    initial: draft.backoff_initial?,
+                    max: draft.backoff_max?,
+                    multiplier: draft.multiplier?,
+                    jitter: draft.jitter?,
                 },
-                attempts_max: values.attempts_max,
-                window: Window { initial: values.window_initial, max: values.window_max },
-                rate: values.rate,
-                on_unauthorized: values.on_unauthorized,
-                through: values.through,
+                attempts_max: draft.attempts_max?,
+                window: Window { initial: draft.window_initial?, max: draft.window_max? },
+                rate: draft.rate?,
+                on_unauthorized: draft.on_unauthorized?,
+                through: draft.through.clone()?,
             },
-            idempotency_header: values.idempotency_header,
-            dead_letter_ttl: values.dead_letter_ttl,
-            trust: Trusted { senders: values.trust_senders, receivers: values.trust_receivers },
-            destinations: values.destinations,
-        }
+        })
     }
 }

@@ -2,20 +2,17 @@
 //! only place of each of these: the parser, the defaults and the reference (docs/configuration.md) are made from it.
 //!
 //! Never compares two keys ([`super::relations`]), and knows no JSON but the defaults. A row whose name starts with `_`
-//! has no value that anything reads: its area is not built. A row of such an area with a plain name has its default in
-//! force.
+//! has no value that anything reads: its area is not built, or it is a group that [`super::overrides`] reads key by key. A
+//! row of an area that is not built with a plain name has its default in force.
 
 use super::fault::Faults;
 use super::tree::{Json, Object};
 use super::values::{
-    Authorities, Choice, Decimal, Duration, Later, List, One, PerSecond, Reads, Size, Switch, Unread, WhenEmpty, Whole,
-    cluster_name, cluster_name_if_any, failure_status, grpc_failure_status, header_name, health_path, method,
-    path_prefix,
+    Authorities, Choice, Decimal, Duration, KeyByKey, Later, List, One, PerSecond, Reads, Size, Switch, Unread,
+    WhenEmpty, Whole, cluster_name, cluster_name_if_any, failure_status, grpc_failure_status, header_name, health_path,
+    method, path_prefix,
 };
-use super::{
-    CaptureAs, CaptureMode, DestinationOverride, HealthSource, HoldWhileDown, Intake, OnUnauthorized, Prefer, Rate,
-    Reply,
-};
+use super::{CaptureAs, CaptureMode, HealthSource, HoldWhileDown, Intake, OnUnauthorized, Prefer, Rate, Reply};
 use super::{RouteOptIn, Trust, UnknownOutcome, walk};
 use crate::units::{ByteCount, ClusterName, Millis, Permille};
 use std::collections::BTreeMap;
@@ -57,20 +54,16 @@ macro_rules! keys {
             $($(#[doc = $doc])+ pub $name: Option<$kind>,)+
         }
 
-        /// A value for every key.
-        pub(super) struct Values {
-            $($(#[doc = $doc])+ pub $name: $kind,)+
-        }
-
         impl Draft {
-            /// Reads every built key that is given, and the default of every other.
-            pub(super) fn read(object: &Object, faults: &mut Faults) -> Self {
-                Self { $($name: read_key($path, $default, Area::$area, &$reader, object, faults),)+ }
-            }
-
-            /// All values, or nothing if one has a fault.
-            pub(super) fn complete(self) -> Option<Values> {
-                Some(Values { $($name: self.$name?,)+ })
+            /// Reads every key from `source`.
+            pub(super) fn read(source: &Source<'_>, faults: &mut Faults) -> Self {
+                Self { $($name: read_key(
+                    &Key { path: $path, default: $default, area: Area::$area },
+                    &$reader,
+                    source,
+                    |draft| &draft.$name,
+                    faults,
+                ),)+ }
             }
         }
 
@@ -83,21 +76,61 @@ macro_rules! keys {
     };
 }
 
-fn read_key<R: Reads>(
-    path: &str,
-    default: &str,
+/// Where the values come from.
+pub(super) enum Source<'a> {
+    /// The object, and the default of every key that it does not give.
+    Shared(&'a Object),
+    /// The keys of one cluster, and the shared value of every key that it does not give.
+    OneCluster(&'a Overlay<'a>),
+}
+
+/// The keys of one cluster.
+pub(super) struct Overlay<'a> {
+    pub keys: &'a Object,
+    /// Their path, for faults: `destinations.orders`.
+    pub place: &'a str,
+    /// The keys and groups that may be given there.
+    pub groups: &'a [&'static str],
+    pub shared: &'a Draft,
+}
+
+/// What of a row decides where its value comes from.
+struct Key {
+    path: &'static str,
+    default: &'static str,
     area: Area,
+}
+
+/// One instance for each kind of value and not one for each key: inlined, the table is 80 KB of Wasm.
+#[inline(never)]
+fn read_key<R: Reads>(
+    key: &Key,
     reader: &R,
-    object: &Object,
+    source: &Source<'_>,
+    shared: fn(&Draft) -> &Option<R::Value>,
     faults: &mut Faults,
-) -> Option<R::Value> {
-    let given = match area {
-        Area::Filter => walk::find(object, path),
+) -> Option<R::Value>
+where
+    R::Value: Clone,
+{
+    let built = |object| match key.area {
+        Area::Filter => walk::find(object, key.path),
         Area::Semantics | Area::Operations | Area::Durable => None, // refused by `walk::check` where it is given
     };
-    match given {
-        Some(json) => reader.read(path, json, faults),
-        None => reader.read(path, &faults.keep(path, Json::parse(default))?, faults),
+    match source {
+        Source::Shared(object) => match built(object) {
+            Some(json) => reader.read(key.path, json, faults),
+            None => reader.read(key.path, &faults.keep(key.path, Json::parse(key.default))?, faults),
+        },
+        Source::OneCluster(overlay) => {
+            let is_own = overlay.groups.iter().any(|group| walk::is_in(key.path, group));
+            match if is_own { built(overlay.keys) } else { None } {
+                Some(json) => reader.read(&format!("{}.{}", overlay.place, key.path), json, faults),
+                // Of the rest, what the rules between keys need: a copy of all would be one of every name of a cluster.
+                None if is_own || key.path == path::capture_form => shared(overlay.shared).clone(),
+                None => None,
+            }
+        }
     }
 }
 
@@ -306,16 +339,18 @@ keys! {
     _labels: Unread = "metrics.labels", r#""none""#, Operations, Later("`none`, `envoy`, `istio`");
 
     /// The authority that redeliveries to this cluster carry; routes with `auto_host_rewrite` need it.
-    destinations: BTreeMap<ClusterName, DestinationOverride> = "destinations.<cluster>.authority", "null", Filter,
+    authorities: BTreeMap<ClusterName, Option<String>> = "destinations.<cluster>.authority", "null", Filter,
         Authorities;
     /// Any key of `failure`, for this cluster.
-    _destination_failure: Unread = "destinations.<cluster>.failure", "null", Semantics, Later("object");
+    _destination_failure: Unread = "destinations.<cluster>.failure", "null", Filter, KeyByKey("object");
     /// `hold_while_down`, for this cluster.
-    _destination_hold: Unread = "destinations.<cluster>.hold_while_down", "null", Semantics, TRUE_OR_FALSE;
-    /// Any key of `store`, for this cluster.
-    _destination_store: Unread = "destinations.<cluster>.store", "null", Semantics, Later("object");
+    _destination_hold: Unread = "destinations.<cluster>.hold_while_down", "null", Filter,
+        KeyByKey("`false`, `true`");
+    /// Any key of `store`, for this cluster. `max_messages` and `max_bytes` are then what its messages may take of the whole
+    /// store; the shared ones still hold for all destinations together.
+    _destination_store: Unread = "destinations.<cluster>.store", "null", Filter, KeyByKey("object");
     /// Any key of `health`, for this cluster.
-    _destination_health: Unread = "destinations.<cluster>.health", "null", Semantics, Later("object");
-    /// Any key of `redelivery`, for this cluster.
-    _destination_redelivery: Unread = "destinations.<cluster>.redelivery", "null", Semantics, Later("object");
+    _destination_health: Unread = "destinations.<cluster>.health", "null", Filter, KeyByKey("object");
+    /// Any key of `redelivery`, for this cluster. There is one timer: it runs at the shortest `tick` that is given.
+    _destination_redelivery: Unread = "destinations.<cluster>.redelivery", "null", Filter, KeyByKey("object");
 }

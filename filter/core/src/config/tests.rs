@@ -120,19 +120,8 @@ fn keys_of_areas_not_built_are_refused_one_by_one() {
         (r#"{"durable": {"etcd": {"cluster": "etcd"}}}"#, &["durable.etcd.cluster: not in this build"]),
         (r#"{"durable": {"etcd": {}}}"#, &["durable.etcd: not in this build"]),
         (
-            r#"{"destinations": {"a": {"redelivery": {"timeout": "1s", "backoff": {"max": "0s"}}}}}"#,
-            &[
-                "destinations.a.redelivery.timeout: not in this build",
-                "destinations.a.redelivery.backoff.max: not in this build",
-            ],
-        ),
-        (
-            r#"{"destinations": {"a": {"hold_while_down": true, "store": {}, "failure": 5}}}"#,
-            &[
-                "destinations.a.hold_while_down: not in this build",
-                "destinations.a.store: not in this build",
-                "destinations.a.failure: not in this build",
-            ],
+            r#"{"destinations": {"a": {"redelivery": {"order": "none", "through": "b"}}}}"#,
+            &["destinations.a.redelivery.order: not in this build"],
         ),
     ]);
 }
@@ -140,13 +129,85 @@ fn keys_of_areas_not_built_are_refused_one_by_one() {
 #[test]
 fn every_key_of_an_area_not_built_is_refused_even_with_its_default() {
     let later = table::rows().into_iter().filter(|row| row.area != table::Area::Filter).collect::<Vec<_>>();
-    assert_eq!(later.len(), 19, "the contract has 22 of them until the next area is built");
+    assert_eq!(later.len(), 14, "the contract has 14 of them until the next area is built");
     for row in later {
         let path = row.path.replace("<cluster>", "a");
         let text = path.rsplit('.').fold(row.default.to_owned(), |inner, key| format!("{{\"{key}\": {inner}}}"));
         let said = parse(text.as_bytes()).map_or_else(|faults| faults.to_string(), |_| "accepted".to_owned());
         assert_eq!(said, format!("{path}: not in this build"), "{text}");
     }
+}
+
+#[test]
+fn a_fault_in_a_destinations_own_key_has_the_full_path_and_the_words_of_the_shared_one() {
+    check(&[
+        (
+            r#"{"destinations": {"orders": {"redelivery": {"backoff": {"max": "0s"}}}}}"#,
+            &["destinations.orders.redelivery.backoff.max: 0s is below initial 1s"],
+        ),
+        (
+            r#"{"redelivery": {"backoff": {"max": "5s"}},
+                "destinations": {"orders": {"redelivery": {"backoff": {"initial": "9s"}}}, "b": {}}}"#,
+            &["destinations.orders.redelivery.backoff.max: 5s is below initial 9s"],
+        ),
+        // A contradiction of the shared keys is told once, whoever inherits it.
+        (
+            r#"{"redelivery": {"backoff": {"max": "0s"}}, "destinations": {"a": {}, "b": {"store": {"ttl": "1h"}}}}"#,
+            &["redelivery.backoff.max: 0s is below initial 1s"],
+        ),
+        (
+            r#"{"destinations": {"a": {"hold_while_down": true, "store": {"max_messages": 0, "ttl": 5}, "failure": 5,
+                "health": {"source": "health_check_filter", "path": "/x"}, "redelivery": {"rate": -1}}}}"#,
+            &[
+                "destinations.a.failure: must be an object, found a number",
+                "destinations.a.store.max_messages: 0 is below 1",
+                "destinations.a.store.ttl: must be a duration such as \"10s\", found a number",
+                "destinations.a.redelivery.rate: must be a number from 0.0 to 1000000.0",
+                "destinations.a.hold_while_down: true needs capture.as: arrived",
+                "destinations.a.health.path: \"/x\" must contain {cluster} with health.source: health_check_filter",
+            ],
+        ),
+        (
+            r#"{"destinations": {"a": {"hold_while_down": {}, "store": {"ttl": "1h", "ttl": "2h"}, "store": {}}}}"#,
+            &[
+                "destinations.a.store.ttl: is given twice",
+                "destinations.a.store: is given twice",
+                "destinations.a.hold_while_down: must be true or false, found an object",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn a_destinations_own_keys_lie_over_the_shared_ones() {
+    let config = accepted(
+        r#"{"capture": {"as": "arrived"}, "failure": {"statuses": [500, 503]}, "store": {"max_messages": 100},
+            "redelivery": {"timeout": "9s", "window": {"initial": 2}},
+            "destinations": {
+                "a": {"failure": {"statuses": [429]}, "hold_while_down": true, "store": {"max_messages": 5, "accept": false},
+                      "health": {"source": "admin", "interval": "7s"},
+                      "redelivery": {"tick": "50ms", "rate": 3, "backoff": {"initial": "2s"}, "window": {"max": 8}}},
+                "b": {}}}"#,
+    );
+    let cluster = |name: &str| ClusterName(name.to_owned());
+    let shared = config.shared.as_ref().clone();
+    assert_eq!(config.of(&cluster("b")).as_ref(), &shared);
+    assert_eq!(config.of(&cluster("never named")).as_ref(), &shared);
+    let expected = Policy {
+        failure: Failure { statuses: vec![429], ..shared.failure },
+        hold_while_down: HoldWhileDown::On,
+        store: StoreLimits { messages_max: 5, intake: Intake::Closed, ..shared.store },
+        health: Health { source: HealthSource::Admin, interval: Millis(7_000), ..shared.health },
+        redelivery: Redelivery {
+            tick: Millis(50),
+            rate: Rate::PerSecond(Permille(3_000)),
+            backoff: Backoff { initial: Millis(2_000), ..shared.redelivery.backoff },
+            window: Window { initial: 2, max: 8 },
+            ..shared.redelivery
+        },
+    };
+    assert_eq!(config.of(&cluster("a")).as_ref(), &expected);
+    assert_eq!(config.tick(), Millis(50), "the one timer runs at the shortest");
 }
 
 #[test]
@@ -431,44 +492,46 @@ fn no_text_means_the_defaults_of_the_contract() {
             hold_max: Millis(2_000),
             drop_headers: vec![],
         },
-        failure: Failure {
-            statuses: vec![503],
-            grpc_statuses: vec![14],
-            unknown_outcome: UnknownOutcome::IfIdempotent,
-        },
         reply: Reply::Accepted,
-        hold_while_down: HoldWhileDown::Off,
-        store: StoreLimits {
-            messages_max: 10_000,
-            bytes_max: ByteCount(64 * 1024 * 1024),
-            ttl: Millis(86_400_000),
-            intake: Intake::Open,
-        },
-        health: Health {
-            source: HealthSource::Passive,
-            cluster: cluster("redeliver_health"),
-            path: "/{cluster}".to_owned(),
-            interval: Millis(1_000),
-            healthy_percent_min: 1,
-            stable_for: Millis(2_000),
-            probe_max: Millis(10_000),
-            suspect_after: Millis(300_000),
-        },
-        redelivery: Redelivery {
-            tick: Millis(100),
-            timeout: Millis(15_000),
-            backoff: Backoff {
-                initial: Millis(1_000),
-                max: Millis(300_000),
-                multiplier: Permille(2_000),
-                jitter: Permille(200),
+        shared: Rc::new(Policy {
+            failure: Failure {
+                statuses: vec![503],
+                grpc_statuses: vec![14],
+                unknown_outcome: UnknownOutcome::IfIdempotent,
             },
-            attempts_max: 20,
-            window: Window { initial: 5, max: 64 },
-            rate: Rate::Unlimited,
-            on_unauthorized: OnUnauthorized::Dead,
-            through: None,
-        },
+            hold_while_down: HoldWhileDown::Off,
+            store: StoreLimits {
+                messages_max: 10_000,
+                bytes_max: ByteCount(64 * 1024 * 1024),
+                ttl: Millis(86_400_000),
+                intake: Intake::Open,
+            },
+            health: Health {
+                source: HealthSource::Passive,
+                cluster: cluster("redeliver_health"),
+                path: "/{cluster}".to_owned(),
+                interval: Millis(1_000),
+                healthy_percent_min: 1,
+                stable_for: Millis(2_000),
+                probe_max: Millis(10_000),
+                suspect_after: Millis(300_000),
+            },
+            redelivery: Redelivery {
+                tick: Millis(100),
+                timeout: Millis(15_000),
+                backoff: Backoff {
+                    initial: Millis(1_000),
+                    max: Millis(300_000),
+                    multiplier: Permille(2_000),
+                    jitter: Permille(200),
+                },
+                attempts_max: 20,
+                window: Window { initial: 5, max: 64 },
+                rate: Rate::Unlimited,
+                on_unauthorized: OnUnauthorized::Dead,
+                through: None,
+            },
+        }),
         idempotency_header: "idempotency-key".to_owned(),
         dead_letter_ttl: Millis(168 * 3_600_000),
         trust: Trusted { senders: Trust::Withheld, receivers: Trust::Withheld },
@@ -516,43 +579,58 @@ fn every_key_of_this_build_is_read_into_its_place() {
             hold_max: Millis(3_600_000),
             drop_headers: texts(&["x-a"]),
         },
-        failure: Failure { statuses: vec![502, 503], grpc_statuses: vec![], unknown_outcome: UnknownOutcome::Always },
         reply: Reply::Original,
-        hold_while_down: HoldWhileDown::On,
-        store: StoreLimits {
-            messages_max: 5,
-            bytes_max: ByteCount(1 << 30),
-            ttl: Millis(5_400_000),
-            intake: Intake::Closed,
-        },
-        health: Health {
-            source: HealthSource::Admin,
-            cluster: cluster("admin"),
-            path: "/x".to_owned(),
-            interval: Millis(250),
-            healthy_percent_min: 50,
-            stable_for: Millis::ZERO,
-            probe_max: Millis(60_000),
-            suspect_after: Millis(1_000),
-        },
-        redelivery: Redelivery {
-            tick: Millis(50),
-            timeout: Millis(61_001),
-            backoff: Backoff { initial: Millis(1), max: Millis(1), multiplier: Permille(1_000), jitter: Permille(125) },
-            attempts_max: 3,
-            window: Window { initial: 1, max: 1 },
-            rate: Rate::PerSecond(Permille(2_500)),
-            on_unauthorized: OnUnauthorized::Park,
-            through: Some(cluster("again")),
-        },
+        shared: Rc::new(Policy {
+            failure: Failure {
+                statuses: vec![502, 503],
+                grpc_statuses: vec![],
+                unknown_outcome: UnknownOutcome::Always,
+            },
+            hold_while_down: HoldWhileDown::On,
+            store: StoreLimits {
+                messages_max: 5,
+                bytes_max: ByteCount(1 << 30),
+                ttl: Millis(5_400_000),
+                intake: Intake::Closed,
+            },
+            health: Health {
+                source: HealthSource::Admin,
+                cluster: cluster("admin"),
+                path: "/x".to_owned(),
+                interval: Millis(250),
+                healthy_percent_min: 50,
+                stable_for: Millis::ZERO,
+                probe_max: Millis(60_000),
+                suspect_after: Millis(1_000),
+            },
+            redelivery: Redelivery {
+                tick: Millis(50),
+                timeout: Millis(61_001),
+                backoff: Backoff {
+                    initial: Millis(1),
+                    max: Millis(1),
+                    multiplier: Permille(1_000),
+                    jitter: Permille(125),
+                },
+                attempts_max: 3,
+                window: Window { initial: 1, max: 1 },
+                rate: Rate::PerSecond(Permille(2_500)),
+                on_unauthorized: OnUnauthorized::Park,
+                through: Some(cluster("again")),
+            },
+        }),
         idempotency_header: "idempotency-key".to_owned(),
         dead_letter_ttl: Millis(3_600_000),
         trust: Trusted { senders: Trust::Given, receivers: Trust::Given },
-        destinations: BTreeMap::from([
-            (cluster("outbound|80||a.b"), DestinationOverride { authority: Some("a.b:80".to_owned()) }),
-            (cluster("orders"), DestinationOverride { authority: None }),
-        ]),
+        destinations: BTreeMap::new(),
     };
+    let own = |authority: Option<&str>| DestinationOverride {
+        authority: authority.map(str::to_owned),
+        policy: expected.shared.clone(),
+    };
+    let destinations =
+        BTreeMap::from([(cluster("outbound|80||a.b"), own(Some("a.b:80"))), (cluster("orders"), own(None))]);
+    let expected = Config { destinations, ..expected.clone() };
     assert_eq!(config, expected);
 }
 

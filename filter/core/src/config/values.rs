@@ -5,7 +5,7 @@
 
 use super::fault::{Faults, Problem};
 use super::tree::Json;
-use super::{ClusterName, DestinationOverride, Rate, walk};
+use super::{ClusterName, Rate, walk};
 use crate::units::{ByteCount, Millis, Permille};
 use std::collections::BTreeMap;
 
@@ -448,26 +448,26 @@ fn is_token(text: &str) -> bool {
 
 // --- destinations -------------------------------------------------------------------------------------------------
 
-/// The object `destinations`, of which this build reads `authority`.
+/// The object `destinations`: who is named there, and with which `authority`.
 pub(super) struct Authorities;
 
 impl Reads for Authorities {
-    type Value = BTreeMap<ClusterName, DestinationOverride>;
+    type Value = BTreeMap<ClusterName, Option<String>>;
 
     /// `json` is the whole object, or null if there is none. What is no object in it, [`walk`] has refused.
     fn read(&self, path: &str, json: &Json, faults: &mut Faults) -> Option<Self::Value> {
-        let mut overrides = BTreeMap::new();
+        let mut authorities = BTreeMap::new();
         let (Json::Object(destinations), Some((group, key))) = (json, path.split_once(walk::OF_ANY_CLUSTER)) else {
-            return Some(overrides);
+            return Some(authorities);
         };
         for (name, keys) in destinations {
             let place = walk::below(group, name);
             let cluster = faults.keep(&place, named_cluster(name));
             let given = if let Json::Object(keys) = keys { walk::first(keys, key) } else { None };
             let authority = given.and_then(|json| faults.keep(&walk::below(&place, key), authority(json)));
-            overrides.extend(cluster.map(|cluster| (cluster, DestinationOverride { authority })));
+            authorities.extend(cluster.map(|cluster| (cluster, authority)));
         }
-        Some(overrides)
+        Some(authorities)
     }
 
     fn form(&self) -> String {
@@ -481,7 +481,23 @@ impl Reads for Authorities {
 pub(super) struct Later(pub &'static str);
 
 /// The value of such a key.
+#[derive(Clone)]
 pub(super) struct Unread;
+
+/// A group whose keys are those of another one; only the reference knows it by itself.
+pub(super) struct KeyByKey(pub &'static str);
+
+impl Reads for KeyByKey {
+    type Value = Unread;
+
+    fn read(&self, _path: &str, _json: &Json, _faults: &mut Faults) -> Option<Unread> {
+        Some(Unread)
+    }
+
+    fn form(&self) -> String {
+        self.0.to_owned()
+    }
+}
 
 impl Reads for Later {
     type Value = Unread;

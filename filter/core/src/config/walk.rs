@@ -11,7 +11,7 @@
 //! redelivery                           a group with a built key in it        must be an object; walked
 //! operator                             a group without one                   walked, or not in this build as a whole
 //! destinations.a                       destinations.<cluster>                walked
-//! destinations.a.redelivery.tick       redelivery.tick, overridden           not in this build
+//! destinations.a.redelivery.timeout    redelivery.timeout, overridden        left to its reader
 //! ```
 
 use super::fault::{Faults, KeyName, Problem};
@@ -22,13 +22,13 @@ use std::collections::BTreeSet;
 /// The part of a known path that stands for any cluster name.
 const ANY_CLUSTER: &str = "<cluster>";
 /// Where the names of clusters are keys.
-const PER_CLUSTER: &str = "destinations";
+pub(super) const PER_CLUSTER: &str = "destinations";
 /// What lies between the two in a known path.
 pub(super) const OF_ANY_CLUSTER: &str = ".<cluster>.";
 
 /// Refuses all of `object` that is no built key, or not in its place.
 pub(super) fn check(object: &Object, faults: &mut Faults) {
-    let top = Place { shown: String::new(), known: String::new(), whose: Whose::Everyone };
+    let top = Place { shown: String::new(), known: String::new() };
     top.check(object, faults);
 }
 
@@ -64,14 +64,6 @@ pub(super) fn below(path: &str, key: &str) -> String {
 struct Place {
     shown: String,
     known: String,
-    whose: Whose,
-}
-
-/// Whether an object speaks for all destinations or overrides what they share.
-#[derive(Clone, Copy, PartialEq)]
-enum Whose {
-    Everyone,
-    OneCluster,
 }
 
 /// What the table says about a path.
@@ -79,7 +71,7 @@ enum Known {
     Key(Built),
     /// An object that holds keys; `Built::Later` when none of them is built.
     Group(Built),
-    /// The path, under `destinations.<cluster>`, of a top-level key or group that may be given for one cluster.
+    /// The path, under `destinations.<cluster>`, of a top-level group that may be given for one cluster.
     Override(&'static str),
     Nothing,
 }
@@ -108,11 +100,8 @@ impl Place {
         match self.lookup(key, &known) {
             Known::Key(Built::Now) => {}
             Known::Key(Built::Later) => faults.note(&shown, Problem::NotInThisBuild),
-            Known::Group(built) => Self { shown, known, whose: self.whose }.check_group(built, value, faults),
-            Known::Override(of) => {
-                let place = Self { shown, known: of.to_owned(), whose: Whose::OneCluster };
-                place.check_group(Built::Later, value, faults);
-            }
+            Known::Group(built) => Self { shown, known }.check_group(built, value, faults),
+            Known::Override(of) => Self { shown, known: of.to_owned() }.check_group(Built::Now, value, faults),
             Known::Nothing => faults.note(&shown, self.unknown(key)),
         }
     }
@@ -143,28 +132,18 @@ impl Place {
         }
         if let Some((path, area)) = KEYS.iter().find(|(path, _)| *path == known) {
             return match overridden(path) {
-                Some(of) => Known::Override(of),
-                None => Known::Key(self.built(*area)),
+                Some(of) if KEYS.iter().all(|(key, _)| *key != of) => Known::Override(of),
+                Some(_) | None => Known::Key(built(*area)),
             };
         }
         let mut areas =
             KEYS.iter().filter(|(path, _)| rest_below(path, known).is_some()).map(|(_, area)| *area).peekable();
         if areas.peek().is_none() {
             Known::Nothing
-        } else if areas.any(|area| self.built(area) == Built::Now) {
+        } else if areas.any(|area| built(area) == Built::Now) {
             Known::Group(Built::Now)
         } else {
             Known::Group(Built::Later)
-        }
-    }
-
-    fn built(&self, area: Area) -> Built {
-        match self.whose {
-            Whose::OneCluster => Built::Later,
-            Whose::Everyone => match area {
-                Area::Filter => Built::Now,
-                Area::Semantics | Area::Operations | Area::Durable => Built::Later,
-            },
         }
     }
 
@@ -174,7 +153,7 @@ impl Place {
             return Problem::DottedKey;
         }
         let sibling = self.siblings().filter_map(|name| Some((closeness(key, name)?, name))).min();
-        let built = KEYS.iter().filter(|(_, area)| self.built(*area) == Built::Now).map(|(path, _)| *path);
+        let built = KEYS.iter().filter(|(_, area)| built(*area) == Built::Now).map(|(path, _)| *path);
         let elsewhere = || built.clone().find(|path| path.rsplit('.').next() == Some(key));
         let nearest = match sibling {
             Some((_, name)) => Some(below(&self.shown, name)),
@@ -189,6 +168,23 @@ impl Place {
         let known = if self.known == PER_CLUSTER { per_cluster } else { self.known.clone() };
         KEYS.iter().filter_map(move |(path, _)| rest_below(path, &known)).filter_map(|rest| rest.split('.').next())
     }
+}
+
+const fn built(area: Area) -> Built {
+    match area {
+        Area::Filter => Built::Now,
+        Area::Semantics | Area::Operations | Area::Durable => Built::Later,
+    }
+}
+
+/// The keys and groups that may be given for one cluster too.
+pub(super) fn overridable() -> Vec<&'static str> {
+    KEYS.iter().filter_map(|(key, _)| overridden(key)).collect()
+}
+
+/// Whether `path` is that group, or in it.
+pub(super) fn is_in(path: &str, group: &str) -> bool {
+    path == group || rest_below(path, group).is_some()
 }
 
 /// `path` without the group in front of it; nothing if it is not in that group. Everything is in the group "".

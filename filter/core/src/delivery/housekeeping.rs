@@ -10,7 +10,7 @@ use crate::ledger::{self, Ledger};
 use crate::memory::SharedMemory;
 use crate::slot::{DestinationIndex, Head, SlotIndex, SlotState};
 use crate::store::Now;
-use crate::units::{ByteCount, Millis, Monotonic};
+use crate::units::{Millis, Monotonic};
 use std::collections::BTreeMap;
 
 /// How often the gauges are set.
@@ -21,6 +21,8 @@ const QUIET: Millis = Millis(5_000);
 const SHOW_AGAIN: Millis = Millis(10_000);
 /// Heads that an audit reads per tick.
 const AUDIT_STEP: u32 = 2_000;
+/// Destinations whose books are looked at per tick, whether they are damaged.
+const PARTS_PER_TICK: usize = 16;
 /// Free slots whose hints an audit writes anew; with more of them the lost ones do not matter.
 const HINTS_MAX: usize = 10_000;
 /// Slots in a row that were never written, behind which no further one is looked for: each is a VM that died between
@@ -35,6 +37,8 @@ pub(super) struct Housekeeping {
     shown: BTreeMap<Gauge, u64>,
     shown_at: Option<Monotonic>,
     audit: Audit,
+    /// The destination whose books were looked at last.
+    part: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -44,10 +48,24 @@ struct Audit {
     /// The `changes` of the books that were audited last.
     done_for: Option<u32>,
     next: u32,
-    counted: Ledger,
+    counted: Counts,
     free: Vec<SlotIndex>,
     /// What the count before found, if the books were found wrong.
-    doubt: Option<Ledger>,
+    doubt: Option<Counts>,
+}
+
+/// What the slots hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    whole: Ledger,
+    /// Of each destination, by its place; those behind the last have none.
+    parts: Vec<Ledger>,
+}
+
+impl Counts {
+    fn part(&self, place: usize) -> Ledger {
+        self.parts.get(place).copied().unwrap_or_default()
+    }
 }
 
 impl Housekeeping {
@@ -67,6 +85,7 @@ impl Delivery {
             return;
         }
         self.set_gauges(memory, now, effects);
+        self.rebuild_parts(memory, effects);
         self.audit(memory, now.monotonic, effects);
     }
 
@@ -134,18 +153,25 @@ impl Delivery {
             return;
         }
         let audit = std::mem::take(&mut self.housekeeping.audit);
-        let counted = Ledger { slots: books.slots, changes: books.changes, ..audit.counted };
-        if counted != books && audit.doubt != Some(counted) {
+        let whole = Ledger { slots: books.slots, changes: books.changes, ..audit.counted.whole };
+        let counts = Counts { whole, ..audit.counted };
+        let wrong_parts = self.wrong_parts(memory, &counts);
+        let is_wrong = whole != books || !wrong_parts.is_empty();
+        if is_wrong && audit.doubt.as_ref() != Some(&counts) {
             // A VM may be between a slot and the books just now: only what a second count finds again is mended.
             let seen = Some((books, now));
-            self.housekeeping.audit = Audit { seen, doubt: Some(counted), ..Audit::default() };
+            self.housekeeping.audit = Audit { seen, doubt: Some(counts), ..Audit::default() };
             return;
         }
         self.housekeeping.audit.done_for = Some(books.changes);
-        if counted != books && ledger::mend(memory, &key, &books, counted).is_ok() {
+        for (key, booked, counted) in wrong_parts {
+            // Changed since: not quiet after all, and what changed the part changes the whole too.
+            ledger::mend(memory, &key, &booked, counted).unwrap_or_default();
+        }
+        if whole != books && ledger::mend(memory, &key, &books, whole).is_ok() {
             let text = format!(
                 "books mended: {} messages counted, {} booked (a VM died between two writes)",
-                counted.messages, books.messages
+                whole.messages, books.messages
             );
             effects.push(note(Level::Warn, text));
             self.housekeeping.audit.done_for = None;
@@ -153,19 +179,60 @@ impl Delivery {
         self.renew_free_hints(memory, &audit.free);
     }
 
+    /// The books of single destinations that do not say what was counted: key, what stands there, what should.
+    fn wrong_parts(&self, memory: &dyn SharedMemory, counts: &Counts) -> Vec<(String, Ledger, Ledger)> {
+        let places = self.names.len().max(counts.parts.len());
+        let mut wrong = Vec::new();
+        for place in 0..places {
+            let key = self.keys.destination_ledger(DestinationIndex(u16::try_from(place).unwrap_or(u16::MAX)));
+            // What is damaged is not the audit's.
+            let Ok(booked) = Ledger::read(memory, &key) else { continue };
+            let counted = Ledger { changes: booked.changes, ..counts.part(place) };
+            if booked != counted {
+                wrong.push((key, booked, counted));
+            }
+        }
+        wrong
+    }
+
+    /// Damaged books of a destination are counted anew at once: until then nothing is stored for it. A bounded number of
+    /// destinations is looked at per tick.
+    fn rebuild_parts(&mut self, memory: &dyn SharedMemory, effects: &mut Vec<Effect>) {
+        let count = self.names.len();
+        for _ in 0..count.min(PARTS_PER_TICK) {
+            self.housekeeping.part = self.housekeeping.part.saturating_add(1).checked_rem(count).unwrap_or_default();
+            let Ok(place) = u16::try_from(self.housekeeping.part) else { return };
+            let key = self.keys.destination_ledger(DestinationIndex(place));
+            if Ledger::read(memory, &key).is_ok() {
+                continue;
+            }
+            let Ok(Ledger { slots, .. }) = Ledger::read(memory, &self.keys.ledger()) else { return };
+            let counted = self.count_all(memory, slots).part(usize::from(place));
+            if ledger::rebuild(memory, &key, counted).is_ok() {
+                let text =
+                    format!("the books of a destination were damaged: counted anew, {} messages", counted.messages);
+                effects.push(note(Level::Error, text));
+            }
+        }
+    }
+
+    /// Counts all slots in one go.
+    fn count_all(&mut self, memory: &dyn SharedMemory, slots: u32) -> Counts {
+        self.housekeeping.audit = Audit::default();
+        while !self.count_some(memory, slots) {}
+        std::mem::take(&mut self.housekeeping.audit).counted
+    }
+
     /// A damaged ledger is counted anew at once: until then nothing is stored.
     fn rebuild_books(&mut self, memory: &dyn SharedMemory, effects: &mut Vec<Effect>) {
         let slots = self.slots_written(memory);
-        self.housekeeping.audit = Audit::default();
-        while !self.count_some(memory, slots) {}
-        let counted = Ledger { slots, ..self.housekeeping.audit.counted };
+        let counted = Ledger { slots, ..self.count_all(memory, slots).whole };
         if ledger::rebuild(memory, &self.keys.ledger(), counted).is_ok() {
             effects.push(note(
                 Level::Error,
                 format!("the books were damaged: counted anew, {} messages", counted.messages),
             ));
         }
-        self.housekeeping.audit = Audit::default();
     }
 
     fn slots_written(&self, memory: &dyn SharedMemory) -> u32 {
@@ -216,11 +283,17 @@ impl Audit {
             }
             return;
         };
-        self.counted.messages = self.counted.messages.saturating_add(1);
-        self.counted.bytes = self.counted.bytes.plus(head.charge);
-        if matches!(head.state, SlotState::Dead { .. }) {
-            self.counted.dead = self.counted.dead.saturating_add(1);
-            self.counted.dead_bytes = ByteCount(self.counted.dead_bytes.0.saturating_add(head.charge.0));
+        let place = usize::from(head.destination.0);
+        if self.counted.parts.len() <= place {
+            self.counted.parts.resize(place.saturating_add(1), Ledger::default());
+        }
+        for counted in [Some(&mut self.counted.whole), self.counted.parts.get_mut(place)].into_iter().flatten() {
+            counted.messages = counted.messages.saturating_add(1);
+            counted.bytes = counted.bytes.plus(head.charge);
+            if matches!(head.state, SlotState::Dead { .. }) {
+                counted.dead = counted.dead.saturating_add(1);
+                counted.dead_bytes = counted.dead_bytes.plus(head.charge);
+            }
         }
     }
 }

@@ -162,7 +162,8 @@ impl Delivery {
             Change::Write(mine.encode(), Some((epoch, before.map(|found| found.state), is_first)))
         });
         if let Ok(Some((epoch, published, is_first))) = outcome {
-            let courier = Courier::new(epoch, until, published, &self.config.redelivery, now);
+            let policy = self.policy(destination);
+            let courier = Courier::new(epoch, until, published, &policy.redelivery, now);
             self.couriers.insert(destination, courier);
             if !is_first {
                 self.sweep.start_over(destination);
@@ -247,16 +248,16 @@ impl Delivery {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        let verdict = match self.config.health.source {
+        let policy = self.policy(destination);
+        let verdict = match policy.health.source {
             HealthSource::Passive => None,
             HealthSource::HealthCheckFilter | HealthSource::Admin => {
-                standing(self.observation(memory, destination), &self.config.health, now.monotonic)
+                standing(self.observation(memory, destination), &policy.health, now.monotonic)
             }
         };
         let evidence = self.evidence(memory, destination);
-        let config = self.config.clone();
         let Some(courier) = self.couriers.get_mut(&destination) else { return };
-        let change = courier.observe(verdict, evidence, &config, now.monotonic);
+        let change = courier.observe(verdict, evidence, &policy, now.monotonic);
         if let Some(change) = change {
             self.tell(memory, destination, change, now.monotonic, effects);
         }

@@ -21,7 +21,7 @@ mod tenancy;
 
 use crate::cells::{Evidence, Lease, PublishedState, Rule, VmId};
 use crate::classify::Sign;
-use crate::config::Config;
+use crate::config::{Config, Policy};
 use crate::courier::Courier;
 use crate::effect::{Call, Effect, Level};
 use crate::keys::Keys;
@@ -365,6 +365,11 @@ impl Delivery {
 
     fn name(&self, destination: DestinationIndex) -> Option<&ClusterName> {
         self.names.get(usize::from(destination.0))
+    }
+
+    /// What holds for a destination; for one whose name is lost, what all share.
+    fn policy(&self, destination: DestinationIndex) -> Rc<Policy> {
+        self.name(destination).map_or(&self.config.shared, |name| self.config.of(name)).clone()
     }
 
     /// The store that this VM shares with all others of its `root_id`.

@@ -2,7 +2,7 @@
 
 use super::{CallToken, Delivery, note};
 use crate::answer::{self, Answer, Contact, EnvoyReply, Fate, Reading};
-use crate::config::Config;
+use crate::config::Trust;
 use crate::courier::{self, judge};
 use crate::effect::{Attempt, Call, Counter, Dispatch, Effect, Level};
 use crate::headers::HeaderList;
@@ -43,7 +43,7 @@ impl Delivery {
             (Err(answer), Call::Attempt(attempt) | Call::LapsedAttempt(attempt)) => {
                 self.settle(memory, &attempt, answer::read(answer), now, &mut effects)
             }
-            (Err(_), Call::HealthCheck(_) | Call::AdminStats) => {
+            (Err(_), Call::HealthCheck(_) | Call::AdminStats(_)) => {
                 self.poll_failed(memory, call, now.monotonic, &mut effects)
             }
         }
@@ -62,21 +62,32 @@ impl Delivery {
         match self.calls.remove(&token) {
             None => {}
             Some(Call::Attempt(attempt)) => {
-                self.settle(memory, &attempt, self.read(reply, now.wall), now, &mut effects)
+                let reading = self.read(attempt.destination, reply, now.wall);
+                self.settle(memory, &attempt, reading, now, &mut effects);
             }
             Some(Call::LapsedAttempt(attempt)) => {
-                self.settle_late(memory, &attempt, self.read(reply, now.wall), now, &mut effects)
+                let reading = self.read(attempt.destination, reply, now.wall);
+                self.settle_late(memory, &attempt, reading, now, &mut effects);
             }
             Some(Call::HealthCheck(destination)) => {
                 self.health_checked(memory, destination, reply, now.monotonic, &mut effects)
             }
-            Some(Call::AdminStats) => self.admin_answered(memory, reply, now.monotonic, &mut effects),
+            Some(Call::AdminStats(destination)) => {
+                self.admin_answered(memory, destination, reply, now.monotonic, &mut effects)
+            }
         }
         effects
     }
 
-    fn read(&self, reply: &Reply<'_>, wall: Wall) -> Reading {
-        read_reply(reply, &self.config, wall)
+    /// What an answer means, and how long it asks us at `wall` to wait with the next attempt, if there will be one.
+    fn read(&self, destination: DestinationIndex, reply: &Reply<'_>, wall: Wall) -> Reading {
+        let policy = self.policy(destination);
+        let reading = answer::read(answer_of(reply, self.config.trust.receivers, policy.redelivery.through.as_ref()));
+        let asked_wait = match reading.fate {
+            Fate::Failed | Fate::NotReached => asked_wait(&reply.headers, wall),
+            Fate::Delivered | Fate::Unauthorized | Fate::Rejected | Fate::Unsendable => Millis::ZERO,
+        };
+        Reading { asked_wait, ..reading }
     }
 
     /// Sends what is due, as far as the destination's state and window allow. An answer may find the lease lapsed: then
@@ -114,8 +125,9 @@ impl Delivery {
         effects: &mut Vec<Effect>,
     ) -> Option<()> {
         let epoch = self.couriers.get(&destination)?.epoch;
-        let until = now.monotonic.after(self.config.redelivery.timeout).after(LATE_MAX);
-        let ttl = self.config.store.ttl;
+        let policy = self.policy(destination);
+        let until = now.monotonic.after(policy.redelivery.timeout).after(LATE_MAX);
+        let ttl = policy.store.ttl;
         match self.store(memory).claim(ticket, epoch, until, ttl, now) {
             Ok(claim) if self.name(destination) != Some(&claim.message.cluster) => {
                 self.bury_misplaced(memory, destination, ticket, &claim, now, effects);
@@ -170,7 +182,9 @@ impl Delivery {
     fn dispatch_of(&mut self, memory: &dyn SharedMemory, attempt: Attempt, claim: Claim) -> Option<Effect> {
         let config = self.config.clone();
         let destination = self.name(attempt.destination)?.clone();
-        let (cluster, road) = match &config.redelivery.through {
+        let redelivery = &config.of(&destination).redelivery;
+        let timeout = redelivery.timeout;
+        let (cluster, road) = match &redelivery.through {
             None => {
                 let authority = config.destinations.get(&destination).and_then(|found| found.authority.as_deref());
                 (destination, Road::Straight { authority })
@@ -179,7 +193,6 @@ impl Delivery {
         };
         let terms = Terms { attempt: claim.head.sends, key_header: &config.idempotency_header, road };
         let headers = claim.message.request(&terms);
-        let timeout = config.redelivery.timeout;
         let call = Call::Attempt(attempt);
         Some(Effect::Dispatch(Box::new(Dispatch { call, cluster, headers, body: claim.message.body, timeout })))
     }
@@ -242,8 +255,8 @@ impl Delivery {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        let config = self.config.clone();
-        let terms = courier::Terms { redelivery: &config.redelivery, rule: RuleDigest(self.digest) };
+        let policy = self.policy(attempt.destination);
+        let terms = courier::Terms { redelivery: &policy.redelivery, rule: RuleDigest(self.digest) };
         let leads = self.couriers.get_mut(&attempt.destination);
         let settlement = match leads {
             Some(courier) => courier.judge(attempt, reading, terms, &mut self.random, now.monotonic),
@@ -263,7 +276,7 @@ impl Delivery {
             }
             return;
         };
-        let change = courier.settled(attempt, reading, settlement, &config, now.monotonic);
+        let change = courier.settled(attempt, reading, settlement, &policy, now.monotonic);
         if !is_ours {
             courier.forget(attempt.ticket);
         }
@@ -325,23 +338,13 @@ impl Delivery {
 /// Turns of one call of `send_due`: the largest window, and as many messages that turn out to be gone.
 const SEND_TURNS_MAX: usize = 2_000;
 
-/// What an answer means, and how long it asks us at `wall` to wait with the next attempt, if there will be one.
-fn read_reply(reply: &Reply<'_>, config: &Config, wall: Wall) -> Reading {
-    let reading = answer::read(answer_of(reply, config));
-    let asked_wait = match reading.fate {
-        Fate::Failed | Fate::NotReached => asked_wait(&reply.headers, wall),
-        Fate::Delivered | Fate::Unauthorized | Fate::Rejected | Fate::Unsendable => Millis::ZERO,
-    };
-    Reading { asked_wait, ..reading }
-}
-
-fn answer_of(reply: &Reply<'_>, config: &Config) -> Answer {
+fn answer_of(reply: &Reply<'_>, receivers: Trust, through: Option<&ClusterName>) -> Answer {
     let status = reply.headers.first(":status").and_then(|text| std::str::from_utf8(text).ok()?.parse::<u16>().ok());
     match status {
         None => Answer::BrokenOff,
-        Some(status) if has_custody(&reply.headers, config.trust.receivers) => Answer::TakenOver(status),
+        Some(status) if has_custody(&reply.headers, receivers) => Answer::TakenOver(status),
         Some(status) if reply.headers.first("x-envoy-upstream-service-time").is_some() => {
-            received(status, config.redelivery.through.as_ref(), reply.body)
+            received(status, through, reply.body)
         }
         // Envoy makes only these by itself; whatever else lacks the header is an answer all the same.
         Some(status @ (502..=504)) => Answer::Envoy(EnvoyReply::read(status, &(reply.body)())),

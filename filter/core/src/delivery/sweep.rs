@@ -160,7 +160,7 @@ impl Delivery {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        if head.age(now.wall) > self.config.store.ttl {
+        if head.age(now.wall) > self.policy(head.destination).store.ttl {
             self.bury_waiting(memory, head.destination, ticket, DeadReason::Expired, now, effects);
         } else if let Some(courier) = self.couriers.get_mut(&head.destination) {
             courier.add(ReadyHint { ticket, due, stored_at: head.stored_at });
@@ -200,7 +200,7 @@ impl Delivery {
             return;
         }
         effects.push(Effect::Count(Counter::AttemptFailures, 1));
-        if u32::from(attempts) >= self.config.redelivery.attempts_max {
+        if u32::from(attempts) >= self.policy(head.destination).redelivery.attempts_max {
             if let Ok(dead) = self.store(memory).bury(ticket, DeadReason::Attempts, 0, now.wall, unchanged) {
                 self.tell_of_death(&dead, DeadReason::Attempts, effects);
             }

@@ -1,13 +1,12 @@
 //! Tests of the whole delivery on a memory that behaves like the host's: many VMs, virtual time, scripted receivers.
 
 use super::*;
-use crate::config::StoreLimits;
 use crate::effect::{Counter, Gauge};
 use crate::headers::HeaderList;
 use crate::ledger::{self, Ledger};
 use crate::memory::double::VmMemory;
 use crate::slot::{DeadReason, Epoch, Generation, SlotIndex, SlotState};
-use crate::store::{ReadyHint, Settlement, Ticket};
+use crate::store::{PutError, ReadyHint, Settlement, Ticket};
 use crate::units::{ByteCount, Wall};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -413,6 +412,105 @@ fn a_probe_that_is_asked_to_wait_takes_no_other_message_with_it_and_none_goes_ea
 }
 
 #[test]
+fn a_destination_obeys_its_own_keys_and_the_others_the_shared_ones() {
+    let settings = r#"{"match": {"clusters": ["orders", "stock"]}, "store": {"ttl": "100s"},
+        "redelivery": {"max_attempts": 2, "backoff": {"initial": "1s", "max": "1s", "jitter": 0}},
+        "destinations": {"stock": {
+            "store": {"ttl": "30s"},
+            "redelivery": {"max_attempts": 6, "timeout": "2s", "window": {"initial": 1, "max": 1},
+                           "backoff": {"initial": "3s", "max": "3s"}}}}}"#;
+    let mut world = World::new(2, &config(settings));
+    world.receiver(|_| (Answers::Status(500), 10));
+    world.store(1, "orders", 1..3);
+    world.store(2, "stock", 11..13);
+    world.pass(60_000);
+    let of = |cluster: &str| world.asked.iter().filter(|asked| asked.cluster == cluster).collect::<Vec<_>>();
+    assert_eq!((of("orders").len(), of("stock").len()), (4, 12), "attempts{}", world.state());
+    let gaps = |number: u32| {
+        let times: Vec<u64> = world.asked.iter().filter(|asked| asked.number == number).map(|asked| asked.at).collect();
+        times.windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>()
+    };
+    assert!(gaps(1).iter().all(|gap| (1_000..1_250).contains(gap)), "{:?}", gaps(1));
+    assert!(gaps(11).iter().all(|gap| (3_000..3_250).contains(gap)), "{:?}", gaps(11));
+    // One at a time, and given up by its own timeout and its own ttl.
+    world.receiver(|_| (Answers::Never, 0));
+    let seen = world.asked.len();
+    world.store(1, "stock", 21..24);
+    world.pass(3_500);
+    assert_eq!(world.asked[seen..].len(), 1, "{}", world.state());
+    world.pass_until(40_000, |world| world.dead() == 7);
+    world.check_books();
+}
+
+#[test]
+fn a_destinations_part_of_the_store_is_exact_over_all_vms_and_leaves_room_for_the_others() {
+    let settings = r#"{"match": {"clusters": ["orders", "stock"]}, "store": {"max_messages": 8},
+        "destinations": {"stock": {"store": {"max_messages": 3}}, "bytes": {"store": {"max_bytes": 800}}}}"#;
+    let mut world = World::new(3, &config(settings));
+    world.receiver(|_| (REFUSED, 5));
+    let put = |world: &mut World, vm, to, number| world.try_store(vm, to, number).unwrap().map(|_| ());
+    for number in 1..4 {
+        assert_eq!(put(&mut world, usize::try_from(number).unwrap(), "stock", number), Ok(()));
+    }
+    for vm in 1..4 {
+        assert_eq!(put(&mut world, vm, "stock", 9), Err(PutError::Full), "vm {vm}");
+    }
+    assert_eq!([1, 2, 3].map(|vm| put(&mut world, vm, "bytes", 40).is_ok()), [true, true, false], "352 bytes each");
+    for number in 11..14 {
+        assert_eq!(put(&mut world, 1, "orders", number), Ok(()));
+    }
+    assert_eq!(put(&mut world, 1, "orders", 14), Err(PutError::Full), "the whole store's limit holds for all");
+    world.check_ledger();
+    world.receiver(|_| (Answers::Status(200), 5));
+    world.pass_until(60_000, |world| world.queued() == 0);
+    assert_eq!(put(&mut world, 2, "stock", 21), Ok(()), "{}", world.state());
+    world.check_books();
+}
+
+#[test]
+fn damaged_books_of_a_destination_are_counted_anew_and_wrong_ones_are_mended() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.receiver(|_| (REFUSED, 5));
+    world.store(1, "orders", 1..4);
+    let part = Keys::of(b"world").destination_ledger(DestinationIndex(0));
+    world.memory.overwrite(&part, b"garbage");
+    assert_eq!(world.try_store(2, "orders", 4), Some(Err(PutError::Busy)), "nobody knows how much there is");
+    world.pass(1_000);
+    world.check_ledger();
+    // What too many writers at once can leave: one of both books was not changed.
+    ledger::release(&world.memory, &part, ByteCount(352)).unwrap();
+    world.store(2, "orders", 4..5);
+    world.pass(15_000);
+    world.check_ledger();
+}
+
+#[test]
+fn each_destination_has_its_own_health_source() {
+    let settings = r#"{"match": {"clusters": ["orders", "stock", "bills", "free"]},
+        "health": {"source": "health_check_filter", "cluster": "listener", "interval": "1s", "stable_for": "0s"},
+        "destinations": {
+            "stock": {"health": {"source": "admin", "cluster": "admin", "interval": "5s"}},
+            "bills": {"health": {"cluster": "gone"}},
+            "free": {"health": {"source": "passive"}}}}"#;
+    let mut world = World::new(2, &config(settings));
+    world.health(|asked| match asked.cluster.as_str() {
+        "listener" => (Answers::Status(503), 5),
+        "admin" => (Answers::Text("cluster.stock.membership_healthy: 0\ncluster.stock.membership_total: 1\n"), 5),
+        _ => (Answers::Refused(crate::answer::Answer::UnknownCluster), 0),
+    });
+    world.pass(20_000);
+    let states = ["orders", "stock", "bills", "free"].map(|of| world.published(of));
+    let (down, up) = (Some(PublishedState::Down), Some(PublishedState::Up));
+    assert_eq!(states, [down, down, up, up], "{}", world.state());
+    let asked = |of: &str| world.questions.iter().filter(|asked| asked.cluster == of).count();
+    assert!((17..=22).contains(&asked("listener")), "once a second: {}", asked("listener"));
+    assert!((3..=6).contains(&asked("admin")), "each five seconds: {}", asked("admin"));
+    assert_eq!(world.questions.iter().filter(|asked| asked.path.contains("free")).count(), 0);
+    let told = world.notes.iter().filter(|note| note.contains("health.cluster gone cannot be reached")).count();
+    assert_eq!(told, 1, "{}", world.state());
+}
+
+#[test]
 fn a_parked_message_waits_without_growing_old_until_another_configuration_rules() {
     let parking = |ttl: &str, tries: u32| {
         config(&format!(
@@ -525,7 +623,7 @@ fn redelivery_settles_near_what_the_receiver_can_take_however_many_vms_there_are
 #[test]
 fn a_dead_letter_says_why_when_and_after_how_many_attempts() {
     let short = PLAIN.replace("{\"window\"", "{\"max_attempts\": 3, \"window\"");
-    let settings = Config { store: StoreLimits { ttl: Millis(30_000), ..config(&short).store }, ..config(&short) };
+    let settings = config(&short.replace("{\"match\"", "{\"store\": {\"ttl\": \"30s\"}, \"match\""));
     // The reason, the status of the last answer, the attempts that failed, the redeliveries sent.
     let cases = [
         (Answers::Status(500), DeadReason::Attempts, 500, 3, 3),
@@ -676,7 +774,7 @@ fn repeated_and_stale_hints_send_nothing_twice() {
 
 #[test]
 fn a_stale_hint_hides_no_message_that_is_known() {
-    let redelivery = config(PLAIN).redelivery;
+    let redelivery = config(PLAIN).shared.redelivery.clone();
     let mut courier = Courier::new(Epoch(1), Monotonic(9_000), None, &redelivery, Monotonic(0));
     let ticket = |generation| Ticket { slot: SlotIndex(5), generation: Generation(generation) };
     let hint = |generation| ReadyHint { ticket: ticket(generation), due: Monotonic(10), stored_at: Wall(1) };

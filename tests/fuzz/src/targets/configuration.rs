@@ -3,8 +3,8 @@
 //! Input: the text of a configuration.
 
 use redeliver_core::config::{
-    CaptureAs, CaptureMode, Config, Faults, HealthSource, HoldWhileDown, Intake, Prefer, Reply, RouteOptIn,
-    UnknownOutcome, parse,
+    Capture, CaptureAs, CaptureMode, Config, Faults, Health, HealthSource, HoldWhileDown, Intake, OnUnauthorized,
+    Policy, Prefer, Rate, Redelivery, Reply, RouteOptIn, UnknownOutcome, parse,
 };
 use redeliver_core::units::{Millis, Permille};
 use serde_json::{Value, json};
@@ -15,6 +15,10 @@ pub(super) fn target(bytes: &[u8]) {
             assert!(bytes.trim_ascii().is_empty() || is_json_object(bytes), "accepted, and no JSON object");
             check_bounds(&config);
             check_relations(&config);
+            for policy in config.policies() {
+                check_policy_bounds(policy);
+                check_policy_relations(policy, &config.capture);
+            }
             assert!(is_one_line(&config.summary()), "{}", config.summary());
             assert_eq!(parse(written(&config).to_string().as_bytes()), Ok(config), "written and read");
         }
@@ -46,52 +50,72 @@ fn check_faults(faults: &Faults, text_bytes: usize) {
 
 /// The bounds that the types of `config/mod.rs` promise.
 fn check_bounds(config: &Config) {
-    let (store, redelivery) = (&config.store, &config.redelivery);
     assert!(config.matching.methods.iter().all(|method| method != "CONNECT" && !method.is_empty()), "{config:?}");
     assert!(
         !config.matching.methods.is_empty() && config.matching.path_prefixes.iter().all(|path| path.starts_with('/'))
     );
     assert!(config.capture.drop_headers.iter().all(|name| *name == name.to_ascii_lowercase()), "{config:?}");
-    assert!(config.failure.statuses.iter().all(|status| (400..=599).contains(status)), "{config:?}");
-    assert!(config.failure.grpc_statuses.iter().all(|status| (1..=16).contains(status)), "{config:?}");
+}
+
+/// The same for what can differ from destination to destination.
+fn check_policy_bounds(policy: &Policy) {
+    let (failure, store, redelivery) = (&policy.failure, &policy.store, &policy.redelivery);
+    assert!(failure.statuses.iter().all(|status| (400..=599).contains(status)), "{failure:?}");
+    assert!(failure.grpc_statuses.iter().all(|status| (1..=16).contains(status)), "{failure:?}");
     assert!((1..=1_000_000).contains(&store.messages_max) && store.bytes_max.0 >= 1, "{store:?}");
-    assert!((1..=100).contains(&config.health.healthy_percent_min), "{config:?}");
+    assert!((1..=100).contains(&policy.health.healthy_percent_min), "{policy:?}");
     assert!((Millis(1)..=Millis(1_000)).contains(&redelivery.tick), "{redelivery:?}");
     assert!((Millis(1)..=Millis(i32::MAX as u64)).contains(&redelivery.timeout), "{redelivery:?}");
     assert!(redelivery.backoff.multiplier >= Permille(1_000) && redelivery.backoff.jitter <= Permille(1_000));
     assert!(redelivery.attempts_max >= 1 && redelivery.window.initial >= 1, "{redelivery:?}");
+    assert!(redelivery.rate != Rate::PerSecond(Permille(0)), "{redelivery:?}");
 }
 
 /// The rules between keys.
 fn check_relations(config: &Config) {
-    let (redelivery, health) = (&config.redelivery, &config.health);
-    assert!(redelivery.backoff.initial <= redelivery.backoff.max, "{redelivery:?}");
-    assert!(redelivery.window.initial <= redelivery.window.max, "{redelivery:?}");
-    assert!(config.hold_while_down == HoldWhileDown::Off || config.capture.form == CaptureAs::Arrived, "{config:?}");
-    assert!(health.source != HealthSource::HealthCheckFilter || health.path.contains("{cluster}"), "{health:?}");
     let needed = ["host", config.idempotency_header.as_str()];
     assert!(!config.capture.drop_headers.iter().any(|name| needed.contains(&name.as_str())), "{config:?}");
 }
 
+fn check_policy_relations(policy: &Policy, capture: &Capture) {
+    let (redelivery, health) = (&policy.redelivery, &policy.health);
+    assert!(redelivery.backoff.initial <= redelivery.backoff.max, "{redelivery:?}");
+    assert!(redelivery.window.initial <= redelivery.window.max, "{redelivery:?}");
+    assert!(policy.hold_while_down == HoldWhileDown::Off || capture.form == CaptureAs::Arrived, "{policy:?}");
+    assert!(health.source != HealthSource::HealthCheckFilter || health.path.contains("{cluster}"), "{health:?}");
+}
+
 /// The configuration as an operator would write it, every key that can be set.
 fn written(config: &Config) -> Value {
-    let (matching, capture, failure, store) = (&config.matching, &config.capture, &config.failure, &config.store);
+    let (matching, capture) = (&config.matching, &config.capture);
     let clusters: Vec<&str> = matching.clusters.iter().map(|name| name.0.as_str()).collect();
+    let mut value = written_policy(&config.shared);
+    value["match"] = json!({
+        "path_prefixes": matching.path_prefixes,
+        "clusters": clusters,
+        "methods": matching.methods,
+        "prefer": match matching.prefer { Prefer::Ignore => "ignore", Prefer::Required => "required" },
+        "route_opt_in": matching.route_opt_in == RouteOptIn::Required,
+    });
+    value["capture"] = json!({
+        "mode": match capture.mode { CaptureMode::Hold => "hold", CaptureMode::Stream => "stream" },
+        "as": match capture.form { CaptureAs::Routed => "routed", CaptureAs::Arrived => "arrived" },
+        "max_body": capture.body_bytes_max.to_string(),
+        "max_hold": capture.hold_max.to_string(),
+        "drop_headers": capture.drop_headers,
+    });
+    value["reply"] = json!(match config.reply {
+        Reply::Accepted => "accepted",
+        Reply::Original => "original",
+    });
+    value["dead_letter"] = json!({"ttl": config.dead_letter_ttl.to_string()});
+    value["destinations"] = written_destinations(config);
+    value
+}
+
+fn written_policy(policy: &Policy) -> Value {
+    let (failure, store) = (&policy.failure, &policy.store);
     json!({
-        "match": {
-            "path_prefixes": matching.path_prefixes,
-            "clusters": clusters,
-            "methods": matching.methods,
-            "prefer": match matching.prefer { Prefer::Ignore => "ignore", Prefer::Required => "required" },
-            "route_opt_in": matching.route_opt_in == RouteOptIn::Required,
-        },
-        "capture": {
-            "mode": match capture.mode { CaptureMode::Hold => "hold", CaptureMode::Stream => "stream" },
-            "as": match capture.form { CaptureAs::Routed => "routed", CaptureAs::Arrived => "arrived" },
-            "max_body": capture.body_bytes_max.to_string(),
-            "max_hold": capture.hold_max.to_string(),
-            "drop_headers": capture.drop_headers,
-        },
         "failure": {
             "statuses": failure.statuses,
             "grpc_statuses": failure.grpc_statuses,
@@ -101,22 +125,19 @@ fn written(config: &Config) -> Value {
                 UnknownOutcome::Never => "never",
             },
         },
-        "reply": match config.reply { Reply::Accepted => "accepted", Reply::Original => "original" },
-        "hold_while_down": config.hold_while_down == HoldWhileDown::On,
+        "hold_while_down": policy.hold_while_down == HoldWhileDown::On,
         "store": {
             "max_messages": store.messages_max,
             "max_bytes": store.bytes_max.0,
             "ttl": store.ttl.to_string(),
             "accept": store.intake == Intake::Open,
         },
-        "health": written_health(config),
-        "redelivery": written_redelivery(config),
-        "destinations": written_destinations(config),
+        "health": written_health(&policy.health),
+        "redelivery": written_redelivery(&policy.redelivery),
     })
 }
 
-fn written_health(config: &Config) -> Value {
-    let health = &config.health;
+fn written_health(health: &Health) -> Value {
     json!({
         "source": match health.source {
             HealthSource::HealthCheckFilter => "health_check_filter",
@@ -133,9 +154,12 @@ fn written_health(config: &Config) -> Value {
     })
 }
 
-fn written_redelivery(config: &Config) -> Value {
-    let redelivery = &config.redelivery;
+fn written_redelivery(redelivery: &Redelivery) -> Value {
     let decimal = |number: Permille| serde_json::from_str::<Value>(&number.to_string()).unwrap_or_default();
+    let rate = match redelivery.rate {
+        Rate::Unlimited => Permille(0),
+        Rate::PerSecond(rate) => rate,
+    };
     json!({
         "tick": redelivery.tick.to_string(),
         "timeout": redelivery.timeout.to_string(),
@@ -147,12 +171,20 @@ fn written_redelivery(config: &Config) -> Value {
         },
         "max_attempts": redelivery.attempts_max,
         "window": {"initial": redelivery.window.initial, "max": redelivery.window.max},
+        "rate": decimal(rate),
+        "on_unauthorized": match redelivery.on_unauthorized {
+            OnUnauthorized::Dead => "dead",
+            OnUnauthorized::Park => "park",
+        },
     })
 }
 
 fn written_destinations(config: &Config) -> Value {
     let entries = config.destinations.iter().map(|(name, given)| {
-        let keys = given.authority.as_ref().map_or(json!({}), |host| json!({"authority": host}));
+        let mut keys = written_policy(&given.policy);
+        if let Some(host) = &given.authority {
+            keys["authority"] = json!(host);
+        }
         (name.0.clone(), keys)
     });
     Value::Object(entries.collect())

@@ -72,11 +72,11 @@ fn check_path(template: &str, cluster: &ClusterName) {
 
     let text = serde_json::json!({"health": {"source": "health_check_filter", "path": template}}).to_string();
     let Ok(config) = config::parse(text.as_bytes()) else { return };
-    let path = health_check_path(&config.health, cluster);
+    let path = health_check_path(&config.shared.health, cluster);
     assert_eq!(path, template.split("{cluster}").collect::<Vec<_>>().join(&encoded));
     assert!(crate::wire::is_part_of_line(path.as_bytes()), "{path}");
-    assert_eq!(request(&config.health, path.clone()).first(":path"), Some(path.as_bytes()));
-    assert!(timeout(&config.health).0 > 0);
+    assert_eq!(request(&config.shared.health, path.clone()).first(":path"), Some(path.as_bytes()));
+    assert!(timeout(&config.shared.health).0 > 0);
 }
 
 fn percent_decode(mut text: &[u8]) -> Vec<u8> {

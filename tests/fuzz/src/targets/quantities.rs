@@ -21,7 +21,7 @@ fn accepted(group: &str, key: &str, value: &Value) -> Option<Config> {
 }
 
 fn check_duration(text: &str) {
-    let read = |text: &str| accepted("store", "ttl", &json!(text)).map(|config| config.store.ttl);
+    let read = |text: &str| accepted("store", "ttl", &json!(text)).map(|config| config.shared.store.ttl);
     let span = read(text);
     let expected = second_reading(text, &[("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)]);
     assert_eq!(span.map(|span| u128::from(span.0)), expected.filter(|ms| (1..=YEAR).contains(ms)), "{text:?}");
@@ -31,7 +31,7 @@ fn check_duration(text: &str) {
 }
 
 fn check_size(text: &str) {
-    let read = |value: Value| accepted("store", "max_bytes", &value).map(|config| config.store.bytes_max);
+    let read = |value: Value| accepted("store", "max_bytes", &value).map(|config| config.shared.store.bytes_max);
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
     let is_one_part =
         text.trim_start_matches(|char: char| char.is_ascii_digit()).bytes().all(|byte| !byte.is_ascii_digit());
@@ -72,7 +72,7 @@ fn second_reading(text: &str, units: &[(&str, u128)]) -> Option<u128> {
 fn check_decimal(text: &str) {
     let read = |text: &str| {
         let config = format!("{{\"redelivery\":{{\"backoff\":{{\"multiplier\":{text}}}}}}}");
-        parse(config.as_bytes()).ok().map(|config| config.redelivery.backoff.multiplier)
+        parse(config.as_bytes()).ok().map(|config| config.shared.redelivery.backoff.multiplier)
     };
     if serde_json::from_str::<Value>(text).is_err() {
         // It would be another text than a value between two braces.

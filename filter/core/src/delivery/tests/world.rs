@@ -18,7 +18,7 @@ use crate::ledger::Ledger;
 use crate::memory::double::{MemoryDouble, VmMemory};
 use crate::message::{Message, MessageId};
 use crate::slot::{Head, SlotIndex, SlotState};
-use crate::store::{FILLING_MAX, FirstState, PutError, Ticket};
+use crate::store::{FILLING_MAX, FirstState, Limits, PutError, Ticket};
 use crate::units::Wall;
 use std::collections::VecDeque;
 
@@ -207,9 +207,11 @@ impl World {
         let now = self.moment();
         let put = self.enter(vm, |delivery, memory| {
             let destination = delivery.find_or_register(memory, &cluster(to)).ok_or(PutError::Full)?;
-            let limits = delivery.config().store.clone();
-            let first = FirstState::Queued(now.monotonic.after(delivery.config().redelivery.backoff.initial));
-            delivery.store(memory).put(&message(number, to), destination, first, &limits, now)
+            let config = delivery.config().clone();
+            let policy = config.of(&cluster(to));
+            let first = FirstState::Queued(now.monotonic.after(policy.redelivery.backoff.initial));
+            let limits = Limits { whole: &config.shared.store, destination: &policy.store };
+            delivery.store(memory).put(&message(number, to), destination, first, limits, now)
         })?;
         if put.is_ok() {
             self.count(Counter::Stored, 1);
@@ -222,9 +224,10 @@ impl World {
         let now = self.moment();
         let put = self.enter(vm, |delivery, memory| {
             let destination = delivery.find_or_register(memory, &cluster(to)).ok_or(PutError::Full)?;
-            let limits = delivery.config().store.clone();
+            let config = delivery.config().clone();
             let first = FirstState::Opening(now.monotonic.after(FILLING_MAX));
-            delivery.store(memory).put(&message(number, to), destination, first, &limits, now)
+            let limits = Limits { whole: &config.shared.store, destination: &config.of(&cluster(to)).store };
+            delivery.store(memory).put(&message(number, to), destination, first, limits, now)
         })?;
         if put.is_ok() {
             self.count(Counter::Stored, 1);
@@ -303,7 +306,7 @@ impl World {
         self.land();
         for vm in 0..self.vms.len() {
             if self.vms[vm].life == Life::Alive && self.vms[vm].next_tick <= self.now {
-                self.vms[vm].next_tick = self.now + self.vms[vm].delivery.config().redelivery.tick.0;
+                self.vms[vm].next_tick = self.now + self.vms[vm].delivery.config().tick().0;
                 let now = self.moment();
                 let effects = self.enter(vm, |delivery, memory| delivery.tick(memory, now));
                 self.run(vm, effects.unwrap_or_default());
@@ -456,8 +459,9 @@ impl World {
     }
 
     fn check_always(&self) {
-        let window = self.vms.iter().map(|vm| vm.delivery.config().redelivery.window.max).max().unwrap_or_default();
         for (cluster, out) in &self.out {
+            let of = |vm: &Vm| vm.delivery.config().of(&self::cluster(cluster)).redelivery.window.max;
+            let window = self.vms.iter().map(of).max().unwrap_or_default();
             assert!(*out <= usize::try_from(window).unwrap(), "{out} attempts out to {cluster}{}", self.state());
             let leaders = self.leaders(cluster);
             assert!(leaders.len() <= 1, "{leaders:?} lead {cluster}{}", self.state());
@@ -498,6 +502,19 @@ impl World {
             wanted.map(|head| head.charge.0).sum::<u64>()
         };
         assert_eq!((books.bytes.0, books.dead_bytes.0), (charges(false), charges(true)), "bytes{}", self.state());
+        self.check_parts(&books);
+    }
+
+    /// The books of the destinations add up to those of the whole.
+    fn check_parts(&self, whole: &Ledger) {
+        let parts =
+            (0..8).map(|place| Ledger::read(&self.memory, &self.keys.destination_ledger(DestinationIndex(place))));
+        let sum = parts.map(Result::unwrap).fold([0; 4], |sum, part| {
+            let figures = [u64::from(part.messages), part.bytes.0, u64::from(part.dead), part.dead_bytes.0];
+            [0, 1, 2, 3].map(|nth| sum[nth] + figures[nth])
+        });
+        let figures = [u64::from(whole.messages), whole.bytes.0, u64::from(whole.dead), whole.dead_bytes.0];
+        assert_eq!(sum, figures, "the parts, the whole{}", self.state());
     }
 
     pub fn check_delivered_once(&self, numbers: std::ops::Range<u32>) {
