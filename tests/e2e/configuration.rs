@@ -41,6 +41,10 @@ fn faults() -> Vec<Fault> {
         (json!({"redelivery": {"backoff": {"jitter": 2}}}), &["redelivery.backoff.jitter:"]),
         (json!({"redelivery": {"window": {"initial": 0}}}), &["redelivery.window.initial:"]),
         (json!({"redelivery": {"window": {"initial": 9, "max": 8}}}), &["redelivery.window."]),
+        (json!({"match": {"grpc": "streaming"}}), &["match.grpc:"]),
+        (json!({"redelivery": {"through": 5}}), &["redelivery.through:"]),
+        (json!({"trust": {"from_senders": "yes"}}), &["trust.from_senders:"]),
+        (json!({"trust": {"from_receivers": 1}}), &["trust.from_receivers:"]),
         (json!({"destinations": {"orders": {"authority": 5}}}), &["destinations.orders.authority:"]),
         (json!({"destinations": {"orders": {"autority": "a"}}}), &["destinations.orders.autority:"]),
         (
@@ -58,7 +62,6 @@ fn faults() -> Vec<Fault> {
 /// Keys whose areas later builds bring.
 fn not_in_this_build() -> Vec<Fault> {
     vec![
-        (json!({"match": {"grpc": "unary"}}), &["match.grpc:"]),
         (json!({"redelivery": {"rate": 5}}), &["redelivery.rate:"]),
         (json!({"redelivery": {"through": "mesh"}}), &["redelivery.through:"]),
         (json!({"redelivery": {"on_unauthorized": "park"}}), &["redelivery.on_unauthorized:"]),

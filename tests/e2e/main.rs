@@ -8,6 +8,7 @@ mod configuration;
 mod destinations;
 mod faults;
 mod full;
+mod grpc;
 mod harness;
 mod health;
 mod hold_option;

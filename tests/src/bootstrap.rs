@@ -405,7 +405,8 @@ impl Bootstrap {
         }
     }
 
-    /// With an internal listener that has the same routes, and the cluster `again` that leads to it.
+    /// With an internal listener that has the same routes, and the cluster `again` that leads to it (by HTTP/2, so that
+    /// gRPC calls can go through it too).
     pub fn again(mut self, again: Again) -> Bootstrap {
         self.again = again;
         self
@@ -521,7 +522,9 @@ impl Bootstrap {
         };
         if let Some(filter) = filter_again {
             listeners.push(self.again_listener(filter));
-            clusters.push(internal_cluster("again", "again"));
+            let mut cluster = internal_cluster("again", "again");
+            merge(&mut cluster, json!({"typed_extension_protocol_options": http2_options()}));
+            clusters.push(cluster);
         }
         let mut document = json!({
             "admin": {"address": address(ports.admin)},
@@ -670,6 +673,14 @@ fn admin_cluster(port: u16) -> Value {
             {"endpoint": {"address": address(port)}},
         ]}]},
     })
+}
+
+/// The `typed_extension_protocol_options` of a cluster that speaks HTTP/2, as gRPC calls need.
+pub fn http2_options() -> Value {
+    json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }})
 }
 
 /// A cluster whose one endpoint is an internal listener.

@@ -258,6 +258,13 @@ mod tests {
     }
 
     #[test]
+    fn a_neighbour_that_has_custody_ends_ours_whatever_its_status_is() {
+        for status in [14, 202, 503] {
+            assert_eq!(read(Answer::TakenOver(status)).fate, Fate::Delivered, "{status}");
+        }
+    }
+
+    #[test]
     fn envoys_replies_are_told_apart_by_their_text() {
         let refused =
             b"upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";

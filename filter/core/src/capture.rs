@@ -6,11 +6,14 @@
 //!            ├─ hold:   wait for the end of the body ─> Complete, TooLarge, Trailers, Left
 //!            └─ stream: copy what passes by ──────────> Complete, TooLarge, Trailers; Passing until then
 //! ```
+//! A gRPC call that turns out not to be unary passes as soon as that shows: NotUnary.
+//!
 //! Each piece of a body is copied once, when it comes. A held request waits by *stop and watermark*: Envoy stops reading
 //! when its buffer is full, where *stop and buffer* would answer 413, and it may be resumed at any time without losing a
 //! byte (measured on 1.36.4, 1.39.0 and 1.40.0). Never reads the host: it says what to copy.
 
 use crate::config::{Capture as Settings, CaptureMode};
+use crate::grpc::{Protocol, Unary, unary};
 use crate::headers::HeaderList;
 use crate::reply::NotStored;
 use crate::units::{ByteCount, Millis, Monotonic};
@@ -53,6 +56,8 @@ enum Body {
     NoRoom,
     /// Trailers came after it: they cannot be sent again.
     Trailers,
+    /// A gRPC call of no message, of a broken one or of several; passes.
+    NotUnary,
 }
 
 /// What to do with a piece of the body.
@@ -71,6 +76,8 @@ pub struct Capture {
     pub arrived: HeaderList,
     /// Whether the request has no body at all: its headers are out of reach after they went on (measured).
     pub has_body: HasBody,
+    /// What it speaks.
+    pub protocol: Protocol,
     body: Body,
 }
 
@@ -97,7 +104,9 @@ impl Capture {
     #[must_use]
     pub fn begin(arrived: HeaderList, has_body: HasBody, regime: Regime) -> (Self, Start) {
         let length = announced(&arrived);
+        let protocol = Protocol::of_request(&arrived);
         let (body, start) = match (has_body, regime.mode) {
+            (HasBody::No, _) if protocol == Protocol::Grpc => (Body::NotUnary, Start::Continue),
             (HasBody::No, _) => (Body::Complete(Vec::new()), Start::Continue),
             (HasBody::Yes, _) if length.is_some_and(|length| length > regime.body_bytes_max) => {
                 (Body::TooLarge, Start::Continue)
@@ -105,7 +114,7 @@ impl Capture {
             (HasBody::Yes, CaptureMode::Hold) => (Body::Held(Vec::new()), Start::Hold),
             (HasBody::Yes, CaptureMode::Stream) => (Body::Passing(Vec::new()), Start::Continue),
         };
-        (Self { arrived, has_body, body }, start)
+        (Self { arrived, has_body, protocol, body }, start)
     }
 
     /// A piece of the body came, `size` bytes long. `copies` is what all requests of this VM hold already.
@@ -120,7 +129,9 @@ impl Capture {
                 BodyStep::Continue
             }
             Body::Held(_) | Body::Passing(_) => BodyStep::Copy,
-            Body::Complete(_) | Body::TooLarge | Body::Left | Body::NoRoom | Body::Trailers => BodyStep::Continue,
+            Body::Complete(_) | Body::TooLarge | Body::Left | Body::NoRoom | Body::Trailers | Body::NotUnary => {
+                BodyStep::Continue
+            }
         }
     }
 
@@ -133,14 +144,17 @@ impl Capture {
         };
         let (body, start) = match (std::mem::replace(&mut self.body, Body::Left), end) {
             (Body::Held(_) | Body::Passing(_), _) if !is_whole => (Body::Left, Start::Continue),
-            (Body::Held(seen) | Body::Passing(seen), EndOfStream::Yes) => {
-                (Body::Complete(append(seen)), Start::Continue)
-            }
-            (Body::Held(seen), EndOfStream::No) => (Body::Held(append(seen)), Start::Hold),
-            (Body::Passing(seen), EndOfStream::No) => (Body::Passing(append(seen)), Start::Continue),
-            (body @ (Body::Complete(_) | Body::TooLarge | Body::Left | Body::NoRoom | Body::Trailers), _) => {
-                (body, Start::Continue)
-            }
+            (Body::Held(seen), _) => grown(append(seen), self.protocol, end, (Body::Held, Start::Hold)),
+            (Body::Passing(seen), _) => grown(append(seen), self.protocol, end, (Body::Passing, Start::Continue)),
+            (
+                body @ (Body::Complete(_)
+                | Body::TooLarge
+                | Body::Left
+                | Body::NoRoom
+                | Body::Trailers
+                | Body::NotUnary),
+                _,
+            ) => (body, Start::Continue),
         };
         self.body = body;
         start
@@ -151,7 +165,7 @@ impl Capture {
     pub fn has_copy(&self) -> bool {
         match &self.body {
             Body::Held(_) | Body::Passing(_) | Body::Complete(_) => true,
-            Body::TooLarge | Body::Left | Body::NoRoom | Body::Trailers => false,
+            Body::TooLarge | Body::Left | Body::NoRoom | Body::Trailers | Body::NotUnary => false,
         }
     }
 
@@ -160,7 +174,13 @@ impl Capture {
     pub fn held_bytes(&self) -> Option<ByteCount> {
         match &self.body {
             Body::Held(seen) => Some(ByteCount::of(seen)),
-            Body::Passing(_) | Body::Complete(_) | Body::TooLarge | Body::Left | Body::NoRoom | Body::Trailers => None,
+            Body::Passing(_)
+            | Body::Complete(_)
+            | Body::TooLarge
+            | Body::Left
+            | Body::NoRoom
+            | Body::Trailers
+            | Body::NotUnary => None,
         }
     }
 
@@ -184,10 +204,28 @@ impl Capture {
         match std::mem::replace(&mut self.body, Body::Left) {
             Body::Complete(bytes) => Ok(bytes),
             Body::TooLarge => Err(NotStored::TooLarge),
-            Body::Trailers => Err(NotStored::Unstorable),
+            Body::Trailers | Body::NotUnary => Err(NotStored::Unstorable),
             Body::NoRoom => Err(NotStored::Full),
             Body::Held(_) | Body::Passing(_) | Body::Left => Err(NotStored::IncompleteBody),
         }
+    }
+}
+
+/// A body after one more piece; `more` is what it is while it has not ended.
+fn grown(
+    bytes: Vec<u8>,
+    protocol: Protocol,
+    end: EndOfStream,
+    (more, start): (fn(Vec<u8>) -> Body, Start),
+) -> (Body, Start) {
+    let unary = match protocol {
+        Protocol::Http => Unary::Possible,
+        Protocol::Grpc => unary(&bytes, end),
+    };
+    match (unary, end) {
+        (Unary::Refuted, EndOfStream::Yes | EndOfStream::No) => (Body::NotUnary, Start::Continue),
+        (Unary::Possible, EndOfStream::Yes) => (Body::Complete(bytes), Start::Continue),
+        (Unary::Possible, EndOfStream::No) => (more(bytes), start),
     }
 }
 
@@ -372,6 +410,28 @@ mod tests {
             assert!(!capture.has_copy());
             assert_eq!(capture.take_body(), Err(NotStored::Full));
         }
+    }
+
+    #[test]
+    fn a_call_passes_as_soon_as_it_cannot_be_unary() {
+        let headers = || HeaderList(vec![("content-type".to_owned(), b"application/grpc".to_vec())]);
+        let regime = Regime { mode: CaptureMode::Hold, body_bytes_max: ByteCount(100) };
+        let copied = |pieces: &[(&[u8], EndOfStream)]| {
+            let (mut capture, _) = Capture::begin(headers(), HasBody::Yes, regime);
+            let last = pieces.iter().map(|(piece, end)| capture.copied(piece, ByteCount::of(piece), *end)).last();
+            (last, capture.take_body())
+        };
+        let (one, two): (&[u8], &[u8]) = (b"\0\0\0\0\x01a", b"\0\0\0\0\x01a\0");
+        assert_eq!(copied(&[(one, EndOfStream::Yes)]), (Some(Start::Continue), Ok(one.to_vec())));
+        assert_eq!(
+            copied(&[(one, EndOfStream::No), (b"", EndOfStream::Yes)]),
+            (Some(Start::Continue), Ok(one.to_vec()))
+        );
+        assert_eq!(copied(&[(one, EndOfStream::No)]), (Some(Start::Hold), Err(NotStored::IncompleteBody)));
+        assert_eq!(copied(&[(two, EndOfStream::No)]), (Some(Start::Continue), Err(NotStored::Unstorable)));
+        assert_eq!(copied(&[(b"\0", EndOfStream::Yes)]), (Some(Start::Continue), Err(NotStored::Unstorable)));
+        let (mut empty, start) = Capture::begin(headers(), HasBody::No, regime);
+        assert_eq!((start, empty.take_body()), (Start::Continue, Err(NotStored::Unstorable)));
     }
 
     #[test]

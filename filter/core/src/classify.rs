@@ -3,7 +3,7 @@
 //! | answered by | sign | kind |
 //! | --- | --- | --- |
 //! | the receiver | a listed 502 or 504 | outcome unknown: a gateway speaks for somebody else |
-//! | the receiver | another listed status, or a listed gRPC status | refused |
+//! | the receiver | another listed status, or a listed gRPC status before any message | refused |
 //! | the receiver | anything else | no failure to us |
 //! | Envoy | timeout, reset, connection cut, protocol error | outcome unknown |
 //! | Envoy | no healthy host, connection failure, overflow, after one attempt | never reached |
@@ -13,6 +13,7 @@
 //! Flags are a bit set: a route retry leaves several bits (reset, then refused, reads 0x8020). Never looks at the status
 //! alone: a local-reply mapper may have changed it.
 
+use crate::answer::{Answer, Contact, Fate, read};
 use crate::config::{Failure, UnknownOutcome};
 
 /// What Envoy tells about an answer, read after the fact (`response.*` and `upstream.*` attributes).
@@ -20,7 +21,7 @@ use crate::config::{Failure, UnknownOutcome};
 pub struct AnswerFacts {
     /// `:status`.
     pub status: u16,
-    /// `grpc-status` of a trailers-only answer.
+    /// `grpc-status`, of the headers or, if no message came before them, of the trailers.
     pub grpc_status: Option<u16>,
     /// `response.flags`, a bit set ([`flag`]).
     pub flags: u64,
@@ -160,11 +161,22 @@ pub enum Sign {
     Nothing,
 }
 
+/// Whether this answer shows a receiver that is at work: by a status for which nothing would be sent again.
+fn is_well(facts: &AnswerFacts) -> bool {
+    match facts.grpc_status {
+        Some(status) if facts.status == 200 => {
+            let reading = read(Answer::ReceivedGrpc(status));
+            reading.fate != Fate::Failed && reading.contact == Contact::Answered
+        }
+        Some(_) | None => facts.status < 500 && facts.status != 429,
+    }
+}
+
 /// Reads the sign.
 #[must_use]
-pub const fn sign(facts: &AnswerFacts) -> Sign {
+pub fn sign(facts: &AnswerFacts) -> Sign {
     match facts.answered_by {
-        AnsweredBy::Receiver if facts.status < 500 && facts.status != 429 => Sign::Success,
+        AnsweredBy::Receiver if is_well(facts) => Sign::Success,
         AnsweredBy::Receiver => Sign::Answered,
         AnsweredBy::Envoy if facts.flags & flag::NO_HEALTHY_HOST != 0 => Sign::NoHealthyHost,
         AnsweredBy::Envoy if facts.flags & flag::CONNECTION_FAILURE != 0 => Sign::ConnectionFailure,

@@ -1,5 +1,6 @@
 //! What the core wants done outside: values that the shell carries out after the core has returned, never inside.
 
+use crate::grpc::Protocol;
 use crate::headers::HeaderList;
 use crate::memory::Cas;
 use crate::slot::{DestinationIndex, Epoch, Head};
@@ -56,6 +57,8 @@ pub struct Attempt {
     pub destination: DestinationIndex,
     /// Which message.
     pub ticket: Ticket,
+    /// What it speaks: its answer is read so.
+    pub protocol: Protocol,
     /// The term in which it was sent.
     pub epoch: Epoch,
     /// The number of its large part.

@@ -21,6 +21,7 @@
 pub mod capture;
 pub mod classify;
 pub mod config;
+pub mod grpc;
 pub mod headers;
 pub mod neighbours;
 pub mod protect;

@@ -10,11 +10,12 @@
 //! inside, so a value that got under another key is found.
 
 use crate::codec::{Damage, Reader, Writer};
+use crate::grpc::{Protocol, deadline};
 use crate::headers::{Envelope, HEADER_ATTEMPT, HEADER_HOPS, HEADER_ID, HEADER_PASS, HeaderList};
 use crate::neighbours::Hops;
 use crate::pass::Pass;
 use crate::slot::{Generation, SlotIndex};
-use crate::units::ClusterName;
+use crate::units::{ClusterName, Millis};
 use std::fmt;
 
 /// 128 random bits, the sender's secret; 32 hexadecimal digits on the wire.
@@ -86,6 +87,8 @@ pub struct Terms<'a> {
     pub key_header: &'a str,
     /// Which way it goes.
     pub road: Road<'a>,
+    /// How long it may take.
+    pub timeout: Millis,
 }
 
 /// Which way a redelivery goes.
@@ -132,6 +135,12 @@ impl Message {
         writer.finish()
     }
 
+    /// What it speaks.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        Protocol::of(self.outgoing().field("content-type"))
+    }
+
     fn flags(&self) -> u8 {
         let routed = if self.routed.is_some() { FLAG_ROUTED } else { 0 };
         let hops = if self.hops == Hops::FIRST { 0 } else { FLAG_HOPS };
@@ -141,11 +150,12 @@ impl Message {
     /// The request of one attempt.
     #[must_use]
     pub fn request(&self, terms: &Terms<'_>) -> HeaderList {
-        let Terms { attempt, key_header, road } = terms;
+        let Terms { attempt, key_header, road, timeout } = terms;
         let (envelope, authority, pass) = match road {
             Road::Straight { authority } => (self.outgoing(), *authority, None),
             Road::Through(pass) => (&self.arrived, None, Some(pass)),
         };
+        let protocol = Protocol::of(envelope.field("content-type"));
         let authority = authority.map_or(envelope.authority.clone(), |name| name.as_bytes().to_vec());
         let mut headers = vec![
             (":method".to_owned(), envelope.method.clone()),
@@ -153,7 +163,14 @@ impl Message {
             (":authority".to_owned(), authority),
             (":path".to_owned(), envelope.path.clone()),
         ];
-        headers.extend(envelope.fields.iter().cloned());
+        headers.extend(envelope.fields.iter().filter(|(name, _)| !is_renewed(protocol, name)).cloned());
+        match protocol {
+            Protocol::Http => {}
+            Protocol::Grpc => headers.extend([
+                ("te".to_owned(), b"trailers".to_vec()),
+                (GRPC_TIMEOUT.to_owned(), deadline(*timeout).into_bytes()),
+            ]),
+        }
         headers.push((HEADER_ID.to_owned(), self.id.to_string().into_bytes()));
         headers.push((HEADER_ATTEMPT.to_owned(), attempt.to_string().into_bytes()));
         headers.push((HEADER_HOPS.to_owned(), self.hops.0.to_string().into_bytes()));
@@ -162,6 +179,16 @@ impl Message {
             headers.push(((*key_header).to_owned(), self.id.to_string().into_bytes()));
         }
         HeaderList(headers)
+    }
+}
+
+const GRPC_TIMEOUT: &str = "grpc-timeout";
+
+/// Whether a redelivery has its own value of a header. The sender's deadline spanned its own attempt.
+fn is_renewed(protocol: Protocol, name: &str) -> bool {
+    match protocol {
+        Protocol::Http => false,
+        Protocol::Grpc => name == GRPC_TIMEOUT,
     }
 }
 
@@ -260,7 +287,20 @@ pub(crate) mod tests {
     }
 
     fn straight(attempt: u16, authority: Option<&str>) -> Terms<'_> {
-        Terms { attempt, key_header: "idempotency-key", road: Road::Straight { authority } }
+        Terms { attempt, key_header: "idempotency-key", road: Road::Straight { authority }, timeout: Millis(15_000) }
+    }
+
+    #[test]
+    fn a_redelivered_call_has_a_deadline_of_its_own() {
+        let mut message = message("/out");
+        let fields = &mut message.routed.as_mut().unwrap().fields;
+        fields.push(("grpc-timeout".to_owned(), b"1S".to_vec()));
+        assert_eq!(message.request(&straight(1, None)).first("grpc-timeout"), Some(&b"1S"[..]), "no call, no deadline");
+        let fields = &mut message.routed.as_mut().unwrap().fields;
+        fields.push(("content-type".to_owned(), b"application/grpc+proto".to_vec()));
+        let headers = message.request(&straight(1, None));
+        assert_eq!(headers.all("grpc-timeout").collect::<Vec<_>>(), [b"15000m"]);
+        assert_eq!(headers.first("te"), Some(&b"trailers"[..]));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Which requests are protected: all conditions of `match` that are given must hold (CONTRACT section 3).
 //!
 //! Cheap conditions first; the cluster and the route's metadata cost a host call each and are asked for last. Never
-//! protected, whatever is configured: CONNECT and upgrades (they have no end), gRPC (`match.grpc` is not in this build).
+//! protected, whatever is configured: CONNECT and upgrades (they have no end), gRPC-Web (its status is in the body). gRPC only
+//! with `match.grpc: unary`.
 
-use crate::config::{Matching, Prefer, RouteOptIn};
+use crate::config::{Grpc, Matching, Prefer, RouteOptIn};
+use crate::grpc::Protocol;
 use crate::headers::HeaderList;
 use crate::units::ClusterName;
 
@@ -40,6 +42,7 @@ pub enum Protection {
 pub fn protection(matching: &Matching, headers: &HeaderList, route: &dyn RouteFacts) -> Protection {
     let is_protected = matching.protects_anything()
         && has_end(headers)
+        && is_readable(matching.grpc, headers)
         && headers.first(":method").is_some_and(|method| is_listed(&matching.methods, method))
         && headers.first(":path").is_some_and(|path| has_prefix(&matching.path_prefixes, path))
         && is_preferred(matching.prefer, headers)
@@ -49,8 +52,17 @@ pub fn protection(matching: &Matching, headers: &HeaderList, route: &dyn RouteFa
 }
 
 fn has_end(headers: &HeaderList) -> bool {
-    let is_grpc = headers.first("content-type").is_some_and(|value| value.starts_with(b"application/grpc"));
-    !is_grpc && headers.first("upgrade").is_none() && headers.first(":protocol").is_none()
+    headers.first("upgrade").is_none() && headers.first(":protocol").is_none()
+}
+
+/// Whether the answer will say how it went: to a gRPC call it does so in its own way.
+fn is_readable(grpc: Grpc, headers: &HeaderList) -> bool {
+    let is_any_grpc = headers.first("content-type").is_some_and(|value| value.starts_with(b"application/grpc"));
+    match (Protocol::of_request(headers), grpc) {
+        (Protocol::Http, Grpc::Off | Grpc::Unary) => !is_any_grpc,
+        (Protocol::Grpc, Grpc::Off) => false,
+        (Protocol::Grpc, Grpc::Unary) => true,
+    }
 }
 
 fn is_listed(methods: &[String], method: &[u8]) -> bool {
@@ -164,13 +176,16 @@ mod tests {
         const ORDERS: &str = r#"{"path_prefixes":["/orders"]}"#;
         let plain = Route(Some("orders"), Unset);
         type Case = (&'static str, &'static [(&'static str, &'static str)], bool);
-        let cases: [Case; 14] = [
+        let cases: [Case; 17] = [
             ("{}", &[], false),
             (ORDERS, &[], true),
             (ORDERS, &[(":path", "/other")], false),
             (ORDERS, &[(":method", "GET")], false),
             (ORDERS, &[("upgrade", "websocket")], false),
             (ORDERS, &[("content-type", "application/grpc+proto")], false),
+            (r#"{"path_prefixes":["/"],"grpc":"unary"}"#, &[("content-type", "application/grpc+proto")], true),
+            (r#"{"path_prefixes":["/"],"grpc":"unary"}"#, &[("content-type", "application/grpc-web+proto")], false),
+            (r#"{"path_prefixes":["/"],"grpc":"unary"}"#, &[("content-type", "application/json")], true),
             (r#"{"path_prefixes":["/"],"methods":["GET"]}"#, &[(":method", "GET")], true),
             (r#"{"clusters":["orders"]}"#, &[], true),
             (r#"{"clusters":["payments"]}"#, &[], false),

@@ -16,7 +16,8 @@ pub enum NotStored {
     UnknownOutcome,
     /// The whole body was not seen.
     IncompleteBody,
-    /// It has trailers, or headers that cannot be sent again.
+    /// It has trailers, or headers that cannot be sent again; it was stored three times already; it is a gRPC call of
+    /// another number of messages than one.
     Unstorable,
     /// `store.accept` is false.
     Closed,

@@ -90,6 +90,16 @@ pub fn response_headers() -> HeaderList {
     HeaderList(hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default())
 }
 
+/// The answer's trailers; only while their callback runs.
+pub fn response_trailers() -> HeaderList {
+    HeaderList(hostcalls::get_map_bytes(MapType::HttpResponseTrailers).unwrap_or_default())
+}
+
+/// The trailers of a call's answer; only while its callback runs.
+pub fn call_trailers() -> HeaderList {
+    HeaderList(hostcalls::get_map_bytes(MapType::HttpCallResponseTrailers).unwrap_or_default())
+}
+
 /// The headers of a call's answer; only while its callback runs.
 pub fn call_headers() -> HeaderList {
     HeaderList(hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).unwrap_or_default())
@@ -110,14 +120,32 @@ pub fn remove_request_header(name: &str) {
     hostcalls::remove_map_value(MapType::HttpRequestHeaders, name).unwrap_or_default();
 }
 
-/// Takes a header out of the answer.
-pub fn remove_response_header(name: &str) {
-    hostcalls::remove_map_value(MapType::HttpResponseHeaders, name).unwrap_or_default();
+/// The part of an answer that is being looked at: where its status is, and where our word goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Its headers.
+    Headers,
+    /// Its trailers.
+    Trailers,
 }
 
-/// Adds a header to the answer.
-pub fn add_response_header(name: &str, value: &str) {
-    hostcalls::add_map_value_bytes(MapType::HttpResponseHeaders, name, value.as_bytes()).unwrap_or_default();
+impl Part {
+    const fn map(self) -> MapType {
+        match self {
+            Self::Headers => MapType::HttpResponseHeaders,
+            Self::Trailers => MapType::HttpResponseTrailers,
+        }
+    }
+
+    /// Takes a header out of it.
+    pub fn remove(self, name: &str) {
+        hostcalls::remove_map_value(self.map(), name).unwrap_or_default();
+    }
+
+    /// Adds a header to it.
+    pub fn add(self, name: &str, value: &str) {
+        hostcalls::add_map_value_bytes(self.map(), name, value.as_bytes()).unwrap_or_default();
+    }
 }
 
 /// Answers the sender in place of whatever was to come.

@@ -38,8 +38,8 @@ impl Root {
 }
 
 impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, header_count: usize, body_size: usize, _trailer_count: usize) {
-        self.with_vm(|vm| vm.call_answered(token, header_count, body_size));
+    fn on_http_call_response(&mut self, token: u32, header_count: usize, body_size: usize, trailer_count: usize) {
+        self.with_vm(|vm| vm.call_answered(token, header_count, body_size, trailer_count));
     }
 
     fn on_done(&mut self) -> bool {

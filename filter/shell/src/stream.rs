@@ -9,8 +9,9 @@
 //!                                           | routed form of a request without a body: only on_log sees it
 //!                                         on_log: completes the record, before the 202's bytes leave
 //! ```
+//! The answer of a gRPC call has its status in the headers, or in the trailers; our word goes where the status is.
 
-use crate::host;
+use crate::host::{self, Part};
 use crate::vm::{Held, Vm};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -19,6 +20,7 @@ use redeliver_core::capture::{BodySeen, BodyStep, Capture, EndOfStream, HasBody,
 use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, repeatable, sign};
 use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Intake, Reply, Trust};
 use redeliver_core::effect::Counter;
+use redeliver_core::grpc::{GRPC_STATUS, Protocol};
 use redeliver_core::headers::{Envelope, HEADER_PASS, HeaderList, forged};
 use redeliver_core::message::{Message, MessageId};
 use redeliver_core::neighbours::{Origin, has_custody, unbelieved};
@@ -49,6 +51,8 @@ enum Stage {
     Pass,
     /// Protected; its answer is awaited.
     Captured(Box<Capture>),
+    /// A gRPC call whose answer has begun; its status comes in the trailers.
+    Answering(Box<Capture>),
     /// Its destination is down: it is stored as soon as its body is whole, without asking the router.
     Diverted(Box<Capture>),
     /// Stored; the routed form comes with the log.
@@ -87,7 +91,7 @@ impl Stream {
         }
         vm.protected = vm.protected.saturating_add(1);
         unbelieved(&headers, vm.config.trust.senders).for_each(host::remove_request_header);
-        let is_diverted = self.is_diverted(vm);
+        let is_diverted = self.is_diverted(vm, &headers);
         if has_body == HasBody::Yes && announced(&headers).is_none_or(|length| length > SURELY_BUFFERED) {
             vm.read_notice();
         }
@@ -112,9 +116,10 @@ impl Stream {
     }
 
     /// Whether `hold_while_down` applies: the destination is down right now. Its name is worth a host call only if some
-    /// destination is held back.
-    fn is_diverted(&self, vm: &Vm) -> bool {
+    /// destination is held back. A gRPC call gets its original status, which only the router can say.
+    fn is_diverted(&self, vm: &Vm, headers: &HeaderList) -> bool {
         vm.config.policies().any(|policy| policy.hold_while_down == HoldWhileDown::On)
+            && Protocol::of_request(headers) == Protocol::Http
             && Route.cluster().is_some_and(|cluster| match vm.config.of(&cluster).hold_while_down {
                 HoldWhileDown::Off => false,
                 HoldWhileDown::On => vm.delivery.is_down(&vm.memory, &cluster, host::now().monotonic),
@@ -192,7 +197,7 @@ impl Stream {
         vm.held.remove(&self.context);
         match std::mem::replace(&mut self.stage, Stage::Pass) {
             Stage::Diverted(capture) => self.divert(vm, *capture),
-            stage @ (Stage::Captured(_) | Stage::Pass | Stage::Opening(_)) => {
+            stage @ (Stage::Captured(_) | Stage::Answering(_) | Stage::Pass | Stage::Opening(_)) => {
                 self.stage = stage;
                 Action::Continue
             }
@@ -206,18 +211,47 @@ impl Stream {
         }
     }
 
-    fn response_headers(&mut self, vm: &mut Vm) -> Action {
+    fn response_headers(&mut self, vm: &mut Vm, end: EndOfStream) -> Action {
         let stage = std::mem::replace(&mut self.stage, Stage::Pass);
-        let (Stage::Captured(mut capture) | Stage::Diverted(mut capture)) = stage else {
+        let (Stage::Captured(capture) | Stage::Diverted(capture)) = stage else {
             self.stage = stage;
             return Action::Continue;
         };
-        self.give_back(vm);
         vm.held.remove(&self.context);
         let headers = host::response_headers();
-        unbelieved(&headers, vm.config.trust.receivers).for_each(host::remove_response_header);
+        unbelieved(&headers, vm.config.trust.receivers).for_each(|name| Part::Headers.remove(name));
         let status = number(headers.first(":status")).unwrap_or_default();
-        let is_success = status < 400 && headers.first("grpc-status").is_none();
+        let is_unsaid = headers.first(GRPC_STATUS).is_none();
+        match (capture.protocol, status, end) {
+            (Protocol::Grpc, 200, EndOfStream::No) if is_unsaid => {
+                self.stage = Stage::Answering(capture);
+                Action::Continue
+            }
+            (Protocol::Http | Protocol::Grpc, _, EndOfStream::Yes | EndOfStream::No) => {
+                let is_success = status < 400 && (is_unsaid || headers.first(GRPC_STATUS) == Some(b"0"));
+                self.answered(vm, *capture, status, Answered { part: Part::Headers, headers, is_success })
+            }
+        }
+    }
+
+    fn response_trailers(&mut self, vm: &mut Vm) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Pass);
+        let Stage::Answering(capture) = stage else {
+            self.stage = stage;
+            return;
+        };
+        let headers = host::response_trailers();
+        unbelieved(&headers, vm.config.trust.receivers).for_each(|name| Part::Trailers.remove(name));
+        // What ends badly after a message has given its sender a part of the answer: it was no unary call.
+        let is_success = matches!(headers.first(GRPC_STATUS), None | Some(b"0"))
+            || host::number_property(&["response", "size"]).is_some_and(|size| size > 0);
+        self.answered(vm, *capture, 200, Answered { part: Part::Trailers, headers, is_success });
+    }
+
+    /// The answer is known: hands it on, or takes custody.
+    fn answered(&mut self, vm: &mut Vm, mut capture: Capture, status: u16, answered: Answered) -> Action {
+        let Answered { part, headers, is_success } = answered;
+        self.give_back(vm);
         if is_success || has_custody(&headers, vm.config.trust.receivers) {
             if vm.delivery.is_in_trouble() {
                 witness(vm, Route.cluster().as_ref(), Sign::Success);
@@ -230,30 +264,30 @@ impl Stream {
         let custody = decide(vm, cluster.as_ref(), &capture, &facts);
         if custody != Custody::Pass && vm.config.trust.receivers == Trust::Given {
             // A neighbour's word, if there is one: ours takes its place.
-            forged(&headers).for_each(host::remove_response_header);
+            forged(&headers).for_each(|name| part.remove(name));
         }
         match custody {
             Custody::Pass => Action::Continue,
-            Custody::Decline => not_stored(vm, NotStored::UnknownOutcome),
+            Custody::Decline => not_stored(vm, NotStored::UnknownOutcome, part),
             Custody::Take => match store(vm, &mut capture, cluster, Trigger::Failure) {
-                Ok(stored) => self.stored(vm, stored, &capture),
-                Err(reason) => not_stored(vm, reason),
+                Ok(stored) => self.stored(vm, stored, &capture, part),
+                Err(reason) => not_stored(vm, reason, part),
             },
         }
     }
 
-    fn stored(&mut self, vm: &Vm, stored: Stored, capture: &Capture) -> Action {
+    fn stored(&mut self, vm: &Vm, stored: Stored, capture: &Capture, part: Part) -> Action {
         if let Some(opening) = stored.opening {
             self.stage = Stage::Opening(Box::new(opening));
         }
-        match vm.config.reply {
-            Reply::Accepted => {
+        match (vm.config.reply, capture.protocol) {
+            (Reply::Accepted, Protocol::Http) => {
                 host::reply(&reply::accepted(stored.id, asked_async(&capture.arrived)));
                 Action::Pause
             }
-            Reply::Original => {
+            (Reply::Original, Protocol::Http | Protocol::Grpc) | (Reply::Accepted, Protocol::Grpc) => {
                 for (name, value) in reply::stored_headers(stored.id) {
-                    host::add_response_header(name, &value);
+                    part.add(name, &value);
                 }
                 Action::Continue
             }
@@ -293,13 +327,28 @@ impl HttpContext for Stream {
         Action::Continue
     }
 
-    fn on_http_response_headers(&mut self, _count: usize, _end: bool) -> Action {
-        self.with_vm(Action::Continue, Self::response_headers)
+    fn on_http_response_headers(&mut self, _count: usize, end: bool) -> Action {
+        self.with_vm(Action::Continue, |stream, vm| stream.response_headers(vm, end_of_stream(end)))
+    }
+
+    fn on_http_response_trailers(&mut self, _count: usize) -> Action {
+        self.with_vm((), Self::response_trailers);
+        Action::Continue
     }
 
     fn on_log(&mut self) {
         self.with_vm((), Self::log);
     }
+}
+
+/// An answer whose status is known.
+struct Answered {
+    /// Where its status is.
+    part: Part,
+    /// That part.
+    headers: HeaderList,
+    /// Whether it is no failure at first sight.
+    is_success: bool,
 }
 
 /// A message in the store.
@@ -405,10 +454,10 @@ fn decide(vm: &Vm, cluster: Option<&ClusterName>, capture: &Capture, facts: &Ans
     custody(classify(facts, failure), failure.unknown_outcome, repeatable(method, key))
 }
 
-fn not_stored(vm: &Vm, reason: NotStored) -> Action {
+fn not_stored(vm: &Vm, reason: NotStored, part: Part) -> Action {
     vm.count(Counter::NotStored, 1);
     let (name, value) = reply::not_stored_header(reason);
-    host::add_response_header(name, &value);
+    part.add(name, &value);
     Action::Continue
 }
 
@@ -422,7 +471,7 @@ fn answer_facts(status: u16, headers: &HeaderList) -> AnswerFacts {
     let is_receivers = host::property(&["response", "code_details"]).as_deref() == Some(b"via_upstream");
     AnswerFacts {
         status,
-        grpc_status: number(headers.first("grpc-status")),
+        grpc_status: number(headers.first(GRPC_STATUS)),
         flags: host::number_property(&["response", "flags"]).unwrap_or_default(),
         answered_by: if is_receivers { AnsweredBy::Receiver } else { AnsweredBy::Envoy },
         attempts: host::number_property(&["upstream", "request_attempt_count"]).unwrap_or_default(),

@@ -114,9 +114,10 @@ impl Vm {
     }
 
     /// The answer to one of our calls.
-    pub fn call_answered(&mut self, token: u32, header_count: usize, body_size: usize) {
+    pub fn call_answered(&mut self, token: u32, header_count: usize, body_size: usize, trailer_count: usize) {
         let headers = if header_count == 0 { Default::default() } else { host::call_headers() };
-        let reply = Reply { headers, body: &|| host::call_body(body_size) };
+        let trailers = || if trailer_count == 0 { Default::default() } else { host::call_trailers() };
+        let reply = Reply { headers, body: &|| host::call_body(body_size), trailers: &trailers };
         let effects = self.delivery.answered(&self.memory, CallToken(token), &reply, host::now());
         self.run(effects);
         if self.owes_done == Owes::Done && !self.delivery.has_calls() {

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use walrus::Module;
 
 /// What the host may call. `proxy_on_delete` stays: the SDK frees its contexts there.
-const KEPT: [&str; 17] = [
+const KEPT: [&str; 18] = [
     "memory",
     "_initialize",
     "proxy_abi_version_0_2_1",
@@ -25,6 +25,7 @@ const KEPT: [&str; 17] = [
     "proxy_on_request_body",
     "proxy_on_request_trailers",
     "proxy_on_response_headers",
+    "proxy_on_response_trailers", // only answers that have some cost the call: gRPC
     "proxy_on_log",
     "proxy_on_done",
     "proxy_on_delete",

@@ -68,3 +68,10 @@ pub(crate) fn assert_is_one_request(headers: &HeaderList) {
     let bytes: usize = headers.0.iter().map(|(name, value)| name.len() + value.len() + 10).sum();
     assert!(headers.0.len() <= PAIRS_MAX && bytes + 4 <= BYTES_MAX, "{} pairs, {bytes} bytes", headers.0.len());
 }
+
+/// `application/grpc`, alone or with a codec or a parameter; gRPC-Web is something else.
+pub fn is_grpc(content_type: &[u8]) -> bool {
+    content_type == b"application/grpc"
+        || content_type.starts_with(b"application/grpc+")
+        || content_type.starts_with(b"application/grpc;")
+}

@@ -84,6 +84,17 @@ pub struct Matching {
     pub prefer: Prefer,
     /// Whether the route has to ask for it.
     pub route_opt_in: RouteOptIn,
+    /// Whether gRPC calls are among them.
+    pub grpc: Grpc,
+}
+
+/// Whether gRPC calls are protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grpc {
+    /// None.
+    Off,
+    /// Those of one message.
+    Unary,
 }
 
 /// What `Prefer: respond-async` (RFC 7240) has to do with protection.
@@ -389,6 +400,10 @@ impl Matching {
             RouteOptIn::Off => {}
             RouteOptIn::Required => phrase.push_str(" on routes that opt in"),
         }
+        match self.grpc {
+            Grpc::Off => {}
+            Grpc::Unary => phrase.push_str(", unary gRPC calls too"),
+        }
         phrase
     }
 }
@@ -457,6 +472,7 @@ impl Config {
                 methods: draft.methods?,
                 prefer: draft.prefer?,
                 route_opt_in: draft.route_opt_in?,
+                grpc: draft.grpc?,
             },
             capture: Capture {
                 mode: draft.capture_mode?,

@@ -12,7 +12,7 @@ use super::values::{
     WhenEmpty, Whole, cluster_name, cluster_name_if_any, failure_status, grpc_failure_status, header_name, health_path,
     method, path_prefix,
 };
-use super::{CaptureAs, CaptureMode, HealthSource, HoldWhileDown, Intake, OnUnauthorized, Prefer, Rate, Reply};
+use super::{CaptureAs, CaptureMode, Grpc, HealthSource, HoldWhileDown, Intake, OnUnauthorized, Prefer, Rate, Reply};
 use super::{RouteOptIn, Trust, UnknownOutcome, walk};
 use crate::units::{ByteCount, ClusterName, Millis, Permille};
 use std::collections::BTreeMap;
@@ -187,8 +187,9 @@ keys! {
     /// always excludes a route that otherwise matches.
     route_opt_in: RouteOptIn = "match.route_opt_in", "false", Filter,
         Switch { off: RouteOptIn::Off, on: RouteOptIn::Required };
-    /// `unary`: protect `application/grpc` requests too.
-    _grpc: Unread = "match.grpc", r#""off""#, Semantics, Later("`off`, `unary`");
+    /// `unary`: protect `application/grpc` requests too, if they are one message; calls that stream pass unprotected. The
+    /// sender of a stored call gets its original `grpc-status`.
+    grpc: Grpc = "match.grpc", r#""off""#, Filter, Choice(&[("off", Grpc::Off), ("unary", Grpc::Unary)]);
 
     /// `hold`: the request waits for the end of its body, so everything can be stored. `stream`: nothing waits, and
     /// only requests without a body and failures after the end of the body can be stored.
@@ -226,7 +227,7 @@ keys! {
     reply: Reply = "reply", r#""accepted""#, Filter,
         Choice(&[("accepted", Reply::Accepted), ("original", Reply::Original)]);
     /// `true`: while a destination is down, store at once without asking the router; such a message is always answered
-    /// 202. Needs `capture.as: arrived`.
+    /// 202. Needs `capture.as: arrived`. Not for gRPC calls: only the router can say how they fail.
     hold_while_down: HoldWhileDown = "hold_while_down", "false", Filter,
         Switch { off: HoldWhileDown::Off, on: HoldWhileDown::On };
 

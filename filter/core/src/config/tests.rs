@@ -106,7 +106,7 @@ fn a_key_given_twice_is_refused_at_every_depth() {
 #[test]
 fn keys_of_areas_not_built_are_refused_one_by_one() {
     check(&[
-        (r#"{"match": {"grpc": "off"}}"#, &["match.grpc: not in this build"]),
+        (r#"{"idempotency": {"inject": false}}"#, &["idempotency.inject: not in this build"]),
         (
             r#"{"idempotency": {"inject": true}, "redelivery": {"order": "by_key"}}"#,
             &["idempotency.inject: not in this build", "redelivery.order: not in this build"],
@@ -129,7 +129,7 @@ fn keys_of_areas_not_built_are_refused_one_by_one() {
 #[test]
 fn every_key_of_an_area_not_built_is_refused_even_with_its_default() {
     let later = table::rows().into_iter().filter(|row| row.area != table::Area::Filter).collect::<Vec<_>>();
-    assert_eq!(later.len(), 14, "the contract has 14 of them until the next area is built");
+    assert_eq!(later.len(), 13, "the contract has 13 of them until the next area is built");
     for row in later {
         let path = row.path.replace("<cluster>", "a");
         let text = path.rsplit('.').fold(row.default.to_owned(), |inner, key| format!("{{\"{key}\": {inner}}}"));
@@ -430,12 +430,12 @@ fn keys_that_contradict_each_other_are_refused() {
 #[test]
 fn all_faults_are_reported_at_once() {
     check(&[(
-        r#"{"tipe": 1, "store": {"ttl": "1d", "ttl": "2d"}, "reply": "maybe", "match": {"grpc": "unary"},
+        r#"{"tipe": 1, "store": {"ttl": "1d", "ttl": "2d"}, "reply": "maybe", "receipts": false,
             "redelivery": {"backoff": {"initial": "2s", "max": "1s"}}, "hold_while_down": true}"#,
         &[
             "tipe: unknown key",
             "store.ttl: is given twice",
-            "match.grpc: not in this build",
+            "receipts: not in this build",
             "reply: must be one of accepted, original, found \"maybe\"",
             "store.ttl: unit \"d\" is unknown: write one of ms, s, m, h",
             "hold_while_down: true needs capture.as: arrived",
@@ -484,6 +484,7 @@ fn no_text_means_the_defaults_of_the_contract() {
             methods: ["POST", "PUT", "PATCH", "DELETE"].map(str::to_owned).to_vec(),
             prefer: Prefer::Ignore,
             route_opt_in: RouteOptIn::Off,
+            grpc: Grpc::Off,
         },
         capture: Capture {
             mode: CaptureMode::Hold,
@@ -548,7 +549,7 @@ fn no_text_means_the_defaults_of_the_contract() {
 fn every_key_of_this_build_is_read_into_its_place() {
     let config = accepted(
         r#"{"match": {"path_prefixes": ["/orders", "/"], "clusters": ["orders", "outbound|80||a.b"], "methods": ["POST"],
-                      "prefer": "required", "route_opt_in": true},
+                      "prefer": "required", "route_opt_in": true, "grpc": "unary"},
             "capture": {"mode": "stream", "as": "arrived", "max_body": 1024, "max_hold": "1h", "drop_headers": ["X-A"]},
             "failure": {"statuses": [502, 503], "grpc_statuses": [], "unknown_outcome": "always"},
             "reply": "original", "hold_while_down": true,
@@ -571,6 +572,7 @@ fn every_key_of_this_build_is_read_into_its_place() {
             methods: texts(&["POST"]),
             prefer: Prefer::Required,
             route_opt_in: RouteOptIn::Required,
+            grpc: Grpc::Unary,
         },
         capture: Capture {
             mode: CaptureMode::Stream,
@@ -641,6 +643,10 @@ fn each_of_four_choices_protects_and_the_summary_says_what() {
         (r#"{"match": {"clusters": ["c"], "methods": ["PUT"]}}"#, "PUT to cluster c;"),
         (r#"{"match": {"prefer": "required"}}"#, "POST, PUT, PATCH, DELETE that prefer respond-async;"),
         (r#"{"match": {"route_opt_in": true}}"#, "POST, PUT, PATCH, DELETE on routes that opt in;"),
+        (
+            r#"{"match": {"clusters": ["c"], "methods": ["POST"], "grpc": "unary"}}"#,
+            "POST to cluster c, unary gRPC calls too;",
+        ),
     ] {
         let config = accepted(text);
         assert!(config.protects_anything(), "{text}");

@@ -12,6 +12,7 @@
 //! Any VM may die at any host call; whatever it leaves is found by the next tick of another. Never logs, sends or counts
 //! by itself: it answers with effects.
 
+mod calls;
 mod housekeeping;
 mod leading;
 mod polling;

@@ -1,10 +1,12 @@
 //! Sending and settling: claim, dispatch, answer, settle, and the next one at once.
 
+use super::calls::read_call;
 use super::{CallToken, Delivery, note};
 use crate::answer::{self, Answer, Contact, EnvoyReply, Fate, Reading};
 use crate::config::Trust;
 use crate::courier::{self, judge};
 use crate::effect::{Attempt, Call, Counter, Dispatch, Effect, Level};
+use crate::grpc::Protocol;
 use crate::headers::HeaderList;
 use crate::memory::SharedMemory;
 use crate::message::{Road, Terms};
@@ -24,6 +26,8 @@ pub struct Reply<'a> {
     pub headers: HeaderList,
     /// Reads the body from the host; only Envoy's own replies and the admin port's answers are read.
     pub body: &'a dyn Fn() -> Vec<u8>,
+    /// Reads the trailers from the host; only a gRPC call's are read.
+    pub trailers: &'a dyn Fn() -> HeaderList,
 }
 
 impl Delivery {
@@ -62,11 +66,11 @@ impl Delivery {
         match self.calls.remove(&token) {
             None => {}
             Some(Call::Attempt(attempt)) => {
-                let reading = self.read(attempt.destination, reply, now.wall);
+                let reading = self.read(&attempt, reply, now.wall);
                 self.settle(memory, &attempt, reading, now, &mut effects);
             }
             Some(Call::LapsedAttempt(attempt)) => {
-                let reading = self.read(attempt.destination, reply, now.wall);
+                let reading = self.read(&attempt, reply, now.wall);
                 self.settle_late(memory, &attempt, reading, now, &mut effects);
             }
             Some(Call::HealthCheck(destination)) => {
@@ -80,9 +84,13 @@ impl Delivery {
     }
 
     /// What an answer means, and how long it asks us at `wall` to wait with the next attempt, if there will be one.
-    fn read(&self, destination: DestinationIndex, reply: &Reply<'_>, wall: Wall) -> Reading {
-        let policy = self.policy(destination);
-        let reading = answer::read(answer_of(reply, self.config.trust.receivers, policy.redelivery.through.as_ref()));
+    fn read(&self, attempt: &Attempt, reply: &Reply<'_>, wall: Wall) -> Reading {
+        let policy = self.policy(attempt.destination);
+        let way = Way { receivers: self.config.trust.receivers, through: policy.redelivery.through.as_ref() };
+        let reading = answer::read(match attempt.protocol {
+            Protocol::Http => read_reply(reply, way),
+            Protocol::Grpc => read_call(reply, way),
+        });
         let asked_wait = match reading.fate {
             Fate::Failed | Fate::NotReached => asked_wait(&reply.headers, wall),
             Fate::Delivered | Fate::Unauthorized | Fate::Rejected | Fate::Unsendable => Millis::ZERO,
@@ -138,6 +146,7 @@ impl Delivery {
                 let attempt = Attempt {
                     destination,
                     ticket,
+                    protocol: claim.message.protocol(),
                     epoch,
                     large: claim.large,
                     head: claim.head,
@@ -191,7 +200,7 @@ impl Delivery {
             }
             Some(through) => (through.clone(), Road::Through(self.pass(memory))),
         };
-        let terms = Terms { attempt: claim.head.sends, key_header: &config.idempotency_header, road };
+        let terms = Terms { attempt: claim.head.sends, key_header: &config.idempotency_header, road, timeout };
         let headers = claim.message.request(&terms);
         let call = Call::Attempt(attempt);
         Some(Effect::Dispatch(Box::new(Dispatch { call, cluster, headers, body: claim.message.body, timeout })))
@@ -338,13 +347,22 @@ impl Delivery {
 /// Turns of one call of `send_due`: the largest window, and as many messages that turn out to be gone.
 const SEND_TURNS_MAX: usize = 2_000;
 
-fn answer_of(reply: &Reply<'_>, receivers: Trust, through: Option<&ClusterName>) -> Answer {
+/// Which way an answer came.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    /// Whether receivers may say that they have custody.
+    pub receivers: Trust,
+    /// The listener that the request went through.
+    pub through: Option<&'a ClusterName>,
+}
+
+pub(super) fn read_reply(reply: &Reply<'_>, way: Way<'_>) -> Answer {
     let status = reply.headers.first(":status").and_then(|text| std::str::from_utf8(text).ok()?.parse::<u16>().ok());
     match status {
         None => Answer::BrokenOff,
-        Some(status) if has_custody(&reply.headers, receivers) => Answer::TakenOver(status),
+        Some(status) if has_custody(&reply.headers, way.receivers) => Answer::TakenOver(status),
         Some(status) if reply.headers.first("x-envoy-upstream-service-time").is_some() => {
-            received(status, through, reply.body)
+            received(status, way.through, reply.body)
         }
         // Envoy makes only these by itself; whatever else lacks the header is an answer all the same.
         Some(status @ (502..=504)) => Answer::Envoy(EnvoyReply::read(status, &(reply.body)())),

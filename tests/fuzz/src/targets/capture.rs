@@ -27,7 +27,8 @@ const ENDINGS: [Ending; 5] =
 
 pub(super) fn target(bytes: &[u8]) {
     let mut sections = Sections::of(bytes);
-    let headers = sections.headers();
+    let mut headers = sections.headers();
+    headers.0.retain(|(name, _)| name != "content-type");
     let has_body = sections.choice(&[HasBody::Yes, HasBody::No]);
     let mode = sections.choice(&[CaptureMode::Hold, CaptureMode::Stream]);
     let limit = ByteCount(sections.number() % 64);
@@ -38,13 +39,19 @@ pub(super) fn target(bytes: &[u8]) {
     assert_eq!(length, second_reading(&headers), "{headers:?}");
     check_learned_limit(length.unwrap_or_default(), limit);
     let regime = Regime { mode, body_bytes_max: limit };
+    let mut call = headers.clone();
+    call.0.push(("content-type".to_owned(), b"application/grpc+proto".to_vec()));
+    let (mut call, _) = Capture::begin(call, has_body, regime);
     let (mut capture, start) = Capture::begin(headers, has_body, regime);
     let is_held = start == Start::Hold;
     assert!(!is_held || (mode == CaptureMode::Hold && has_body == HasBody::Yes), "held without a reason");
     if has_body == HasBody::Yes {
         pieces_come(&mut capture, &pieces, limit, ending);
+        pieces_come(&mut call, &pieces, limit, ending);
     }
     let expected = expected_body(&pieces, has_body, length, limit, ending);
+    let unary = expected.clone().ok().filter(|body| has_body == HasBody::Yes && is_one_message(body));
+    assert_eq!(call.take_body().ok(), unary, "as a gRPC call");
     assert_eq!(capture.take_body(), expected, "{mode:?} {ending:?} up to {limit}");
     assert_eq!(capture.take_body(), Err(NotStored::IncompleteBody), "a body is taken once");
 }
@@ -53,6 +60,12 @@ pub(super) fn target(bytes: &[u8]) {
 fn second_reading(headers: &HeaderList) -> Option<ByteCount> {
     let digits = headers.first("content-length").filter(|value| value.iter().all(u8::is_ascii_digit))?;
     std::str::from_utf8(digits).ok()?.parse().ok().map(ByteCount)
+}
+
+/// A flag, a length of four bytes, and so many bytes.
+fn is_one_message(body: &[u8]) -> bool {
+    let [0 | 1, a, b, c, d, message @ ..] = body else { return false };
+    message.len() as u64 == u64::from(u32::from_be_bytes([*a, *b, *c, *d]))
 }
 
 fn pieces_come(capture: &mut Capture, pieces: &[&[u8]], limit: ByteCount, ending: Ending) {

@@ -9,7 +9,7 @@ use redeliver_core::headers::{Envelope, FIELDS_MAX, HeaderList, OWN_HEADERS, Uns
 use redeliver_core::message::{LargePart, Message, MessageId, Road, Terms, decode};
 use redeliver_core::neighbours::Hops;
 use redeliver_core::slot::{Generation, SlotIndex};
-use redeliver_core::units::ClusterName;
+use redeliver_core::units::{ClusterName, Millis};
 
 const KEY: &str = "idempotency-key";
 const ID: MessageId = MessageId([0xa5; 16]);
@@ -97,23 +97,37 @@ fn check_is_read_back(message: &Message) {
 
 /// What leaves is one request: the form that is wanted, with our headers and a key behind it.
 fn check_request(message: &Message, attempt: u16, authority: Option<&str>) {
-    let request = message.request(&Terms { attempt, key_header: KEY, road: Road::Straight { authority } });
+    let terms = Terms { attempt, key_header: KEY, road: Road::Straight { authority }, timeout: Millis(1_500) };
+    let request = message.request(&terms);
     wire::assert_is_one_request(&request);
     let form = message.routed.as_ref().unwrap_or(&message.arrived);
-    let (sent, ours) = request.0[4..].split_at(form.fields.len());
-    assert_eq!(sent, form.fields, "the sender's");
+    let is_call = is_call(form);
+    let fields: Vec<_> = form.fields.iter().filter(|(name, _)| !is_call || name != "grpc-timeout").cloned().collect();
+    let (sent, ours) = request.0[4..].split_at(fields.len());
+    assert_eq!(sent, fields, "the sender's");
     assert!(!sent.iter().any(|(name, _)| wire::is_never_replayed(name)), "{sent:?}");
     assert_eq!(request.first(":path"), Some(form.path.as_slice()));
     assert_eq!(request.first(":authority"), Some(authority.map_or(form.authority.as_slice(), str::as_bytes)));
 
     let id = ID.to_string().into_bytes();
-    let mut expected = vec![
+    let mut expected = Vec::new();
+    if is_call {
+        expected.push(("te".to_owned(), b"trailers".to_vec()));
+        expected.push(("grpc-timeout".to_owned(), b"1500m".to_vec()));
+    }
+    expected.extend([
         ("x-redeliver-id".to_owned(), id.clone()),
         ("x-redeliver-attempt".to_owned(), attempt.to_string().into_bytes()),
         ("x-redeliver-hops".to_owned(), b"1".to_vec()),
-    ];
+    ]);
     if !form.fields.iter().any(|(name, _)| name == KEY) {
         expected.push((KEY.to_owned(), id));
     }
     assert_eq!(ours, expected, "ours");
+}
+
+/// Whether its first content type is that of a gRPC call.
+fn is_call(form: &Envelope) -> bool {
+    let content_type = form.fields.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_slice());
+    content_type.is_some_and(wire::is_grpc)
 }

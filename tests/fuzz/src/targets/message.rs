@@ -8,6 +8,7 @@ use redeliver_core::codec::{Damage, crc32};
 use redeliver_core::message::{LargePart, Message, Road, Terms, decode, encode_receipt};
 use redeliver_core::pass::Pass;
 use redeliver_core::slot::{Generation, SlotIndex};
+use redeliver_core::units::Millis;
 
 const KIND_RECEIPT: u8 = b'R';
 
@@ -46,7 +47,7 @@ fn check_is_found_elsewhere(bytes: &[u8], slot: SlotIndex, generation: Generatio
 fn check_message(message: &Message, attempt: u16) {
     let straight = |authority| Road::Straight { authority };
     for road in [straight(None), straight(Some("authority.example:80")), Road::Through(Pass([0x5a; 16]))] {
-        let terms = Terms { attempt, key_header: "idempotency-key", road };
+        let terms = Terms { attempt, key_header: "idempotency-key", road, timeout: Millis(15_000) };
         wire::assert_is_one_request(&message.request(&terms));
     }
 }

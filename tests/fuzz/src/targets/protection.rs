@@ -1,9 +1,9 @@
 //! Whether a request is protected, and whether its sender asked for an asynchronous answer.
 //!
-//! Input: path prefixes GS methods GS clusters GS prefer GS route opt-in GS the route's cluster GS its switch GS headers.
+//! Input: path prefixes GS methods GS clusters GS prefer GS route opt-in GS gRPC GS the route's cluster GS its switch GS headers.
 
 use crate::input::Sections;
-use redeliver_core::config::{Matching, Prefer, RouteOptIn};
+use redeliver_core::config::{Grpc, Matching, Prefer, RouteOptIn};
 use redeliver_core::headers::HeaderList;
 use redeliver_core::protect::{Protection, RouteFacts, RouteSwitch, prefers_async, protection};
 use redeliver_core::units::ClusterName;
@@ -17,6 +17,7 @@ pub(super) fn target(bytes: &[u8]) {
         clusters: sections.texts().into_iter().map(ClusterName).collect(),
         prefer: sections.choice(&[Prefer::Ignore, Prefer::Required]),
         route_opt_in: sections.choice(&[RouteOptIn::Off, RouteOptIn::Required]),
+        grpc: sections.choice(&[Grpc::Off, Grpc::Unary]),
     };
     let route = Route {
         cluster: sections.texts().into_iter().next().map(ClusterName),
@@ -65,12 +66,14 @@ fn second_opinion(matching: &Matching, headers: &HeaderList, route: &Route) -> b
         RouteSwitch::Enabled => true,
         RouteSwitch::Unset => !is_opted_in,
     };
-    is_chosen && is_cluster && is_route && !has_no_end(headers) && matches_line(matching, headers)
+    is_chosen && is_cluster && is_route && !has_no_end(headers, matching.grpc) && matches_line(matching, headers)
 }
 
-/// Never protected: tunnels, upgrades, gRPC.
-fn has_no_end(headers: &HeaderList) -> bool {
-    let is_grpc = headers.first("content-type").is_some_and(|value| value.starts_with(b"application/grpc"));
+/// Never protected: tunnels, upgrades, gRPC unless it is asked for, gRPC-Web.
+fn has_no_end(headers: &HeaderList, grpc: Grpc) -> bool {
+    let content_type = headers.first("content-type").unwrap_or_default();
+    let is_asked_for = grpc == Grpc::Unary && crate::wire::is_grpc(content_type);
+    let is_grpc = content_type.starts_with(b"application/grpc") && !is_asked_for;
     let is_there = |name: &str| headers.0.iter().any(|(found, _)| found == name);
     is_grpc || is_there("upgrade") || is_there(":protocol") || headers.first(":method") == Some(b"CONNECT")
 }

@@ -137,7 +137,12 @@ impl<'a> World<'a> {
         let mut effects = self.delivery.dispatched(&self.memory, dispatch.call, Ok(token), now);
         let (headers, body) = reply(answer);
         let body = || body.to_vec();
-        effects.extend(self.delivery.answered(&self.memory, token, &Reply { headers, body: &body }, now));
+        effects.extend(self.delivery.answered(
+            &self.memory,
+            token,
+            &Reply { headers, body: &body, trailers: &HeaderList::default },
+            now,
+        ));
         effects
     }
 }

@@ -337,7 +337,7 @@ impl World {
         let now = self.moment();
         let effects = self.enter(vm, |delivery, memory| {
             let body = || text.as_bytes().to_vec();
-            delivery.answered(memory, token, &Reply { headers, body: &body }, now)
+            delivery.answered(memory, token, &Reply { headers, body: &body, trailers: &HeaderList::default }, now)
         });
         self.run(vm, effects.unwrap_or_default());
     }
