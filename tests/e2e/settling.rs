@@ -260,3 +260,24 @@ async fn redelivery_goes_no_faster_than_its_rate() {
     // One and what two ticks of 50 ms bring may go at once, so 28 at the rate.
     assert!((Duration::from_millis(2_500)..Duration::from_secs(6)).contains(&span), "{span:?} for 30 at 10 a second");
 }
+
+#[tokio::test]
+async fn beside_live_traffic_redelivery_takes_three_at_a_time_or_a_fifth() {
+    let orders = Receiver::start().await;
+    orders.reply_with(|request| match request.attempt() {
+        None if request.path == "/live" => Reply::Late(Duration::from_secs(7), 200),
+        None => Reply::status(503),
+        Some(_) => Reply::Late(Duration::from_millis(200), 200),
+    });
+    let backoff = json!({"initial": "2s", "max": "2s", "jitter": 0});
+    let filter = Filter::quick(json!({"redelivery": {"backoff": backoff, "window": {"initial": 20}}}));
+    let envoy = Bootstrap::orders(orders.port(), filter).workers(2).start().await;
+    for n in 0..30 {
+        envoy.send(&Request::post(&format!("/{n}"))).await.stored_id();
+    }
+    let request = Request::post("/live");
+    let live = || envoy.send(&request);
+    let (_, _, _, _, _, metrics) = tokio::join!(live(), live(), live(), live(), live(), envoy.wait_drained(SOON));
+    assert_eq!(metrics.delivered(), 30);
+    assert_eq!(orders.peak_in_hand(), 5 + 3, "five live requests, and three redeliveries");
+}

@@ -5,6 +5,7 @@
 //! | destinations | any VM that meets a new one | a number for each cluster name; never shrinks |
 //! | leadership | the leader of that destination | lease and epoch; state for `hold_while_down`; figures for the gauges |
 //! | evidence | any VM, on failures of live traffic | what the state machine is told about live requests |
+//! | live ([`crate::live`]) | every VM, while there is a backlog | live requests in flight |
 //! | verdict | the poller | what the active health source said |
 //! | housekeeping, polling | who has the duty | its lease |
 //! | rule | any VM | which configuration is the newest |

@@ -9,6 +9,7 @@ use crate::cells::{Evidence, Observation, PublishedState};
 use crate::config::{OnUnauthorized, Policy, Redelivery};
 use crate::destination::{Backlog, Destination, Signs, State, Transition};
 use crate::effect::Attempt;
+use crate::live::share;
 use crate::random::Random;
 use crate::rate::Bucket;
 use crate::schedule::Schedule;
@@ -40,6 +41,8 @@ pub struct Courier {
     schedule: Schedule,
     window: Window,
     window_max: u32,
+    /// What may be out beside live traffic; `None`: there is none.
+    share: Option<u32>,
     bucket: Bucket,
     /// Attempts that are out, a predecessor's too.
     in_flight: BTreeMap<SlotIndex, Out>,
@@ -68,6 +71,7 @@ impl Courier {
             schedule: Schedule::default(),
             window: Window::initial(&redelivery.window),
             window_max: redelivery.window.max,
+            share: None,
             bucket: Bucket::new(redelivery.rate, redelivery.tick, now),
             in_flight: BTreeMap::new(),
             answered_at: None,
@@ -179,9 +183,15 @@ impl Courier {
         u32::try_from(self.in_flight.len()).is_ok_and(|out| out < self.window_max)
     }
 
-    /// Whether one more attempt may be out.
+    /// The destination serves so many live requests at this moment.
+    pub fn serve_beside(&mut self, live: u32) {
+        self.share = share(live);
+    }
+
+    /// Whether one more attempt may be out: by the window, and by the share beside live traffic.
     fn has_room(&self) -> bool {
-        u32::try_from(self.in_flight.len()).is_ok_and(|out| out < self.window.size())
+        let most = self.share.map_or(self.window.size(), |share| share.min(self.window.size()));
+        u32::try_from(self.in_flight.len()).is_ok_and(|out| out < most)
     }
 
     /// The world at this tick.

@@ -76,6 +76,12 @@ impl Keys {
         self.numbered(b'l', 4, destination.0.into())
     }
 
+    /// How much live traffic a destination serves.
+    #[must_use]
+    pub fn live(&self, destination: DestinationIndex) -> String {
+        self.numbered(b'i', 4, destination.0.into())
+    }
+
     /// What live traffic showed of a destination.
     #[must_use]
     pub fn evidence(&self, destination: DestinationIndex) -> String {

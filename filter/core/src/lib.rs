@@ -46,6 +46,7 @@ pub mod delivery;
 pub mod destination;
 pub mod effect;
 pub mod health;
+pub mod live;
 pub mod rate;
 pub mod retry_after;
 pub mod schedule;

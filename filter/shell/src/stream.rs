@@ -22,6 +22,7 @@ use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Intake, Repl
 use redeliver_core::effect::Counter;
 use redeliver_core::grpc::{GRPC_STATUS, Protocol};
 use redeliver_core::headers::{Envelope, HEADER_PASS, HeaderList, forged};
+use redeliver_core::live::LiveRequest;
 use redeliver_core::message::{Message, MessageId};
 use redeliver_core::neighbours::{Origin, has_custody, unbelieved};
 use redeliver_core::pass::Pass;
@@ -43,6 +44,8 @@ pub struct Stream {
     stage: Stage,
     /// What this stream's copy of the body takes of [`Vm::copies`].
     copied: ByteCount,
+    /// Counts it as live traffic, while there is a backlog to be delivered beside it.
+    live: Option<LiveRequest>,
 }
 
 /// How far the stream has got.
@@ -62,7 +65,7 @@ enum Stage {
 impl Stream {
     /// The stream `context` of the root context that owns `vm`.
     pub const fn new(vm: Rc<RefCell<Option<Vm>>>, context: u32) -> Self {
-        Self { vm, context, stage: Stage::Pass, copied: ByteCount(0) }
+        Self { vm, context, stage: Stage::Pass, copied: ByteCount(0), live: None }
     }
 
     fn with_vm<T>(&mut self, otherwise: T, run: impl FnOnce(&mut Self, &mut Vm) -> T) -> T {
@@ -77,6 +80,7 @@ impl Stream {
     }
 
     fn request_headers(&mut self, vm: &mut Vm, has_body: HasBody) -> Action {
+        self.live = vm.delivery.begin_live(|| Route.cluster());
         if !vm.config.protects_anything() {
             return Action::Continue;
         }
@@ -141,6 +145,7 @@ impl Stream {
         match store(vm, &mut tried, Route.cluster(), Trigger::Down) {
             Ok(stored) => {
                 host::reply(&reply::accepted(stored.id, asked_async(&tried.arrived)));
+                self.live = None;
                 self.stage = Stage::Pass;
                 Action::Pause
             }
@@ -297,6 +302,7 @@ impl Stream {
     /// The end of the stream: the routed form of a request without a body shows only here.
     fn log(&mut self, vm: &mut Vm) {
         vm.held.remove(&self.context);
+        self.live = None;
         self.give_back(vm);
         let Stage::Opening(opening) = std::mem::replace(&mut self.stage, Stage::Pass) else { return };
         let (ticket, message) = *opening;

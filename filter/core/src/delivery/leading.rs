@@ -14,10 +14,11 @@ use crate::cells::{
 };
 use crate::config::HealthSource;
 use crate::courier::Courier;
-use crate::destination::standing;
+use crate::destination::{Backlog, standing};
 use crate::effect::{Effect, Level};
 use crate::keys::Keys;
 use crate::ledger::Ledger;
+use crate::live::LiveCell;
 use crate::memory::{Cas, Change, Expect, SharedMemory, update};
 use crate::slot::{DestinationIndex, Epoch, SlotIndex, SlotState};
 use crate::store::Now;
@@ -109,6 +110,8 @@ impl Delivery {
                 self.look(memory, DestinationIndex(place), now);
             }
         }
+        let has_any = self.outlook.values().any(|outlook| outlook.backlog == Backlog::Some);
+        self.backlog = if has_any { Backlog::Some } else { Backlog::Empty };
     }
 
     fn look(&mut self, memory: &dyn SharedMemory, destination: DestinationIndex, now: Monotonic) {
@@ -117,7 +120,9 @@ impl Delivery {
         let leadership = found.and_then(|value| Leadership::decode(&value.bytes).ok());
         let is_led = leadership.is_some_and(|found| found.until > now);
         let before = self.outlook.get(&destination).and_then(|outlook| outlook.vacant_since);
+        let has_backlog = leadership.is_some_and(|found| found.in_flight > 0 || found.oldest_stored_at > 0);
         let outlook = Outlook {
+            backlog: if has_backlog { Backlog::Some } else { Backlog::Empty },
             state: leadership.map_or(PublishedState::Up, |found| found.state),
             connect_failures: self.evidence(memory, destination).connect_failures,
             vacant_since: if is_led { None } else { before.or(Some(now)) },
@@ -256,7 +261,10 @@ impl Delivery {
             }
         };
         let evidence = self.evidence(memory, destination);
+        let has_backlog = self.couriers.get(&destination).is_some_and(|courier| courier.oldest().is_some());
+        let live = if has_backlog { self.live_in_flight(memory, destination, now.monotonic) } else { 0 };
         let Some(courier) = self.couriers.get_mut(&destination) else { return };
+        courier.serve_beside(live);
         let change = courier.observe(verdict, evidence, &policy, now.monotonic);
         if let Some(change) = change {
             self.tell(memory, destination, change, now.monotonic, effects);
@@ -350,6 +358,11 @@ impl Delivery {
     fn evidence(&self, memory: &dyn SharedMemory, destination: DestinationIndex) -> Evidence {
         let value = memory.get(&self.keys.evidence(destination));
         value.and_then(|value| Evidence::decode(&value.bytes).ok()).unwrap_or_default()
+    }
+
+    fn live_in_flight(&self, memory: &dyn SharedMemory, destination: DestinationIndex, now: Monotonic) -> u32 {
+        let value = memory.get(&self.keys.live(destination));
+        value.and_then(|value| LiveCell::decode(&value.bytes).ok()).map_or(0, |cell| cell.total(now))
     }
 
     pub(super) fn observation(&self, memory: &dyn SharedMemory, destination: DestinationIndex) -> Option<Observation> {

@@ -24,8 +24,10 @@ use crate::cells::{Evidence, Lease, PublishedState, Rule, VmId};
 use crate::classify::Sign;
 use crate::config::{Config, Policy};
 use crate::courier::Courier;
+use crate::destination::Backlog;
 use crate::effect::{Call, Effect, Level};
 use crate::keys::Keys;
+use crate::live::{LiveCell, LiveRequest, LiveTraffic};
 use crate::memory::{Cas, Change, Expect, SharedMemory, update};
 use crate::random::Random;
 use crate::slot::DestinationIndex;
@@ -75,6 +77,7 @@ enum Standing {
 #[derive(Clone, Copy, Debug)]
 struct Outlook {
     state: PublishedState,
+    backlog: Backlog,
     connect_failures: u32,
     /// Since when nobody leads it.
     vacant_since: Option<Monotonic>,
@@ -98,6 +101,9 @@ pub struct Delivery {
     couriers: BTreeMap<DestinationIndex, Courier>,
     calls: BTreeMap<CallToken, Call>,
     no_host_told: BTreeMap<DestinationIndex, Monotonic>,
+    live: LiveTraffic,
+    /// Whether any destination has one: only then are live requests counted.
+    backlog: Backlog,
     sweep: Sweep,
     housekeeping: Housekeeping,
     polling: Polling,
@@ -126,6 +132,8 @@ impl Delivery {
             couriers: BTreeMap::new(),
             calls: BTreeMap::new(),
             no_host_told: BTreeMap::new(),
+            live: LiveTraffic::default(),
+            backlog: Backlog::Empty,
             sweep: Sweep::default(),
             housekeeping: Housekeeping::default(),
             polling: Polling::default(),
@@ -174,6 +182,7 @@ impl Delivery {
         }
         self.follow_rule(memory, now.monotonic, &mut effects);
         self.refresh_names(memory, now.monotonic);
+        self.tell_live(memory, now.monotonic);
         match self.standing {
             Standing::Ruling => {
                 self.register_configured(memory, &mut effects);
@@ -322,6 +331,30 @@ impl Delivery {
     #[must_use]
     pub fn is_in_trouble(&self) -> bool {
         self.outlook.values().any(is_trouble)
+    }
+
+    /// A live request begins: it is counted until what this answers with is dropped. `cluster` asks the host, and is asked
+    /// only while something is stored anywhere.
+    pub fn begin_live(&mut self, cluster: impl FnOnce() -> Option<ClusterName>) -> Option<LiveRequest> {
+        if self.backlog == Backlog::Empty {
+            return None;
+        }
+        let destination = self.find(&cluster()?)?;
+        let outlook = self.outlook.get(&destination)?;
+        (outlook.backlog == Backlog::Some).then(|| self.live.begin(destination))
+    }
+
+    /// Writes down how much live traffic this VM has, where it changed.
+    fn tell_live(&mut self, memory: &dyn SharedMemory, now: Monotonic) {
+        for (destination, in_flight) in self.live.news(now) {
+            let outcome = update(memory, &self.keys.live(destination), |bytes| {
+                let before = bytes.and_then(|bytes| LiveCell::decode(bytes).ok()).unwrap_or_default();
+                let after = before.with(self.vm, in_flight, now);
+                if after == before { Change::Keep(()) } else { Change::Write(after.encode(), ()) }
+            });
+            // A lost word is said again within a second, or fades.
+            outcome.unwrap_or_default();
+        }
     }
 
     fn write_evidence(&self, memory: &dyn SharedMemory, destination: DestinationIndex, sign: Sign, now: Monotonic) {

@@ -511,6 +511,49 @@ fn each_destination_has_its_own_health_source() {
 }
 
 #[test]
+fn redelivery_takes_a_fifth_of_live_traffic_and_at_least_three() {
+    let settings = r#"{"match": {"clusters": ["orders"]}, "redelivery": {"window": {"initial": 30, "max": 30}}}"#;
+    // Live requests on each of two workers, and what may be out beside them.
+    for (live, share) in [(1, 3), (5, 3), (20, 8), (50, 20), (500, 30)] {
+        let mut world = World::new(2, &config(settings));
+        world.receiver(|_| (Answers::Status(200), 100));
+        assert!(world.begin_live(1, "orders", 1).is_empty(), "without a backlog nothing is counted");
+        world.store(1, "orders", 1..2_001);
+        world.pass(800);
+        let requests: Vec<_> = [1, 2].iter().flat_map(|vm| world.begin_live(*vm, "orders", live)).collect();
+        assert_eq!(requests.len(), 2 * live, "{}", world.state());
+        world.pass(600);
+        let mut most = 0;
+        for _ in 0..30 {
+            world.pass(50);
+            most = most.max(world.out("orders"));
+        }
+        assert_eq!(most, share, "beside {live} on each{}", world.state());
+        drop(requests);
+        world.pass_until(4_000, |world| world.out("orders") == 30);
+        world.pass_until(60_000, |world| world.queued() == 0);
+        world.check_books();
+    }
+}
+
+#[test]
+fn a_dead_vms_live_traffic_is_soon_forgotten() {
+    let settings = r#"{"match": {"clusters": ["orders"]}, "redelivery": {"window": {"initial": 30, "max": 30}}}"#;
+    let mut world = World::new(3, &config(settings));
+    world.receiver(|_| (Answers::Status(200), 100));
+    world.store(1, "orders", 1..2_001);
+    world.pass(800);
+    let leader = world.leaders("orders")[0];
+    let other = if leader == 3 { 2 } else { 3 };
+    let requests = world.begin_live(other, "orders", 5);
+    world.pass(2_000);
+    assert_eq!(world.out("orders"), 3, "{}", world.state());
+    world.kill(other);
+    world.pass_until(4_000, |world| world.out("orders") == 30);
+    drop(requests);
+}
+
+#[test]
 fn a_parked_message_waits_without_growing_old_until_another_configuration_rules() {
     let parking = |ttl: &str, tries: u32| {
         config(&format!(

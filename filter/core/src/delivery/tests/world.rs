@@ -258,6 +258,16 @@ impl World {
         self.enter(vm, |delivery, memory| delivery.witness(memory, &cluster(of), sign, now));
     }
 
+    /// Live requests begin on `vm`; they are in flight until what this answers with is dropped.
+    pub fn begin_live(&mut self, vm: usize, of: &str, count: usize) -> Vec<crate::live::LiveRequest> {
+        (0..count).filter_map(|_| self.vms[vm].delivery.begin_live(|| Some(cluster(of)))).collect()
+    }
+
+    /// Attempts out to `of`.
+    pub fn out(&self, of: &str) -> usize {
+        self.out.get(of).copied().unwrap_or_default()
+    }
+
     pub fn is_down(&mut self, vm: usize, of: &str) -> bool {
         let now = Monotonic(self.now);
         self.enter(vm, |delivery, memory| delivery.is_down(memory, &cluster(of), now)).unwrap()
