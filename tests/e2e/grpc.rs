@@ -298,7 +298,7 @@ async fn a_call_goes_through_a_listener_with_the_same_routes_too() {
             "request_headers_to_add",
             json!([{"header": {"key": "x-tenant", "value": "blue"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]),
         );
-        let filter = unary(json!({"redelivery": {"through": "again", "max_attempts": 2}}));
+        let filter = unary(json!({"redelivery": {"through": "again_http2", "max_attempts": 2}}));
         let bootstrap = Bootstrap::new().destination(orders.destination()).route(route).filter(filter).again(again);
         let envoy = bootstrap.start().await;
         let mut sender = GrpcSender::connect(envoy.port()).await;

@@ -4,7 +4,7 @@
 //!   listener "main"   with the filter ──┐
 //!                                       ├── the same routes ── one cluster per destination
 //!   listener "plain"  without it ───────┘
-//!   internal listener "again" with the same routes, if asked for          <── cluster again
+//!   internal listener "again" with the same routes, if asked for          <── clusters again, again_http2
 //!   internal listener "health": one health_check filter per destination   <── cluster redeliver_health
 //!   admin port                                                            <── cluster admin_api
 //! ```
@@ -405,8 +405,8 @@ impl Bootstrap {
         }
     }
 
-    /// With an internal listener that has the same routes, and the cluster `again` that leads to it (by HTTP/2, so that
-    /// gRPC calls can go through it too).
+    /// With an internal listener that has the same routes, and the clusters `again` and `again_http2` that lead to it.
+    /// gRPC calls need the second; Envoy 1.36 puts the values of a repeated header together on that way.
     pub fn again(mut self, again: Again) -> Bootstrap {
         self.again = again;
         self
@@ -522,9 +522,9 @@ impl Bootstrap {
         };
         if let Some(filter) = filter_again {
             listeners.push(self.again_listener(filter));
-            let mut cluster = internal_cluster("again", "again");
-            merge(&mut cluster, json!({"typed_extension_protocol_options": http2_options()}));
-            clusters.push(cluster);
+            let mut over_http2 = internal_cluster("again_http2", "again");
+            merge(&mut over_http2, json!({"typed_extension_protocol_options": http2_options()}));
+            clusters.extend([internal_cluster("again", "again"), over_http2]);
         }
         let mut document = json!({
             "admin": {"address": address(ports.admin)},
