@@ -130,3 +130,15 @@ async fn a_receivers_own_503_is_no_word_of_that_listeners_router() {
     envoy.wait_metrics("dead after two attempts", SOON, |m| m.dead() == 1).await;
     assert_eq!(orders.received().len(), 3);
 }
+
+#[tokio::test]
+async fn a_way_that_envoy_does_not_know_costs_no_attempt() {
+    let orders = Receiver::absent().await;
+    let patch = json!({"redelivery": {"through": "nowhere", "max_attempts": 1}});
+    let envoy = Bootstrap::orders(orders.port(), filter(patch)).start().await;
+    envoy.send(&Request::post("/orders/1")).await.stored_id();
+    orders.come_back().await;
+    envoy.wait_log("destination orders: up -> down (unknown cluster)", 1).await;
+    envoy.wait_metrics("it is tried and kept", SOON, |m| m.attempts() >= 2 && m.queued() == 1 && m.dead() == 0).await;
+    assert_eq!(orders.received().len(), 0);
+}

@@ -176,7 +176,7 @@ pub struct Reading {
     pub fate: Fate,
     /// For the destination.
     pub contact: Contact,
-    /// The status for reports (of gRPC, if the answer was one); 0 without one.
+    /// The status for reports, HTTP or gRPC (those end at 16); 0 without one.
     pub status: u16,
     /// How long the receiver asked not to be sent this message; zero if it did not ask.
     pub asked_wait: Millis,
