@@ -62,20 +62,14 @@ fn faults() -> Vec<Fault> {
 /// Keys whose areas later builds bring.
 fn not_in_this_build() -> Vec<Fault> {
     vec![
-        (json!({"redelivery": {"rate": 5}}), &["redelivery.rate:"]),
-        (json!({"redelivery": {"through": "mesh"}}), &["redelivery.through:"]),
-        (json!({"redelivery": {"on_unauthorized": "park"}}), &["redelivery.on_unauthorized:"]),
         (json!({"capture": {"as": "arrived"}, "redelivery": {"order": "by_key"}}), &["redelivery.order:"]),
         (json!({"redelivery": {"order_key_header": "x-key"}}), &["redelivery.order_key_header:"]),
         (json!({"redelivery": {"on_dead_head": "block"}}), &["redelivery.on_dead_head:"]),
         (json!({"idempotency": {"header": "x-key"}}), &["idempotency"]),
         (json!({"idempotency": {"inject": true}}), &["idempotency"]),
         (json!({"idempotency": {"scope_headers": []}}), &["idempotency"]),
-        (json!({"dead_letter": {"ttl": "1h"}}), &["dead_letter"]),
         (json!({"operator": {"path_prefix": "/_redeliver", "token_sha256": "0".repeat(64)}}), &["operator"]),
         (json!({"receipts": true}), &["receipts:"]),
-        (json!({"trust": {"from_senders": true}}), &["trust"]),
-        (json!({"trust": {"from_receivers": true}}), &["trust"]),
         (
             json!({
                 "capture": {"drop_headers": []},
@@ -84,11 +78,6 @@ fn not_in_this_build() -> Vec<Fault> {
             &["durable"],
         ),
         (json!({"metrics": {"labels": "envoy"}}), &["metrics"]),
-        (json!({"destinations": {"orders": {"hold_while_down": true}}}), &["destinations.orders"]),
-        (json!({"destinations": {"orders": {"store": {"ttl": "1h"}}}}), &["destinations.orders"]),
-        (json!({"destinations": {"orders": {"redelivery": {"max_attempts": 3}}}}), &["destinations.orders"]),
-        (json!({"destinations": {"orders": {"health": {"source": "passive"}}}}), &["destinations.orders"]),
-        (json!({"destinations": {"orders": {"failure": {"statuses": [503]}}}}), &["destinations.orders"]),
     ]
 }
 
