@@ -269,12 +269,14 @@ async fn beside_live_traffic_redelivery_takes_three_at_a_time_or_a_fifth() {
         None => Reply::status(503),
         Some(_) => Reply::Late(Duration::from_millis(200), 200),
     });
-    let backoff = json!({"initial": "2s", "max": "2s", "jitter": 0});
+    let backoff = json!({"initial": "3s", "max": "3s", "jitter": 0});
     let filter = Filter::quick(json!({"redelivery": {"backoff": backoff, "window": {"initial": 20}}}));
     let envoy = Bootstrap::orders(orders.port(), filter).workers(2).start().await;
     for n in 0..30 {
         envoy.send(&Request::post(&format!("/{n}"))).await.stored_id();
     }
+    // Live traffic is counted while all workers know of a backlog.
+    envoy.wait_metrics("the backlog is known", SOON, |m| m.queued() == 30).await;
     let request = Request::post("/live");
     let live = || envoy.send(&request);
     let (_, _, _, _, _, metrics) = tokio::join!(live(), live(), live(), live(), live(), envoy.wait_drained(SOON));

@@ -1,5 +1,5 @@
 //! The small shared cells, read back from shared memory: leadership, evidence, verdict, leases, the notice about buffers,
-//! the rule, and the table of destinations.
+//! the rule, what VMs say of live traffic, and the table of destinations.
 //!
 //! Input: the bytes of a cell; its first byte says which reader is meant.
 
@@ -8,6 +8,7 @@ use redeliver_core::cells::{
     CaptureNotice, Evidence, Leadership, Lease, Observation, Rule, Verdict, decode_destinations, encode_destinations,
 };
 use redeliver_core::codec::Damage;
+use redeliver_core::live::LiveCell;
 use redeliver_core::units::{ClusterName, Monotonic};
 use std::fmt::Debug;
 
@@ -23,6 +24,7 @@ pub(super) fn target(bytes: &[u8]) {
         Some(b'K') => check(bytes, Lease::decode, Lease::encode),
         Some(b'N') => check(bytes, CaptureNotice::decode, CaptureNotice::encode),
         Some(b'C') => check(bytes, Rule::decode, Rule::encode),
+        Some(b'I') => check(bytes, LiveCell::decode, LiveCell::encode),
         Some(_) | None => {}
     }
 }

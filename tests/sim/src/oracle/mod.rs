@@ -190,6 +190,12 @@ impl Oracle {
         self.letters_gone_before = before;
     }
 
+    /// Whether any may have been.
+    #[must_use]
+    pub fn are_letters_gone(&self) -> bool {
+        self.letters_gone_before > Number(0)
+    }
+
     /// Whether it may have been removed since it was a dead letter for too long.
     #[must_use]
     pub fn may_be_removed(&self, record: &Record) -> bool {
