@@ -222,16 +222,19 @@ fn old_hint(plan: &mut Plan) {
     plan.send(D1, begin + 5_100, 12, 100);
 }
 
-/// Many VMs that all want the last places of a small store.
+/// Many VMs that all want the last places of a small store, for two destinations: each has books of its own too.
 fn crowd(plan: &mut Plan) {
     plan.workers = 7;
+    plan.rules.destinations = plan.rules.destinations.max(2);
     plan.rules.messages_max = 5;
     plan.then(0, Action::Rates(Rates { turn: 300_000, ..Rates::default() }));
     for turn in 0..8 {
         let from = 1_000 + turn * 6_000;
         plan.outage(D0, from, from + 2_000, well(5));
+        plan.outage(D1, from, from + 2_000, well(5));
         for burst in 0..4 {
-            plan.send(D0, from + 300 + burst * 400, 14, 0);
+            plan.send(D0, from + 300 + burst * 400, 7, 0);
+            plan.send(D1, from + 300 + burst * 400, 7, 0);
         }
     }
 }
