@@ -5,6 +5,7 @@
 
 mod answers;
 mod configuration;
+mod duplicates;
 mod faults;
 mod full;
 mod harness;
@@ -14,6 +15,7 @@ mod kinds;
 mod manifests;
 mod matching;
 mod metrics;
+mod ordering;
 mod outage;
 mod passing;
 mod push;

@@ -6,12 +6,12 @@
 use crate::answer::{Contact, Fate, Reading};
 use crate::backoff;
 use crate::cells::{Evidence, Observation, PublishedState};
-use crate::config::{Config, Redelivery};
+use crate::config::{Config, KeyOrder, OnDeadHead, Order, Redelivery};
 use crate::destination::{Backlog, Destination, Signs, State, Transition};
 use crate::effect::Attempt;
 use crate::random::Random;
 use crate::schedule::Schedule;
-use crate::slot::{DeadReason, Epoch, SlotIndex};
+use crate::slot::{DeadReason, Epoch, Head, SlotIndex, Spot};
 use crate::store::{ReadyHint, Settlement, Ticket};
 use crate::units::{Monotonic, Wall};
 use crate::window::Window;
@@ -105,13 +105,13 @@ impl Courier {
     /// A message waits.
     pub fn add(&mut self, hint: ReadyHint) {
         if !self.is_out(hint.ticket) {
-            self.schedule.wait(hint.ticket, hint.due, hint.stored_at);
+            self.schedule.wait(hint.ticket, hint.due, hint.stored_at, hint.spot);
         }
     }
 
     /// An attempt is out until `until` at the latest.
-    pub fn out(&mut self, ticket: Ticket, stored_at: Wall, epoch: Epoch, until: Monotonic) {
-        self.schedule.out(ticket, stored_at);
+    pub fn out(&mut self, ticket: Ticket, stored_at: Wall, spot: Option<Spot>, epoch: Epoch, until: Monotonic) {
+        self.schedule.out(ticket, stored_at, spot);
         self.in_flight.insert(ticket.slot, Out { ticket, epoch, until });
         if epoch == self.epoch {
             self.destination.probe_chosen(ticket);
@@ -141,6 +141,24 @@ impl Courier {
         self.land(ticket);
         self.schedule.forget(ticket);
         self.destination.probe_lost(ticket);
+    }
+
+    /// The message is a dead letter that holds up those behind it.
+    pub fn block(&mut self, ticket: Ticket, spot: Spot) {
+        self.land(ticket);
+        self.schedule.block(ticket, spot);
+        self.destination.probe_lost(ticket);
+    }
+
+    /// Whether this message stands in a line.
+    #[must_use]
+    pub fn is_ordered(&self, ticket: Ticket) -> bool {
+        self.schedule.is_ordered(ticket)
+    }
+
+    /// The message cannot be sent yet; look again at `due`.
+    pub fn postpone(&mut self, ticket: Ticket, due: Monotonic) {
+        self.schedule.postpone(ticket, due);
     }
 
     /// An attempt of this message is not out any more; one of the slot's next use may be.
@@ -185,13 +203,15 @@ impl Courier {
         config: &Config,
         now: Monotonic,
     ) -> Option<Transition> {
+        self.schedule.tell(now);
         self.signs = Signs { verdict, evidence, backlog: self.backlog() };
         let change = self.destination.observe(&self.signs, &config.health, &config.redelivery.backoff, now);
         self.entered(change, &config.redelivery)
     }
 
+    /// What a dead letter holds up is no backlog: it cannot be sent, whatever the destination's state.
     fn backlog(&self) -> Backlog {
-        if self.schedule.is_empty() { Backlog::Empty } else { Backlog::Some }
+        if self.schedule.waiting() == 0 && self.in_flight.is_empty() { Backlog::Empty } else { Backlog::Some }
     }
 
     fn entered(&mut self, change: Option<Transition>, redelivery: &Redelivery) -> Option<Transition> {
@@ -229,9 +249,12 @@ impl Courier {
         let (redelivery, health) = (&config.redelivery, &config.health);
         let out = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
         self.land(attempt.ticket);
-        match settlement {
-            Settlement::Delivered | Settlement::Dead { .. } => self.schedule.forget(attempt.ticket),
-            Settlement::Again { due, .. } => self.schedule.wait(attempt.ticket, due, attempt.head.stored_at),
+        self.schedule.tell(now);
+        let (ticket, spot) = (attempt.ticket, spot_of(&attempt.head, redelivery));
+        match (settlement, held_up(&attempt.head, redelivery)) {
+            (Settlement::Dead { .. }, Some(spot)) => self.schedule.block(ticket, spot),
+            (Settlement::Delivered, _) | (Settlement::Dead { .. }, None) => self.schedule.forget(ticket),
+            (Settlement::Again { due, .. }, _) => self.schedule.wait(ticket, due, attempt.head.stored_at, spot),
         }
         match contact {
             Contact::Answered => self.window.success(out, &redelivery.window),
@@ -244,6 +267,24 @@ impl Courier {
             self.destination.hold_off(health, &redelivery.backoff, now);
         }
         self.entered(change, redelivery)
+    }
+}
+
+/// Where a message stands in a line; nowhere, if messages are not ordered.
+#[must_use]
+pub fn spot_of(head: &Head, redelivery: &Redelivery) -> Option<Spot> {
+    match redelivery.order {
+        Order::None => None,
+        Order::ByKey(_) => head.place.map(|place| place.spot),
+    }
+}
+
+/// The place in which a dead letter holds others up, if it does.
+#[must_use]
+pub fn held_up(head: &Head, redelivery: &Redelivery) -> Option<Spot> {
+    match &redelivery.order {
+        Order::ByKey(KeyOrder { on_dead_head: OnDeadHead::Block, .. }) => spot_of(head, redelivery),
+        Order::ByKey(KeyOrder { on_dead_head: OnDeadHead::Release, .. }) | Order::None => None,
     }
 }
 

@@ -1,9 +1,8 @@
 //! What the core wants done outside: values that the shell carries out after the core has returned, never inside.
 
 use crate::headers::HeaderList;
-use crate::memory::Cas;
 use crate::slot::{DestinationIndex, Epoch, Head};
-use crate::store::Ticket;
+use crate::store::{LargeMark, Ticket};
 use crate::units::{ClusterName, Millis, Monotonic};
 
 /// One thing to do.
@@ -58,8 +57,8 @@ pub struct Attempt {
     pub ticket: Ticket,
     /// The term in which it was sent.
     pub epoch: Epoch,
-    /// The number of its large part.
-    pub large: Cas,
+    /// Its large part.
+    pub large: LargeMark,
     /// Its head while it is out.
     pub head: Head,
     /// When it was sent.

@@ -58,13 +58,51 @@ pub enum AskedAsync {
 /// The 202: we hold the message, the sender need not send again.
 #[must_use]
 pub fn accepted(id: MessageId, asked: AskedAsync) -> LocalReply {
-    let mut headers = stored_headers(id).to_vec();
+    acknowledged(id, "stored", asked)
+}
+
+fn acknowledged(id: MessageId, status: &str, asked: AskedAsync) -> LocalReply {
+    let mut headers = vec![(HEADER_STATUS, status.to_owned()), (HEADER_ID, id.to_string())];
     headers.push(("content-type", "application/json".to_owned()));
     match asked {
         AskedAsync::Yes => headers.push(("preference-applied", "respond-async".to_owned())),
         AskedAsync::No => {}
     }
-    LocalReply { status: 202, headers, body: format!("{{\"id\": \"{id}\", \"status\": \"stored\"}}\n") }
+    LocalReply { status: 202, headers, body: format!("{{\"id\": \"{id}\", \"status\": \"{status}\"}}\n") }
+}
+
+/// The 202 for a retry: we have this message already, or had it and delivered it.
+#[must_use]
+pub fn duplicate(id: MessageId, asked: AskedAsync) -> LocalReply {
+    acknowledged(id, "duplicate", asked)
+}
+
+/// The 422 for an idempotency key that was used for another request (draft-ietf-httpapi-idempotency-key-header, 2.6).
+#[must_use]
+pub fn key_reused() -> LocalReply {
+    problem(
+        422,
+        "idempotency key reused",
+        "a stored message has the same key and other content: the same key means the same request",
+    )
+}
+
+/// The 503 for a request that must not overtake stored messages of its ordering key and cannot be stored behind them.
+#[must_use]
+pub fn must_wait(reason: NotStored) -> LocalReply {
+    let mut reply = problem(
+        503,
+        "earlier messages of this key are waiting",
+        "messages with the same ordering key are stored and come first, and this request could not be stored behind them",
+    );
+    reply.headers.push(not_stored_header(reason));
+    reply
+}
+
+/// A problem document (RFC 9457).
+fn problem(status: u32, title: &str, detail: &str) -> LocalReply {
+    let body = format!("{{\"title\": \"{title}\", \"status\": {status}, \"detail\": \"{detail}\"}}\n");
+    LocalReply { status, headers: vec![("content-type", "application/problem+json".to_owned())], body }
 }
 
 /// What is added to the failure with `reply: original`.
@@ -94,6 +132,24 @@ mod tests {
         assert!(reply.headers.contains(&("preference-applied", "respond-async".to_owned())));
         let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
         assert_eq!(body, serde_json::json!({"id": id, "status": "stored"}));
+    }
+
+    #[test]
+    fn a_retry_is_told_the_id_and_that_it_is_one() {
+        let reply = duplicate(MessageId([0xab; 16]), AskedAsync::No);
+        assert_eq!(reply.status, 202);
+        assert!(reply.headers.contains(&(HEADER_STATUS, "duplicate".to_owned())));
+        assert!(reply.headers.contains(&(HEADER_ID, "ab".repeat(16))));
+    }
+
+    #[test]
+    fn a_refusal_is_a_problem_document_with_its_own_status() {
+        for (reply, status) in [(key_reused(), 422), (must_wait(NotStored::Full), 503)] {
+            let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+            assert_eq!((reply.status, &body["status"]), (status, &serde_json::json!(status)));
+            assert!(reply.headers.contains(&("content-type", "application/problem+json".to_owned())));
+        }
+        assert!(must_wait(NotStored::Full).headers.contains(&(HEADER_STATUS, "not-stored; reason=full".to_owned())));
     }
 
     #[test]

@@ -110,6 +110,11 @@ pub fn remove_request_header(name: &str) {
     hostcalls::remove_map_value(MapType::HttpRequestHeaders, name).unwrap_or_default();
 }
 
+/// Adds a header to the request.
+pub fn add_request_header(name: &str, value: &str) {
+    hostcalls::add_map_value_bytes(MapType::HttpRequestHeaders, name, value.as_bytes()).unwrap_or_default();
+}
+
 /// Takes a header out of the answer.
 pub fn remove_response_header(name: &str) {
     hostcalls::remove_map_value(MapType::HttpResponseHeaders, name).unwrap_or_default();

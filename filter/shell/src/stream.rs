@@ -3,7 +3,9 @@
 //! ```text
 //! request headers: protected? ── no ──> not touched again
 //!        | hold
-//! body: copied piece by piece ──> goes on ──> answer: failure? ── no ──> handed on
+//! body: copied piece by piece ──> look: a retry, or behind others? ── yes ──> answered at once
+//!                                   | no
+//!                                 goes on ──> answer: failure? ── no ──> handed on
 //!                                           | yes
 //!                                         stored ──> 202 (or the failure with our headers)
 //!                                           | routed form of a request without a body: only on_log sees it
@@ -17,14 +19,16 @@ use proxy_wasm::types::Action;
 use redeliver_core::backoff;
 use redeliver_core::capture::{BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start, announced};
 use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, repeatable, sign};
-use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Intake, Reply};
+use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Inject, Intake, Reply};
+use redeliver_core::delivery::looking::Look;
+use redeliver_core::duplicates::Retry;
 use redeliver_core::effect::Counter;
 use redeliver_core::headers::{Envelope, HeaderList, forged};
-use redeliver_core::message::{Message, MessageId};
+use redeliver_core::message::{Message, MessageId, Ties};
 use redeliver_core::protect::{Protection, RouteFacts, RouteSwitch, prefers_async, protection};
 use redeliver_core::reply::{self, AskedAsync, NotStored};
-use redeliver_core::store::{FirstState, OPENING_MAX, Ticket};
-use redeliver_core::units::{ByteCount, ClusterName};
+use redeliver_core::store::{FirstState, OPENING_MAX, PutError, Ticket};
+use redeliver_core::units::{ByteCount, ClusterName, Monotonic};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -39,6 +43,17 @@ pub struct Stream {
     stage: Stage,
     /// What this stream's copy of the body takes of [`Vm::copies`].
     copied: ByteCount,
+    /// The idempotency key that the first attempt got from us; the message's id, if it is stored.
+    injected: Option<MessageId>,
+}
+
+/// Where a request goes that nothing stands in the way of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Onward {
+    /// To the router.
+    Router,
+    /// Into the store: its destination is down.
+    Store,
 }
 
 /// How far the stream has got.
@@ -56,7 +71,7 @@ enum Stage {
 impl Stream {
     /// The stream `context` of the root context that owns `vm`.
     pub const fn new(vm: Rc<RefCell<Option<Vm>>>, context: u32) -> Self {
-        Self { vm, context, stage: Stage::Pass, copied: ByteCount(0) }
+        Self { vm, context, stage: Stage::Pass, copied: ByteCount(0), injected: None }
     }
 
     fn with_vm<T>(&mut self, otherwise: T, run: impl FnOnce(&mut Self, &mut Vm) -> T) -> T {
@@ -86,24 +101,76 @@ impl Stream {
         if has_body == HasBody::Yes && announced(&headers).is_none_or(|length| length > SURELY_BUFFERED) {
             vm.read_notice();
         }
+        self.inject(vm, &headers);
         let (capture, start) = Capture::begin(headers, has_body, vm.regime);
         match (is_diverted, start) {
-            (true, Start::Continue) if has_body == HasBody::No => self.divert(vm, capture),
+            (true, Start::Continue) if has_body == HasBody::No => self.go_on(vm, capture, Onward::Store),
+            (true | false, Start::Continue) => self.go_on(vm, capture, Onward::Router),
             (true, Start::Hold) => {
-                self.hold(vm);
+                self.hold(vm, &capture.arrived);
                 self.stage = Stage::Diverted(Box::new(capture));
                 Action::Pause
             }
             (false, Start::Hold) => {
-                self.hold(vm);
+                self.hold(vm, &capture.arrived);
                 self.stage = Stage::Captured(Box::new(capture));
                 Action::Pause
             }
-            (true | false, Start::Continue) => {
+        }
+    }
+
+    /// The first attempt gets the key that redeliveries will carry, if the sender sent none and the operator wants it.
+    fn inject(&mut self, vm: &Vm, arrived: &HeaderList) {
+        let idempotency = &vm.config.idempotency;
+        match idempotency.inject {
+            Inject::On if arrived.first(&idempotency.header).is_none() => {
+                let id = MessageId(host::random_bytes());
+                host::add_request_header(&idempotency.header, &id.to_string());
+                self.injected = Some(id);
+            }
+            Inject::On | Inject::Off => {}
+        }
+    }
+
+    /// The request has waited for as much of its body as it could, and goes on unless something stored stands in its way.
+    fn go_on(&mut self, vm: &mut Vm, capture: Capture, onward: Onward) -> Action {
+        let body = capture.whole_body().ok();
+        match (vm.delivery.look_before(&vm.memory, &capture.arrived, body, &Route, &host::now), onward) {
+            (Look::Joins(id), _) => self.join(vm, id, &capture),
+            (Look::ReusesKey, _) => self.refuse_key(),
+            (Look::MustWait, _) => self.queue(vm, capture),
+            (Look::Passes, Onward::Store) => self.divert(vm, capture),
+            (Look::Passes, Onward::Router) => {
                 self.stage = Stage::Captured(Box::new(capture));
                 Action::Continue
             }
         }
+    }
+
+    /// The sender is told what it was told before.
+    fn join(&mut self, vm: &Vm, id: MessageId, capture: &Capture) -> Action {
+        vm.count(Counter::DuplicatesJoined, 1);
+        host::reply(&reply::duplicate(id, asked_async(&capture.arrived)));
+        self.stage = Stage::Pass;
+        Action::Pause
+    }
+
+    fn refuse_key(&mut self) -> Action {
+        host::reply(&reply::key_reused());
+        self.stage = Stage::Pass;
+        Action::Pause
+    }
+
+    /// Stores a request behind earlier messages of its key; if that cannot be, it must not overtake them either.
+    fn queue(&mut self, vm: &mut Vm, mut capture: Capture) -> Action {
+        self.stage = Stage::Pass;
+        match store(vm, &mut capture, Trigger::Behind, self.injected) {
+            Ok(stored) => host::reply(&reply::accepted(stored.id, asked_async(&capture.arrived))),
+            Err(Untaken::NotStored(reason)) => vm.refuse_to_overtake(reason),
+            Err(Untaken::Joins(id)) => return self.join(vm, id, &capture),
+            Err(Untaken::ReusesKey) => return self.refuse_key(),
+        }
+        Action::Pause
     }
 
     /// Whether `hold_while_down` applies: the destination is down right now.
@@ -116,25 +183,28 @@ impl Stream {
         }
     }
 
-    fn hold(&self, vm: &mut Vm) {
+    fn hold(&self, vm: &mut Vm, arrived: &HeaderList) {
         // The size is needed only until the first body callback has shown that the option is there.
         let total = match vm.body_seen {
             BodySeen::No => host::number_property(&["request", "total_size"]).unwrap_or_default(),
             BodySeen::Yes => 0,
         };
-        vm.held.insert(self.context, Held::Waiting(Hold::new(total, host::now().monotonic)));
+        let line = vm.delivery.line_of(arrived, &Route);
+        vm.held.insert(self.context, Held::Waiting { hold: Hold::new(total, host::now().monotonic), line });
     }
 
     /// Stores a request for a destination that is down, or lets it go on if it cannot be stored.
     fn divert(&mut self, vm: &mut Vm, capture: Capture) -> Action {
         let mut tried = capture.clone();
-        match store(vm, &mut tried, Trigger::Down) {
+        match store(vm, &mut tried, Trigger::Down, self.injected) {
             Ok(stored) => {
                 host::reply(&reply::accepted(stored.id, asked_async(&tried.arrived)));
                 self.stage = Stage::Pass;
                 Action::Pause
             }
-            Err(_) => {
+            Err(Untaken::Joins(id)) => self.join(vm, id, &tried),
+            Err(Untaken::ReusesKey) => self.refuse_key(),
+            Err(Untaken::NotStored(_)) => {
                 // The router is asked after all: its answer decides, and says why if it is not stored again.
                 self.stage = Stage::Captured(Box::new(capture));
                 Action::Continue
@@ -146,7 +216,8 @@ impl Stream {
         let (Stage::Captured(capture) | Stage::Diverted(capture)) = &mut self.stage else { return Action::Continue };
         match vm.held.get(&self.context) {
             None => {}
-            Some(Held::Waiting(_)) => vm.body_seen = BodySeen::Yes,
+            Some(Held::Waiting { .. }) => vm.body_seen = BodySeen::Yes,
+            Some(Held::Answered) => return Action::Pause,
             Some(Held::Released { .. }) => {
                 capture.let_go();
                 vm.went_on(self.context);
@@ -168,7 +239,7 @@ impl Stream {
         match start {
             Start::Continue => self.body_done(vm),
             Start::Hold => {
-                if let Some(Held::Waiting(hold)) = vm.held.get_mut(&self.context) {
+                if let Some(Held::Waiting { hold, .. }) = vm.held.get_mut(&self.context) {
                     hold.progress(received, host::now().monotonic);
                 }
                 Action::Pause
@@ -182,10 +253,12 @@ impl Stream {
         vm.copies = ByteCount(vm.copies.0.saturating_sub(copied.0));
     }
 
-    /// The body goes on: it is whole, passing by, or too long.
+    /// The body goes on: it is whole, passing by, or too long. What has been held until now is looked at before.
     fn body_done(&mut self, vm: &mut Vm) -> Action {
-        vm.held.remove(&self.context);
+        let was_held = matches!(vm.held.remove(&self.context), Some(Held::Waiting { .. }));
         match std::mem::replace(&mut self.stage, Stage::Pass) {
+            Stage::Diverted(capture) if was_held => self.go_on(vm, *capture, Onward::Store),
+            Stage::Captured(capture) if was_held => self.go_on(vm, *capture, Onward::Router),
             Stage::Diverted(capture) => self.divert(vm, *capture),
             stage @ (Stage::Captured(_) | Stage::Pass | Stage::Opening(_)) => {
                 self.stage = stage;
@@ -194,10 +267,14 @@ impl Stream {
         }
     }
 
-    fn request_trailers(&mut self, vm: &mut Vm) {
-        vm.held.remove(&self.context);
+    fn request_trailers(&mut self, vm: &mut Vm) -> Action {
         if let Stage::Captured(capture) | Stage::Diverted(capture) = &mut self.stage {
             capture.trailers();
+        }
+        match vm.held.get(&self.context) {
+            Some(Held::Answered) => Action::Pause,
+            // A request with trailers is not stored: it goes on, even if its destination is down.
+            Some(Held::Waiting { .. } | Held::Released { .. }) | None => self.body_done(vm),
         }
     }
 
@@ -208,7 +285,11 @@ impl Stream {
             return Action::Continue;
         };
         self.give_back(vm);
-        vm.held.remove(&self.context);
+        match vm.held.remove(&self.context) {
+            // This is our own answer.
+            Some(Held::Answered) => return Action::Continue,
+            Some(Held::Waiting { .. } | Held::Released { .. }) | None => {}
+        }
         let headers = host::response_headers();
         forged(&headers).for_each(host::remove_response_header);
         let status = number(headers.first(":status")).unwrap_or_default();
@@ -223,9 +304,11 @@ impl Stream {
         match decide(vm, &capture, &facts) {
             Custody::Pass => Action::Continue,
             Custody::Decline => not_stored(vm, NotStored::UnknownOutcome),
-            Custody::Take => match store(vm, &mut capture, Trigger::Failure) {
+            Custody::Take => match store(vm, &mut capture, Trigger::Failure, self.injected) {
                 Ok(stored) => self.stored(vm, stored, &capture),
-                Err(reason) => not_stored(vm, reason),
+                Err(Untaken::NotStored(reason)) => not_stored(vm, reason),
+                Err(Untaken::Joins(id)) => self.join(vm, id, &capture),
+                Err(Untaken::ReusesKey) => self.refuse_key(),
             },
         }
     }
@@ -257,7 +340,7 @@ impl Stream {
         // Without a routed form the slot stays as it is and becomes a dead letter, seen and counted.
         let Ok(routed) = Envelope::capture(&host::request_headers(), &vm.config.capture.drop_headers) else { return };
         let routed = (routed != message.arrived).then_some(routed);
-        let due = first_due(vm);
+        let due = first_due(vm, Trigger::Failure);
         let completed = vm.delivery.store(&vm.memory).complete(ticket, &Message { routed, ..message }, due);
         // Gone: the lease was over before the stream was, and the sweep has spoken.
         completed.unwrap_or(());
@@ -277,8 +360,7 @@ impl HttpContext for Stream {
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
-        self.with_vm((), Self::request_trailers);
-        Action::Continue
+        self.with_vm(Action::Continue, Self::request_trailers)
     }
 
     fn on_http_response_headers(&mut self, _count: usize, _end: bool) -> Action {
@@ -304,12 +386,29 @@ enum Trigger {
     Failure,
     /// Its destination is down; the router was not asked.
     Down,
+    /// Messages of its ordering key are stored; the router was not asked.
+    Behind,
 }
 
-fn store(vm: &mut Vm, capture: &mut Capture, trigger: Trigger) -> Result<Stored, NotStored> {
+/// Why a request is not in the store as a message of its own.
+enum Untaken {
+    NotStored(NotStored),
+    /// It is a retry of this message.
+    Joins(MessageId),
+    /// Its idempotency key belongs to another request.
+    ReusesKey,
+}
+
+impl From<NotStored> for Untaken {
+    fn from(reason: NotStored) -> Self {
+        Self::NotStored(reason)
+    }
+}
+
+fn store(vm: &mut Vm, capture: &mut Capture, trigger: Trigger, injected: Option<MessageId>) -> Result<Stored, Untaken> {
     match vm.config.store.intake {
         Intake::Open => {}
-        Intake::Closed => return Err(NotStored::Closed),
+        Intake::Closed => return Err(Untaken::NotStored(NotStored::Closed)),
     }
     let body = capture.take_body()?;
     let arrived = envelope(vm, &capture.arrived)?;
@@ -317,21 +416,36 @@ fn store(vm: &mut Vm, capture: &mut Capture, trigger: Trigger) -> Result<Stored,
     let cluster = Route.cluster().ok_or(NotStored::Unstorable)?;
     let destination = vm.delivery.find_or_register(&vm.memory, &cluster).ok_or(NotStored::Full)?;
     let (routed, first) = match routed_form {
-        RoutedForm::NotWanted => (None, FirstState::Queued(first_due(vm))),
-        RoutedForm::Known(routed) => ((routed != arrived).then_some(routed), FirstState::Queued(first_due(vm))),
+        RoutedForm::NotWanted => (None, FirstState::Queued(first_due(vm, trigger))),
+        RoutedForm::Known(routed) => {
+            ((routed != arrived).then_some(routed), FirstState::Queued(first_due(vm, trigger)))
+        }
         RoutedForm::StillToCome => (None, FirstState::Opening(host::now().monotonic.after(OPENING_MAX))),
     };
-    let message = Message { id: MessageId(host::random_bytes()), cluster, arrived, routed, body };
+    let ties = vm.delivery.ties(&capture.arrived, &cluster, &body);
+    let id = injected.unwrap_or_else(|| MessageId(host::random_bytes()));
+    let message = Message { id, cluster, arrived, routed, body, ties };
     let limits = vm.config.store.clone();
     let ticket = vm
         .delivery
         .store(&vm.memory)
         .put(&message, destination, first, &limits, host::now())
-        .map_err(|_| NotStored::Full)?;
+        .map_err(|error| untaken(error, message.ties))?;
     vm.count(Counter::Stored, 1);
-    let id = message.id;
     let opening = matches!(first, FirstState::Opening(_)).then_some((ticket, message));
     Ok(Stored { id, opening })
+}
+
+/// What a refused put means to the sender. A key that became known while the request was on its way is a retry all the
+/// same.
+fn untaken(error: PutError, ties: Ties) -> Untaken {
+    match error {
+        PutError::Full | PutError::Busy => Untaken::NotStored(NotStored::Full),
+        PutError::Known(known) => match ties.fingerprint.map(|fingerprint| known.judge(fingerprint.content)) {
+            Some(Retry::Joins(id)) => Untaken::Joins(id),
+            Some(Retry::Reuses) | None => Untaken::ReusesKey,
+        },
+    }
 }
 
 /// What is known of the form that the router gave the request.
@@ -346,9 +460,8 @@ enum RoutedForm {
 
 fn routed_form(vm: &Vm, capture: &Capture, trigger: Trigger) -> Result<RoutedForm, NotStored> {
     match (vm.config.capture.form, trigger) {
-        (CaptureAs::Arrived, Trigger::Failure | Trigger::Down) | (CaptureAs::Routed, Trigger::Down) => {
-            Ok(RoutedForm::NotWanted)
-        }
+        (CaptureAs::Arrived, Trigger::Failure | Trigger::Down | Trigger::Behind)
+        | (CaptureAs::Routed, Trigger::Down | Trigger::Behind) => Ok(RoutedForm::NotWanted),
         (CaptureAs::Routed, Trigger::Failure) => {
             let headers = match (capture.has_body, vm.regime.mode) {
                 (HasBody::Yes, CaptureMode::Hold) => host::request_headers(),
@@ -369,16 +482,23 @@ fn envelope(vm: &Vm, headers: &HeaderList) -> Result<Envelope, NotStored> {
     Envelope::capture(headers, &vm.config.capture.drop_headers).map_err(|_| NotStored::Unstorable)
 }
 
-/// The first redelivery waits like one after a first failed attempt: the destination has just failed.
-fn first_due(vm: &mut Vm) -> redeliver_core::units::Monotonic {
-    let config = vm.config.clone();
-    host::now().monotonic.after(backoff::wait(&config.redelivery.backoff, 1, vm.delivery.random()))
+/// The first redelivery waits like one after a first failed attempt: the destination has just failed. One that only waits
+/// for its turn is due when that comes.
+fn first_due(vm: &mut Vm, trigger: Trigger) -> Monotonic {
+    let now = host::now().monotonic;
+    match trigger {
+        Trigger::Behind => now,
+        Trigger::Failure | Trigger::Down => {
+            let config = vm.config.clone();
+            now.after(backoff::wait(&config.redelivery.backoff, 1, vm.delivery.random()))
+        }
+    }
 }
 
 fn decide(vm: &Vm, capture: &Capture, facts: &AnswerFacts) -> Custody {
     let failure = &vm.config.failure;
     let method = capture.arrived.first(":method").unwrap_or_default();
-    let key = capture.arrived.first(&vm.config.idempotency_header);
+    let key = capture.arrived.first(&vm.config.idempotency.header);
     custody(classify(facts, failure), failure.unknown_outcome, repeatable(method, key))
 }
 

@@ -9,9 +9,12 @@ use redeliver_core::codec::crc32;
 use redeliver_core::config::{CaptureMode, Config};
 use redeliver_core::delivery::sending::Reply;
 use redeliver_core::delivery::{CallToken, Delivery};
+use redeliver_core::digest::LineKey;
 use redeliver_core::effect::{Counter, Effect, Gauge, Level};
 use redeliver_core::keys::Keys;
+use redeliver_core::lines::Line;
 use redeliver_core::memory::{Change, SharedMemory, update};
+use redeliver_core::reply::{self, NotStored};
 use redeliver_core::units::{ByteCount, Millis, Monotonic};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -57,7 +60,12 @@ pub struct Vm {
 /// A request in the watchdog's care.
 pub enum Held {
     /// It waits for its body.
-    Waiting(Hold),
+    Waiting {
+        /// How long.
+        hold: Hold,
+        /// The line that it must not overtake, if it has an ordering key.
+        line: Option<LineKey>,
+    },
     /// It was let go.
     Released {
         /// When.
@@ -65,6 +73,8 @@ pub enum Held {
         /// What of its body had come.
         received: ByteCount,
     },
+    /// It was answered: nothing of it goes on.
+    Answered,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -189,8 +199,8 @@ impl Vm {
     fn excuse_holds(&mut self, now: Monotonic) {
         for held in self.held.values_mut() {
             match held {
-                Held::Waiting(hold) => hold.stood_still(now),
-                Held::Released { .. } => {}
+                Held::Waiting { hold, .. } => hold.stood_still(now),
+                Held::Released { .. } | Held::Answered => {}
             }
         }
     }
@@ -201,23 +211,33 @@ impl Vm {
             return WatchStep::Keep;
         }
         match self.held.get_mut(&context) {
-            Some(Held::Waiting(hold)) => {
+            Some(Held::Waiting { hold, .. }) => {
                 let total = host::number_property(&["request", "total_size"]);
                 hold.watch(total, self.body_seen, self.config.capture.hold_max, now)
             }
-            Some(Held::Released { .. }) | None => WatchStep::Keep,
+            Some(Held::Released { .. } | Held::Answered) | None => WatchStep::Keep,
         }
     }
 
-    /// Lets a held request go on.
+    /// Lets a held request go on, unless it would overtake stored messages of its key: without the whole body it cannot
+    /// be stored behind them.
     fn release(&mut self, context: u32) {
-        let Some(held) = self.held.get_mut(&context) else { return };
-        if let Held::Waiting(hold) = held {
-            *held = Held::Released { at: host::now().monotonic, received: hold.received };
-            if host::speak_for(context) {
-                host::resume_request();
-            }
+        let Some(Held::Waiting { hold, line }) = self.held.get(&context) else { return };
+        let (received, now) = (hold.received, host::now().monotonic);
+        let must_wait = line.is_some_and(|line| self.delivery.line(&self.memory, line, now) == Line::Waiting);
+        let next = if must_wait { Held::Answered } else { Held::Released { at: now, received } };
+        self.held.insert(context, next);
+        match (host::speak_for(context), must_wait) {
+            (true, true) => self.refuse_to_overtake(NotStored::IncompleteBody),
+            (true, false) => host::resume_request(),
+            (false, true | false) => {}
         }
+    }
+
+    /// Answers the current stream's sender that its request must not overtake stored messages.
+    pub fn refuse_to_overtake(&self, reason: NotStored) {
+        self.count(Counter::NotStored, 1);
+        host::reply(&reply::must_wait(reason));
     }
 
     /// A request that was let go has its next piece: at once, if it was the listener's full buffer that had stopped it.

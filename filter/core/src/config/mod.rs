@@ -28,7 +28,7 @@ pub use reference::{TABLE_BEGIN, TABLE_END, reference_table};
 
 use crate::units::{ByteCount, ClusterName, Millis, Permille};
 use std::collections::BTreeMap;
-use table::{Draft, Values};
+use table::{Draft, Ordering, Values};
 use tree::{Json, Object};
 
 /// A configuration without faults.
@@ -50,8 +50,8 @@ pub struct Config {
     pub health: Health,
     /// How messages are sent again.
     pub redelivery: Redelivery,
-    /// The header with the sender's idempotency key, in lower case. Not settable in this build.
-    pub idempotency_header: String,
+    /// How two requests are known to be the same.
+    pub idempotency: Idempotency,
     /// How long a dead letter is kept. Not settable in this build.
     pub dead_letter_ttl: Millis,
     /// What differs for single destinations.
@@ -218,6 +218,53 @@ pub enum HealthSource {
     Passive,
 }
 
+/// How two requests are known to be the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The header with the sender's key, in lower case.
+    pub header: String,
+    /// Whether a first attempt without a key gets one.
+    pub inject: Inject,
+    /// Headers, in lower case, whose values must be equal too.
+    pub scope_headers: Vec<String>,
+}
+
+/// Whether a first attempt without an idempotency key gets one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inject {
+    /// No: only redeliveries carry ours.
+    Off,
+    /// Yes, the id that the message will have if it is stored.
+    On,
+}
+
+/// Whether messages wait for each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// None does.
+    None,
+    /// Those with the same key do; [`Capture::form`] is then [`CaptureAs::Arrived`].
+    ByKey(KeyOrder),
+}
+
+/// How messages with the same key wait for each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyOrder {
+    /// The header with the key, in lower case.
+    pub header: String,
+    /// What a dead letter does to those behind it.
+    pub on_dead_head: OnDeadHead,
+}
+
+/// What a dead letter does to the messages behind it in its line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDeadHead {
+    /// Nothing: the next one is sent.
+    Release,
+    /// They wait until it is gone.
+    Block,
+}
+
 /// How messages are sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redelivery {
@@ -231,6 +278,8 @@ pub struct Redelivery {
     pub attempts_max: u32,
     /// How many attempts run at once.
     pub window: Window,
+    /// Whether messages wait for each other.
+    pub order: Order,
 }
 
 /// The waits between attempts.
@@ -421,8 +470,18 @@ impl From<Values> for Config {
                 },
                 attempts_max: values.attempts_max,
                 window: Window { initial: values.window_initial, max: values.window_max },
+                order: match values.order {
+                    Ordering::None => Order::None,
+                    Ordering::ByKey => {
+                        Order::ByKey(KeyOrder { header: values.order_key_header, on_dead_head: values.on_dead_head })
+                    }
+                },
             },
-            idempotency_header: values.idempotency_header,
+            idempotency: Idempotency {
+                header: values.idempotency_header,
+                inject: values.inject,
+                scope_headers: values.scope_headers,
+            },
             dead_letter_ttl: values.dead_letter_ttl,
             destinations: values.destinations,
         }

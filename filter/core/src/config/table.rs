@@ -2,27 +2,37 @@
 //! only place of each of these: the parser, the defaults and the reference (docs/configuration.md) are made from it.
 //!
 //! Never compares two keys ([`super::relations`]), and knows no JSON but the defaults. A row whose name starts with `_`
-//! has no value that anything reads: its area is not built. A row of such an area with a plain name has its default in
+//! has no value that anything reads: it is not built. A row that is not built and has a plain name has its default in
 //! force.
 
 use super::fault::Faults;
 use super::tree::{Json, Object};
 use super::values::{
     Authorities, Choice, Decimal, Duration, Later, List, One, Reads, Size, Switch, Unread, WhenEmpty, Whole,
-    cluster_name, failure_status, grpc_failure_status, header_name, health_path, method, path_prefix,
+    cluster_name, failure_status, grpc_failure_status, header_name, health_path, method, path_prefix, sent_header_name,
 };
-use super::{CaptureAs, CaptureMode, DestinationOverride, HealthSource, HoldWhileDown, Intake, Prefer, Reply};
-use super::{RouteOptIn, UnknownOutcome, walk};
+use super::{
+    CaptureAs, CaptureMode, DestinationOverride, HealthSource, HoldWhileDown, Inject, Intake, OnDeadHead, Prefer,
+};
+use super::{Reply, RouteOptIn, UnknownOutcome, walk};
 use crate::units::{ByteCount, ClusterName, Millis, Permille};
 use std::collections::BTreeMap;
 
-/// Who delivers a key. Keys of other areas than [`Area::Filter`] are known, and refused as not built.
+/// Who delivers a key. What is built stands in [`Area::Filter`], whoever delivered it; keys of other areas are known, and
+/// refused as not built.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Area {
     Filter,
     Semantics,
     Operations,
     Durable,
+}
+
+/// What `redelivery.order` says by itself; with its header it becomes [`super::Order`].
+#[derive(Clone, Copy)]
+pub(super) enum Ordering {
+    None,
+    ByKey,
 }
 
 /// One key for the reference.
@@ -155,7 +165,7 @@ keys! {
     capture_mode: CaptureMode = "capture.mode", r#""hold""#, Filter,
         Choice(&[("hold", CaptureMode::Hold), ("stream", CaptureMode::Stream)]);
     /// `routed`: store what the router made of the request (rewritten path, host, headers). `arrived`: store what the
-    /// sender sent; right when routes rewrite nothing, and needed by `hold_while_down`.
+    /// sender sent; right when routes rewrite nothing, and needed by `hold_while_down` and `redelivery.order: by_key`.
     capture_form: CaptureAs = "capture.as", r#""routed""#, Filter,
         Choice(&[("routed", CaptureAs::Routed), ("arrived", CaptureAs::Arrived)]);
     /// Larger requests pass through unprotected. Must stay below the listener's `per_connection_buffer_limit_bytes`.
@@ -254,21 +264,28 @@ keys! {
     _through: Unread = "redelivery.through", r#""""#, Semantics, Later("cluster name");
     /// What 401 and 403 on redelivery do to a message.
     _on_unauthorized: Unread = "redelivery.on_unauthorized", r#""dead""#, Semantics, Later("`dead`, `park`");
-    /// `by_key`: messages with the same key one after the other; needs `capture.as: arrived`.
-    _order: Unread = "redelivery.order", r#""none""#, Semantics, Later("`none`, `by_key`");
-    /// The header with that key.
-    _order_key_header: Unread = "redelivery.order_key_header", r#""x-ordering-key""#, Semantics, Later("header name");
-    /// What a dead letter does to its key.
-    _on_dead_head: Unread = "redelivery.on_dead_head", r#""release""#, Semantics, Later("`release`, `block`");
-
-    /// The header with the sender's idempotency key. The default is in force.
-    idempotency_header: String = "idempotency.header", r#""idempotency-key""#, Semantics,
+    /// `by_key`: messages with the same key and destination are delivered one after the other, in the order in which they
+    /// were accepted, and a new request whose key has stored messages is stored behind them. Needs `capture.as: arrived`.
+    order: Ordering = "redelivery.order", r#""none""#, Filter,
+        Choice(&[("none", Ordering::None), ("by_key", Ordering::ByKey)]);
+    /// The header with that key. Requests without it are not ordered.
+    order_key_header: String = "redelivery.order_key_header", r#""x-ordering-key""#, Filter,
         One { item: header_name, form: "header name" };
-    /// `true`: add the header to the first attempt too, when the sender sent none.
-    _inject: Unread = "idempotency.inject", "false", Semantics, TRUE_OR_FALSE;
-    /// Headers whose values must also be equal for two keys to be the same.
-    _scope_headers: Unread = "idempotency.scope_headers", r#"["authorization"]"#, Semantics,
-        Later("list of header names");
+    /// What a dead letter does to its key: `release`: the next message is sent. `block`: all others wait until the dead
+    /// letter is gone.
+    on_dead_head: OnDeadHead = "redelivery.on_dead_head", r#""release""#, Filter,
+        Choice(&[("release", OnDeadHead::Release), ("block", OnDeadHead::Block)]);
+
+    /// The header with the sender's idempotency key. A redelivery carries the sender's key, or the message's id.
+    idempotency_header: String = "idempotency.header", r#""idempotency-key""#, Filter,
+        One { item: sent_header_name, form: "name of a header that is sent again" };
+    /// `true`: add the header to the first attempt too, when the sender sent none; wanted with
+    /// `failure.unknown_outcome: always`.
+    inject: Inject = "idempotency.inject", "false", Filter, Switch { off: Inject::Off, on: Inject::On };
+    /// Headers whose values must also be equal for two keys to be the same: senders that differ in one of them never get
+    /// at each other's messages.
+    scope_headers: Vec<String> = "idempotency.scope_headers", r#"["authorization"]"#, Filter,
+        List { item: header_name, form: "header names", empty: WhenEmpty::Allowed };
 
     /// A dead letter is removed and counted after this. The default is in force.
     dead_letter_ttl: Millis = "dead_letter.ttl", r#""168h""#, Semantics, span(INSTANT, YEAR);

@@ -20,7 +20,7 @@ use crate::keys::Keys;
 use crate::ledger::Ledger;
 use crate::memory::{Cas, Change, Expect, SharedMemory, update};
 use crate::slot::{DestinationIndex, Epoch, SlotIndex, SlotState};
-use crate::store::Now;
+use crate::store::{Now, ReadyHint};
 use crate::units::{ClusterName, Millis, Monotonic};
 
 /// How long a leader stays one without a renewal. A dead VM's destinations wait this long; a live one renews each
@@ -234,8 +234,9 @@ impl Delivery {
     fn take_hints(&mut self, memory: &dyn SharedMemory, destination: DestinationIndex) {
         for _ in 0..HINTS_MAX {
             let Some(hint) = self.store(memory).next_ready(destination) else { return };
+            let spot = hint.spot.filter(|_| self.on_dead_head().is_some());
             if let Some(courier) = self.couriers.get_mut(&destination) {
-                courier.add(hint);
+                courier.add(ReadyHint { spot, ..hint });
             }
         }
     }

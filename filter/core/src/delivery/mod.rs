@@ -14,6 +14,7 @@
 
 mod housekeeping;
 mod leading;
+pub mod looking;
 mod polling;
 pub mod sending;
 mod sweep;

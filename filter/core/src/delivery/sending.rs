@@ -2,16 +2,21 @@
 
 use super::{CallToken, Delivery, note};
 use crate::answer::{self, Answer, Contact, EnvoyReply, Fate};
-use crate::courier::judge;
+use crate::config::{KeyOrder, OnDeadHead, Order};
+use crate::courier::{held_up, judge, spot_of};
 use crate::effect::{Attempt, Call, Counter, Dispatch, Effect, Level};
 use crate::headers::HeaderList;
 use crate::memory::SharedMemory;
-use crate::slot::{DeadReason, DestinationIndex, Head, SlotState};
-use crate::store::{Claim, ClaimError, Now, Settlement, Ticket};
+use crate::slot::{DeadReason, DestinationIndex, Head, SlotState, Spot};
+use crate::store::{Claim, ClaimError, Now, ReadyHint, Settlement, Ticket};
 use crate::units::Millis;
 
 /// An answer later than its timeout by this much cannot come any more: the dispatch's own timer has long ended it.
 const LATE_MAX: Millis = Millis(2_000);
+
+/// A message that has to wait for one that this VM did not know is looked at again after this long, if the other's end
+/// does not wake it: the other one may still be being stored.
+const LOOK_AGAIN: Millis = Millis(500);
 
 /// What came back for a call: headers (empty: the answer broke off) and, if it is asked for, the body.
 pub struct Reply<'a> {
@@ -101,6 +106,10 @@ impl Delivery {
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Option<()> {
+        if let Some(ahead) = self.ahead_of(memory, destination, ticket, now) {
+            self.wait_behind(memory, destination, ticket, ahead, now, effects);
+            return Some(());
+        }
         let epoch = self.couriers.get(&destination)?.epoch;
         let until = now.monotonic.after(self.config.redelivery.timeout).after(LATE_MAX);
         let ttl = self.config.store.ttl;
@@ -110,7 +119,7 @@ impl Delivery {
             }
             Ok(claim) => {
                 let courier = self.couriers.get_mut(&destination)?;
-                courier.out(ticket, claim.head.stored_at, epoch, until);
+                courier.out(ticket, claim.head.stored_at, spot_of(&claim.head, &self.config.redelivery), epoch, until);
                 let attempt = Attempt {
                     destination,
                     ticket,
@@ -138,6 +147,43 @@ impl Delivery {
         Some(())
     }
 
+    /// The message that this one has to wait for, as the slots say it: what this VM remembers of the line may be less.
+    fn ahead_of(
+        &self,
+        memory: &dyn SharedMemory,
+        destination: DestinationIndex,
+        ticket: Ticket,
+        now: Now,
+    ) -> Option<Ticket> {
+        let on_dead_head = self.on_dead_head()?;
+        let is_ordered = self.couriers.get(&destination).is_some_and(|courier| courier.is_ordered(ticket));
+        if is_ordered { self.store(memory).ahead_of(ticket, on_dead_head, now.monotonic) } else { None }
+    }
+
+    /// What a dead letter does to its line; `None` if messages are not ordered.
+    pub(super) fn on_dead_head(&self) -> Option<OnDeadHead> {
+        match &self.config.redelivery.order {
+            Order::None => None,
+            Order::ByKey(KeyOrder { on_dead_head, .. }) => Some(*on_dead_head),
+        }
+    }
+
+    /// Another message of the same line comes first, and this VM did not know: its hint was lost, or went elsewhere.
+    fn wait_behind(
+        &mut self,
+        memory: &dyn SharedMemory,
+        destination: DestinationIndex,
+        ticket: Ticket,
+        ahead: Ticket,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.sweep_slot(memory, ahead.slot, now, effects);
+        if let Some(courier) = self.couriers.get_mut(&destination) {
+            courier.postpone(ticket, now.monotonic.after(LOOK_AGAIN));
+        }
+    }
+
     /// The table of destinations says another name than the message: it was damaged once. Better kept than sent there.
     fn bury_misplaced(
         &mut self,
@@ -152,13 +198,13 @@ impl Delivery {
         if let Ok(head) = self.store(memory).bury(ticket, DeadReason::Corrupt, 0, now.wall, claimed) {
             self.tell_of_death(&head, DeadReason::Corrupt, effects);
         }
-        self.forget(destination, ticket);
+        self.leave_dead(memory, destination, ticket);
     }
 
     fn dispatch_of(&self, attempt: Attempt, claim: Claim) -> Option<Effect> {
         let cluster = self.name(attempt.destination)?.clone();
         let authority = self.config.destinations.get(&cluster).and_then(|found| found.authority.as_deref());
-        let headers = claim.message.request(claim.head.sends, &self.config.idempotency_header, authority);
+        let headers = claim.message.request(claim.head.sends, &self.config.idempotency.header, authority);
         let timeout = self.config.redelivery.timeout;
         let call = Call::Attempt(attempt);
         Some(Effect::Dispatch(Box::new(Dispatch { call, cluster, headers, body: claim.message.body, timeout })))
@@ -168,6 +214,26 @@ impl Delivery {
         if let Some(courier) = self.couriers.get_mut(&destination) {
             courier.forget(ticket);
         }
+    }
+
+    /// The message was buried, by this VM or another: nobody waits for it any more, unless dead letters hold others up.
+    pub(super) fn leave_dead(&mut self, memory: &dyn SharedMemory, destination: DestinationIndex, ticket: Ticket) {
+        let held_up = match self.on_dead_head() {
+            None | Some(OnDeadHead::Release) => None,
+            Some(OnDeadHead::Block) => self.blocks(memory, ticket),
+        };
+        match (self.couriers.get_mut(&destination), held_up) {
+            (Some(courier), Some(spot)) => courier.block(ticket, spot),
+            (Some(courier), None) => courier.forget(ticket),
+            (None, _) => {}
+        }
+    }
+
+    /// Where a dead letter holds others up, as its head says.
+    fn blocks(&self, memory: &dyn SharedMemory, ticket: Ticket) -> Option<Spot> {
+        let (head, _) = self.store(memory).head(ticket.slot).ok().flatten()?;
+        let is_dead = head.generation == ticket.generation && matches!(head.state, SlotState::Dead { .. });
+        if is_dead { held_up(&head, &self.config.redelivery) } else { None }
     }
 
     /// Makes a waiting message a dead letter.
@@ -185,7 +251,7 @@ impl Delivery {
         if let Ok(head) = self.store(memory).bury(ticket, reason, status, now.wall, is_waiting) {
             self.tell_of_death(&head, reason, effects);
         }
-        self.forget(destination, ticket);
+        self.leave_dead(memory, destination, ticket);
     }
 
     /// Counts and logs a new dead letter. Ids and client text stay out of the log.
@@ -231,7 +297,9 @@ impl Delivery {
         let is_ours = outcome.is_ok();
         let Some(courier) = self.couriers.get_mut(&attempt.destination) else {
             if let (true, Settlement::Again { due, .. }) = (is_ours, settlement) {
-                self.store(memory).hint_ready(attempt.ticket, attempt.destination, due, attempt.head.stored_at);
+                let spot = attempt.head.place.map(|place| place.spot);
+                let hint = ReadyHint { ticket: attempt.ticket, due, stored_at: attempt.head.stored_at, spot };
+                self.store(memory).hint_ready(attempt.destination, hint);
             }
             return;
         };

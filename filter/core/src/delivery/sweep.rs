@@ -13,6 +13,8 @@
 //! A bounded number of heads per tick; more while a new leader takes over.
 
 use super::{Delivery, note};
+use crate::config::OnDeadHead;
+use crate::courier::{held_up, spot_of};
 use crate::effect::{Call, Counter, Effect, Level};
 use crate::ledger::Ledger;
 use crate::memory::SharedMemory;
@@ -158,9 +160,41 @@ impl Delivery {
         effects: &mut Vec<Effect>,
     ) {
         if now.wall.since(head.stored_at) > self.config.store.ttl {
+            self.expire(memory, ticket, head, due, now, effects);
+        } else {
+            self.add_waiting(ticket, head, due);
+        }
+    }
+
+    /// Too old. In a line whose dead letters release it, messages end one after the other: the last one to come must be
+    /// the last to end, since new requests look at it. Those ahead are as old, so this one's turn comes with the sweep.
+    fn expire(
+        &mut self,
+        memory: &dyn SharedMemory,
+        ticket: Ticket,
+        head: &Head,
+        due: Monotonic,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let must_wait = match self.on_dead_head() {
+            None | Some(OnDeadHead::Block) => false,
+            Some(release @ OnDeadHead::Release) => {
+                self.store(memory).ahead_of(ticket, release, now.monotonic).is_some()
+            }
+        };
+        if must_wait {
+            self.add_waiting(ticket, head, due);
+        } else {
             self.bury_waiting(memory, head.destination, ticket, DeadReason::Expired, now, effects);
-        } else if let Some(courier) = self.couriers.get_mut(&head.destination) {
-            courier.add(ReadyHint { ticket, due, stored_at: head.stored_at });
+        }
+    }
+
+    /// The message waits, whether or not a hint has said so.
+    fn add_waiting(&mut self, ticket: Ticket, head: &Head, due: Monotonic) {
+        let spot = spot_of(head, &self.config.redelivery);
+        if let Some(courier) = self.couriers.get_mut(&head.destination) {
+            courier.add(ReadyHint { ticket, due, stored_at: head.stored_at, spot });
         }
     }
 
@@ -168,7 +202,7 @@ impl Delivery {
         if let Some(courier) = self.couriers.get_mut(&head.destination)
             && !courier.is_out(ticket)
         {
-            courier.out(ticket, head.stored_at, epoch, until);
+            courier.out(ticket, head.stored_at, spot_of(head, &self.config.redelivery), epoch, until);
         }
     }
 
@@ -181,7 +215,7 @@ impl Delivery {
             courier.forget(ticket);
         }
         if self.store(memory).is_settled(ticket) {
-            if self.store(memory).free(ticket, unchanged).is_ok() {
+            if self.store(memory).free_settled(ticket, now.wall, unchanged).is_ok() {
                 effects.push(Effect::Count(Counter::Delivered, 1));
             }
             return;
@@ -190,14 +224,13 @@ impl Delivery {
         if u32::from(attempts) >= self.config.redelivery.attempts_max {
             if let Ok(dead) = self.store(memory).bury(ticket, DeadReason::Attempts, 0, now.wall, unchanged) {
                 self.tell_of_death(&dead, DeadReason::Attempts, effects);
+                self.leave_dead(memory, head.destination, ticket);
             }
             return;
         }
         let due = now.monotonic;
-        if self.store(memory).requeue(ticket, due, attempts, 0, now.wall, unchanged).is_ok()
-            && let Some(courier) = self.couriers.get_mut(&head.destination)
-        {
-            courier.add(ReadyHint { ticket, due, stored_at: head.stored_at });
+        if self.store(memory).requeue(ticket, due, attempts, 0, now.wall, unchanged).is_ok() {
+            self.add_waiting(ticket, head, due);
         }
     }
 
@@ -212,11 +245,23 @@ impl Delivery {
         }
     }
 
-    fn sweep_dead(&self, memory: &dyn SharedMemory, ticket: Ticket, head: &Head, now: Now, effects: &mut Vec<Effect>) {
+    fn sweep_dead(
+        &mut self,
+        memory: &dyn SharedMemory,
+        ticket: Ticket,
+        head: &Head,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
         let is_over = now.wall.since(head.changed_at) > self.config.dead_letter_ttl;
         if is_over && self.store(memory).discard(ticket, |found| found == head).is_ok() {
             effects.push(Effect::Count(Counter::DeadExpired, 1));
             effects.push(note(Level::Warn, "a dead letter was removed: its dead_letter.ttl is over"));
+            self.forget(head.destination, ticket);
+        } else if let Some(spot) = held_up(head, &self.config.redelivery)
+            && let Some(courier) = self.couriers.get_mut(&head.destination)
+        {
+            courier.block(ticket, spot);
         }
     }
 

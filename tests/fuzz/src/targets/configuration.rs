@@ -69,7 +69,7 @@ fn check_relations(config: &Config) {
     assert!(redelivery.window.initial <= redelivery.window.max, "{redelivery:?}");
     assert!(config.hold_while_down == HoldWhileDown::Off || config.capture.form == CaptureAs::Arrived, "{config:?}");
     assert!(health.source != HealthSource::HealthCheckFilter || health.path.contains("{cluster}"), "{health:?}");
-    let needed = ["host", config.idempotency_header.as_str()];
+    let needed = ["host", config.idempotency.header.as_str()];
     assert!(!config.capture.drop_headers.iter().any(|name| needed.contains(&name.as_str())), "{config:?}");
 }
 

@@ -6,7 +6,7 @@
 use crate::input::Sections;
 use crate::wire;
 use redeliver_core::headers::{Envelope, FIELDS_MAX, HeaderList, OWN_HEADERS, Unsendable, forged};
-use redeliver_core::message::{LargePart, Message, MessageId, decode};
+use redeliver_core::message::{LargePart, Message, MessageId, Ties, decode};
 use redeliver_core::slot::{Generation, SlotIndex};
 use redeliver_core::units::ClusterName;
 
@@ -25,8 +25,14 @@ pub(super) fn target(bytes: &[u8]) {
     let arrived = check_capture(&arrived, &dropped);
     let routed = if routed.0.is_empty() { None } else { check_capture(&routed, &dropped).ok() };
     let Ok(arrived) = arrived else { return };
-    let message =
-        Message { id: ID, cluster: ClusterName("orders".to_owned()), arrived, routed, body: sections.bytes().to_vec() };
+    let message = Message {
+        id: ID,
+        cluster: ClusterName("orders".to_owned()),
+        arrived,
+        routed,
+        body: sections.bytes().to_vec(),
+        ties: Ties::default(),
+    };
     check_is_read_back(&message);
     check_request(&message, attempt, authority.filter(|name| wire::is_part_of_line(name.as_bytes())));
 }

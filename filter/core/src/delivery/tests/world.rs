@@ -12,11 +12,12 @@
 use super::*;
 use crate::answer::Answer;
 use crate::delivery::sending::Reply;
+use crate::digest::LineKey;
 use crate::effect::{Counter, Dispatch, Gauge};
 use crate::headers::{HEADER_ATTEMPT, HeaderList};
 use crate::ledger::Ledger;
 use crate::memory::double::{MemoryDouble, VmMemory};
-use crate::message::{Message, MessageId};
+use crate::message::{Message, MessageId, Ties};
 use crate::slot::{Head, SlotIndex, SlotState};
 use crate::store::{FILLING_MAX, FirstState, PutError, Ticket};
 use crate::units::Wall;
@@ -95,6 +96,10 @@ pub(super) struct World {
     pub asked: Vec<Asked>,
     pub questions: Vec<Asked>,
     pub delivered: BTreeMap<u32, u32>,
+    /// Messages in the order in which the receiver took them, repeats included.
+    pub arrivals: Vec<u32>,
+    /// The line of a message by its number.
+    pub line_of: fn(u32) -> Option<LineKey>,
     pub counters: BTreeMap<Counter, u64>,
     pub gauges: BTreeMap<Gauge, u64>,
     pub notes: Vec<String>,
@@ -123,6 +128,7 @@ fn message(number: u32, cluster: &str) -> Message {
         arrived: envelope,
         routed: None,
         body: number.to_string().into_bytes(),
+        ties: Ties::default(),
     }
 }
 
@@ -147,6 +153,8 @@ impl World {
             asked: Vec::new(),
             questions: Vec::new(),
             delivered: BTreeMap::new(),
+            arrivals: Vec::new(),
+            line_of: |_| None,
             counters: BTreeMap::new(),
             gauges: BTreeMap::new(),
             notes: Vec::new(),
@@ -201,12 +209,13 @@ impl World {
     /// A live request to `to` fails on `vm` and is stored as message `number`. `None`: the VM died before it could
     /// promise anything.
     pub fn try_store(&mut self, vm: usize, to: &str, number: u32) -> Option<Result<Ticket, PutError>> {
-        let now = self.moment();
+        let (now, line) = (self.moment(), (self.line_of)(number));
         let put = self.enter(vm, |delivery, memory| {
             let destination = delivery.find_or_register(memory, &cluster(to)).ok_or(PutError::Full)?;
             let limits = delivery.config().store.clone();
             let first = FirstState::Queued(now.monotonic.after(delivery.config().redelivery.backoff.initial));
-            delivery.store(memory).put(&message(number, to), destination, first, &limits, now)
+            let ties = Ties { line, ..Ties::default() };
+            delivery.store(memory).put(&Message { ties, ..message(number, to) }, destination, first, &limits, now)
         })?;
         if put.is_ok() {
             self.count(Counter::Stored, 1);
@@ -216,12 +225,13 @@ impl World {
 
     /// The same, of which the routed form is still to come.
     pub fn try_open(&mut self, vm: usize, to: &str, number: u32) -> Option<Result<Ticket, PutError>> {
-        let now = self.moment();
+        let (now, line) = (self.moment(), (self.line_of)(number));
         let put = self.enter(vm, |delivery, memory| {
             let destination = delivery.find_or_register(memory, &cluster(to)).ok_or(PutError::Full)?;
             let limits = delivery.config().store.clone();
             let first = FirstState::Opening(now.monotonic.after(FILLING_MAX));
-            delivery.store(memory).put(&message(number, to), destination, first, &limits, now)
+            let ties = Ties { line, ..Ties::default() };
+            delivery.store(memory).put(&Message { ties, ..message(number, to) }, destination, first, &limits, now)
         })?;
         if put.is_ok() {
             self.count(Counter::Stored, 1);
@@ -370,6 +380,7 @@ impl World {
         let (answers, after) = if is_attempt { (self.receiver)(&asked) } else { (self.health)(&asked) };
         if let (true, Answers::Status(200..=299)) = (is_attempt, answers) {
             *self.delivered.entry(asked.number).or_default() += 1;
+            self.arrivals.push(asked.number);
         }
         let outcome = match answers {
             Answers::Refused(answer) => Err(answer),
@@ -500,6 +511,25 @@ impl World {
         for number in numbers {
             let times = self.delivered.get(&number).copied().unwrap_or_default();
             assert_eq!(times, 1, "times that message {number} was delivered{}", self.state());
+        }
+    }
+
+    /// The arrivals of each line.
+    pub fn arrivals_by_line(&self) -> BTreeMap<LineKey, Vec<u32>> {
+        let mut lines = BTreeMap::<LineKey, Vec<u32>>::new();
+        for number in &self.arrivals {
+            if let Some(line) = (self.line_of)(*number) {
+                lines.entry(line).or_default().push(*number);
+            }
+        }
+        lines
+    }
+
+    /// Messages are numbered as they are stored, so each line must arrive in rising order; one that was out when its VM
+    /// died may come twice, but not after a later one.
+    pub fn check_order(&self, story: &str) {
+        for (line, numbers) in self.arrivals_by_line() {
+            assert!(numbers.is_sorted(), "{story}: {line:?} arrived as {numbers:?}{}", self.state());
         }
     }
 
