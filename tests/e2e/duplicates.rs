@@ -6,6 +6,7 @@
 //! | the same key and scope, other content | 422, a problem document |
 //! | the same key, another `authorization` | what a first request gets |
 
+use redeliver_tests::bootstrap::Module;
 use redeliver_tests::sender::Custody;
 use redeliver_tests::{Bootstrap, Envoy, Filter, Receiver, Reply, Request, Response, Route, SOON};
 use serde_json::{Value, json};
@@ -151,6 +152,51 @@ async fn inject_gives_the_first_attempt_the_key_of_all_later_ones() {
         assert!(copies.len() >= 2, "{copies:?}");
         assert!(keys.iter().all(|keys| *keys == [&expected[..]]), "{path}: {keys:?}");
     }
+}
+
+#[tokio::test]
+async fn an_injected_key_is_not_the_senders_word_that_a_repeat_does_no_harm() {
+    let orders = Receiver::start().await;
+    orders.reply_with(|_| Reply::CloseUnanswered);
+    let filter = Filter::quick(json!({"idempotency": {"inject": true}}));
+    let envoy = Bootstrap::orders(orders.port(), filter).start().await;
+    let answer = envoy.send(&Request::post("/plain").body("x")).await;
+    assert_eq!((answer.status, answer.custody()), (503, Custody::NotStored("unknown-outcome".to_owned())));
+    envoy.send(&keyed("/pay", "k", "ten")).await.stored_id();
+}
+
+#[tokio::test]
+async fn what_is_stored_without_asking_the_router_is_known_too() {
+    let (envoy, orders) = outage(json!({"capture": {"as": "arrived"}, "hold_while_down": true})).await;
+    envoy.send(&Request::post("/first").body("x")).await.stored_id();
+    envoy.wait_metrics("orders is down", SOON, |m| m.destinations_down() == 1).await;
+    let first = envoy.send(&keyed("/pay", "k", "ten")).await.stored_id();
+    joins(&envoy.send(&keyed("/pay", "k", "ten")).await, &first);
+    refused(&envoy.send(&keyed("/pay", "k", "eleven")).await);
+    orders.come_back().await;
+    assert_eq!(envoy.wait_drained(SOON).await.delivered(), 2);
+}
+
+#[tokio::test]
+async fn the_memory_outlives_every_vm() {
+    let orders = Receiver::absent().await;
+    let filter = Filter::quick(json!({})).module(Module::Trapping);
+    let envoy = Bootstrap::orders(orders.port(), filter).workers(1).start().await;
+    let first = envoy.send(&keyed("/pay", "k", "ten")).await.stored_id();
+    for how in ["main", "request"] {
+        envoy.send(&Request::new("GET", "/trap").header("x-redeliver-trap", how)).await;
+    }
+    envoy.wait_log("RuntimeError: unreachable", 2).await;
+    let retry = async {
+        loop {
+            let answer = envoy.send(&keyed("/pay", "k", "ten")).await;
+            // FAIL_RELOAD answers 503 until the worker has a VM again.
+            if answer.status != 503 {
+                break answer;
+            }
+        }
+    };
+    joins(&tokio::time::timeout(SOON, retry).await.expect("an answer"), &first);
 }
 
 #[tokio::test]

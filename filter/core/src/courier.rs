@@ -150,6 +150,11 @@ impl Courier {
         self.destination.probe_lost(ticket);
     }
 
+    /// The next of the dead letters that hold others up, to be looked at.
+    pub fn next_blocking(&mut self) -> Option<Ticket> {
+        self.schedule.next_blocking()
+    }
+
     /// Whether this message stands in a line.
     #[must_use]
     pub fn is_ordered(&self, ticket: Ticket) -> bool {

@@ -11,6 +11,7 @@ use crate::digest::LineKey;
 use crate::slot::{Generation, SlotIndex, Spot, Ticket};
 use crate::units::{Monotonic, Wall};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -31,6 +32,8 @@ pub struct Schedule {
     /// Messages in the order in which they were accepted, and dead letters that hold their line up.
     lines: BTreeMap<LineKey, BTreeSet<(u64, SlotIndex)>>,
     blocking: BTreeMap<SlotIndex, (Generation, Spot)>,
+    /// The dead letter that was asked about last.
+    asked_about: Option<SlotIndex>,
     /// The time that was last told.
     latest: Monotonic,
 }
@@ -135,6 +138,15 @@ impl Schedule {
             self.by_age.remove(&(entry.stored_at, ticket.slot));
             self.by_due.remove(&(entry.due.unwrap_or_default(), ticket.slot));
         }
+    }
+
+    /// The next of the dead letters that hold their lines up, round and round: somebody else may have removed it.
+    pub fn next_blocking(&mut self) -> Option<Ticket> {
+        let rest = self.asked_about.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.blocking.range((rest, Bound::Unbounded)).next().or_else(|| self.blocking.iter().next());
+        let ticket = next.map(|(slot, (generation, _))| Ticket { slot: *slot, generation: *generation });
+        self.asked_about = ticket.map(|ticket| ticket.slot);
+        ticket
     }
 
     fn remove(&mut self, slot: SlotIndex) {
@@ -367,6 +379,16 @@ mod tests {
         redriven.block(ticket(1), spot(1, 10).unwrap());
         redriven.wait(ticket(1), Monotonic(5), Wall(1), spot(1, 10));
         assert_eq!(all_due(&mut redriven, 99), [1, 4, 5]);
+    }
+
+    #[test]
+    fn dead_letters_that_block_are_asked_about_in_turn() {
+        let mut schedule = lined_up();
+        assert_eq!(schedule.next_blocking(), None);
+        schedule.block(ticket(1), spot(1, 10).unwrap());
+        schedule.block(ticket(4), spot(2, 15).unwrap());
+        let asked: Vec<_> = (0..4).map(|_| schedule.next_blocking()).collect();
+        assert_eq!(asked, [Some(ticket(1)), Some(ticket(4)), Some(ticket(1)), Some(ticket(4))]);
     }
 
     #[test]

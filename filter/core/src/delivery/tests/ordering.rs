@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::digest::LineKey;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 /// Ordered, with the keyless numbers above 1,000.
 const ORDERED: &str = r#"{"match": {"clusters": ["orders"]}, "capture": {"as": "arrived"},
@@ -93,6 +95,22 @@ fn a_dead_letter_releases_its_line_or_blocks_it_until_it_is_removed() {
         world.check_order(policy);
         world.check_ledger();
     }
+}
+
+#[test]
+fn a_blocked_line_goes_on_when_somebody_else_removes_the_dead_letter() {
+    let settings = ORDERED.replace("by_key\"", "by_key\", \"on_dead_head\": \"block\"");
+    let mut world = world(2, &settings, one_line);
+    world.receiver(|asked| (Answers::Status(if asked.number == 1 { 400 } else { 200 }), 20));
+    world.store(1, "orders", 1..4);
+    world.pass(5_000);
+    assert_eq!((world.dead(), world.queued()), (1, 2), "{}", world.state());
+    let keys = Keys::of(b"world");
+    let store = Store { memory: &world.memory, keys: &keys };
+    let ticket = Ticket { slot: SlotIndex(0), generation: Generation(1) };
+    store.discard(ticket, |head| matches!(head.state, SlotState::Dead { .. })).unwrap();
+    world.pass_until(1_000, |world| world.queued() == 0);
+    assert_eq!(world.arrivals, [2, 3]);
 }
 
 #[test]
