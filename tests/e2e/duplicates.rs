@@ -7,6 +7,7 @@
 //! | the same key, another `authorization` | what a first request gets |
 
 use redeliver_tests::bootstrap::Module;
+use redeliver_tests::sender;
 use redeliver_tests::sender::Custody;
 use redeliver_tests::{Bootstrap, Envoy, Filter, Receiver, Reply, Request, Response, Route, SOON};
 use serde_json::{Value, json};
@@ -163,6 +164,32 @@ async fn an_injected_key_is_not_the_senders_word_that_a_repeat_does_no_harm() {
     let answer = envoy.send(&Request::post("/plain").body("x")).await;
     assert_eq!((answer.status, answer.custody()), (503, Custody::NotStored("unknown-outcome".to_owned())));
     envoy.send(&keyed("/pay", "k", "ten")).await.stored_id();
+}
+
+#[tokio::test]
+async fn of_many_retries_at_once_one_is_stored() {
+    const KEYS: usize = 10;
+    let (envoy, orders) = outage(json!({})).await;
+    for round in 0..KEYS {
+        let key = format!("k{round}");
+        let requests: Vec<Request> = (0..12).map(|_| keyed("/pay", &key, "ten")).collect();
+        let answers = requests.into_iter().map(|request| {
+            let port = envoy.port();
+            tokio::spawn(async move { sender::send(port, &request).await })
+        });
+        let mut ids = std::collections::BTreeSet::new();
+        let mut stored = 0;
+        for answer in answers.collect::<Vec<_>>() {
+            let answer = answer.await.expect("a sender");
+            assert_eq!(answer.status, 202, "{answer:?}");
+            stored += usize::from(answer.custody() == Custody::Stored);
+            ids.extend(answer.header("x-redeliver-id"));
+        }
+        assert_eq!((stored, ids.len()), (1, 1), "round {round}");
+    }
+    orders.come_back().await;
+    let metrics = envoy.wait_drained(SOON).await;
+    assert_eq!((metrics.stored(), orders.received().len()), (KEYS as u64, KEYS));
 }
 
 #[tokio::test]

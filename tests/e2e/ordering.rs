@@ -75,6 +75,40 @@ async fn messages_of_a_key_from_three_workers_arrive_in_order_and_nobody_else_wa
 }
 
 #[tokio::test]
+async fn many_senders_of_one_key_are_all_stored_and_each_keeps_its_order() {
+    const SENDERS: u32 = 12;
+    const EACH: u32 = 20;
+    let (envoy, orders) = outage(by_key(json!({}))).await;
+    let port = envoy.port();
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|sender| {
+            tokio::spawn(async move {
+                let mut connection = Connection::open(port).await;
+                for n in 0..EACH {
+                    let path = format!("/{sender}/{n}");
+                    let request = Request::post(&path).header("x-account", "all").body("x");
+                    let answer = connection.send(&request).await.expect("an answer");
+                    answer.stored_id();
+                    if answer.closes() {
+                        connection = Connection::open(port).await;
+                    }
+                }
+            })
+        })
+        .collect();
+    for sender in senders {
+        sender.await.expect("all were stored");
+    }
+    orders.come_back().await;
+    let metrics = envoy.wait_drained(SOON).await;
+    assert_eq!(metrics.delivered(), u64::from(SENDERS * EACH));
+    assert_eq!(orders.peak_in_hand(), 1, "one at a time");
+    for sender in 0..SENDERS {
+        assert_eq!(delivered(&orders, &sender.to_string()), (0..EACH).collect::<Vec<_>>(), "sender {sender}");
+    }
+}
+
+#[tokio::test]
 async fn a_new_request_is_stored_behind_the_stored_ones_of_its_key() {
     let (envoy, orders) = outage(by_key(json!({}))).await;
     envoy.send(&of("a", 0)).await.stored_id();
