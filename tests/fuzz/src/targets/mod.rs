@@ -4,6 +4,7 @@
 //! `quantities.rs`: a second, simpler reading of the same text, and that both agree.
 
 mod answer;
+mod buckets;
 mod capture;
 mod cells;
 mod classify;
@@ -47,6 +48,7 @@ macro_rules! targets {
 
 targets![
     answer,
+    buckets,
     capture,
     cells,
     classify,
