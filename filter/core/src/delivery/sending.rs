@@ -107,8 +107,7 @@ impl Delivery {
         effects: &mut Vec<Effect>,
     ) -> Option<()> {
         if let Some(ahead) = self.ahead_of(memory, destination, ticket, now) {
-            self.wait_behind(memory, destination, ticket, ahead, now, effects);
-            return Some(());
+            return self.wait_behind(memory, destination, ticket, ahead, now, effects);
         }
         let epoch = self.couriers.get(&destination)?.epoch;
         let until = now.monotonic.after(self.config.redelivery.timeout).after(LATE_MAX);
@@ -168,7 +167,8 @@ impl Delivery {
         }
     }
 
-    /// Another message of the same line comes first, and this VM did not know: its hint was lost, or went elsewhere.
+    /// Another message of the same line comes first, and this VM did not know: its hint was lost, or went elsewhere. `None`:
+    /// this one is offered all the same (a probe does not go by due times), leave it for the next tick.
     fn wait_behind(
         &mut self,
         memory: &dyn SharedMemory,
@@ -177,11 +177,11 @@ impl Delivery {
         ahead: Ticket,
         now: Now,
         effects: &mut Vec<Effect>,
-    ) {
+    ) -> Option<()> {
         self.sweep_slot(memory, ahead.slot, now, effects);
-        if let Some(courier) = self.couriers.get_mut(&destination) {
-            courier.postpone(ticket, now.monotonic.after(LOOK_AGAIN));
-        }
+        let courier = self.couriers.get_mut(&destination)?;
+        courier.postpone(ticket, now.monotonic.after(LOOK_AGAIN));
+        (courier.next(now.monotonic) != Some(ticket)).then_some(())
     }
 
     /// The table of destinations says another name than the message: it was damaged once. Better kept than sent there.

@@ -162,6 +162,27 @@ fn a_successor_goes_on_where_its_predecessor_was() {
     assert!((1..61).all(|number| world.delivered.contains_key(&number)), "{}", world.state());
 }
 
+/// A VM that died while it stored is waited for, as it may live; meanwhile a probe is not offered again and again.
+#[test]
+fn a_probe_that_must_wait_for_a_dead_vm_is_left_for_the_next_tick() {
+    for cut in 2..9 {
+        let mut world = world(2, ORDERED, one_line);
+        world.pass(1_000);
+        world.witness(2, "orders", Sign::NoHealthyHost);
+        world.pass(200);
+        let leader = world.leaders("orders")[0];
+        let doomed = if leader == 1 { 2 } else { 1 };
+        world.vms[doomed].changes_left = Some(cut);
+        world.try_store(doomed, "orders", 1);
+        world.kill(doomed);
+        world.store(leader, "orders", 2..4);
+        world.pass_until(40_000, |world| world.queued() == 0);
+        assert!(world.calls_max < 200, "cut {cut}: {} calls in one callback", world.calls_max);
+        world.check_order(&format!("cut {cut}"));
+        assert!([2, 3].iter().all(|number| world.delivered.contains_key(number)), "{}", world.state());
+    }
+}
+
 /// As [`BRIEF`], ordered.
 fn brief_ordered() -> String {
     BRIEF

@@ -98,6 +98,8 @@ pub(super) struct World {
     pub delivered: BTreeMap<u32, u32>,
     /// Messages in the order in which the receiver took them, repeats included.
     pub arrivals: Vec<u32>,
+    /// The most calls of shared memory that one callback made.
+    pub calls_max: u32,
     /// The line of a message by its number.
     pub line_of: fn(u32) -> Option<LineKey>,
     pub counters: BTreeMap<Counter, u64>,
@@ -154,6 +156,7 @@ impl World {
             questions: Vec::new(),
             delivered: BTreeMap::new(),
             arrivals: Vec::new(),
+            calls_max: 0,
             line_of: |_| None,
             counters: BTreeMap::new(),
             gauges: BTreeMap::new(),
@@ -196,6 +199,7 @@ impl World {
             Some(left) => VmMemory::dying_after(&self.memory, left),
         };
         let result = run(&mut found.delivery, &memory);
+        self.calls_max = self.calls_max.max(memory.calls());
         if found.changes_left.is_some() {
             found.changes_left = Some(memory.changes_left());
         }
