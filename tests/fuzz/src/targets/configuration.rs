@@ -73,7 +73,7 @@ fn check_policy_bounds(policy: &Policy) {
 
 /// The rules between keys.
 fn check_relations(config: &Config) {
-    let needed = ["host", config.idempotency_header.as_str()];
+    let needed = ["host", config.idempotency.header.as_str()];
     assert!(!config.capture.drop_headers.iter().any(|name| needed.contains(&name.as_str())), "{config:?}");
 }
 
