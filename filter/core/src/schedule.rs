@@ -397,6 +397,17 @@ mod tests {
     }
 
     #[test]
+    fn the_next_in_line_waits_as_long_as_the_receiver_asked() {
+        let mut schedule = lined_up();
+        schedule.keep_back(ticket(2), Monotonic(40));
+        assert_eq!(all_due(&mut schedule, 10), [1, 4, 5]);
+        schedule.tell(Monotonic(20));
+        schedule.forget(ticket(1));
+        assert_eq!(all_due(&mut schedule, 39), [0; 0]);
+        assert_eq!(all_due(&mut schedule, 40), [2]);
+    }
+
+    #[test]
     fn a_dead_letter_that_blocks_holds_its_line_up_until_it_is_gone() {
         let mut schedule = lined_up();
         assert_eq!(all_due(&mut schedule, 10), [1, 4, 5]);

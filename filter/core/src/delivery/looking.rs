@@ -206,6 +206,25 @@ mod tests {
     }
 
     #[test]
+    fn each_destination_has_its_own_order_and_its_own_header() {
+        let by_key = r#"{"redelivery": {"order": "by_key", "order_key_header": "x-ordering-key"}}"#;
+        for (cluster, header, is_ordered) in
+            [("orders", "x-ordering-key", true), ("mail", "x-ordering-key", false), ("orders", "x-other", false)]
+        {
+            let text = format!(
+                r#"{{"capture": {{"as": "arrived"}}, "destinations": {{"{cluster}": {}}}}}"#,
+                by_key.replace("x-ordering-key", header)
+            );
+            let delivery = delivery(crate::config::parse(text.as_bytes()).unwrap());
+            let arrived = request("k", "a");
+            let line = delivery.line_of(&arrived, &ToOrders);
+            assert_eq!(line.is_some(), is_ordered, "{text}");
+            let ties = delivery.ties(&arrived, &ToOrders.cluster().unwrap(), b"ten");
+            assert_eq!(ties.line, line.map(|rule| rule.line), "{text}");
+        }
+    }
+
+    #[test]
     fn a_look_costs_a_read_for_each_key_and_nothing_without() {
         let delivery = delivery(config("by_key"));
         let (memory, _) = stored(&delivery);

@@ -98,6 +98,57 @@ fn a_dead_letter_releases_its_line_or_blocks_it_until_it_is_removed() {
 }
 
 #[test]
+fn a_parked_message_holds_its_line_up_until_another_configuration_rules() {
+    for on_dead_head in ["release", "block"] {
+        let parking = |tries: u32| {
+            let more = format!(
+                r#"by_key", "on_dead_head": "{on_dead_head}", "on_unauthorized": "park", "max_attempts": {tries}"#
+            );
+            config(&ORDERED.replace("by_key\"", &more))
+        };
+        let mut world = World::new(2, &parking(5));
+        world.line_of = one_line;
+        world.receiver(|asked| (Answers::Status(if asked.at < 30_000 && asked.number == 1 { 401 } else { 200 }), 20));
+        world.store(1, "orders", 1..4);
+        world.store(2, "orders", 1_001..1_003);
+        world.pass(10_000);
+        let others = vec![1_001, 1_002];
+        let mut arrivals = world.arrivals.clone();
+        arrivals.sort_unstable();
+        assert_eq!((arrivals, world.queued(), world.dead()), (others, 3, 0), "{on_dead_head}{}", world.state());
+        assert_eq!(world.published("orders"), Some(PublishedState::Up), "what is held up is no backlog");
+        // A new leader of the same configuration holds it too.
+        let leader = world.leaders("orders")[0];
+        world.kill(leader);
+        world.pass(25_000);
+        assert_eq!(world.queued(), 3, "{on_dead_head}{}", world.state());
+        let mended = world.start(&parking(6), 3);
+        world.vms[mended].delivery.saw_stream();
+        world.pass(20_000);
+        assert_eq!((world.queued(), world.dead()), (0, 0), "{on_dead_head}{}", world.state());
+        world.check_order(on_dead_head);
+        world.check_delivered_once(1..4);
+        world.check_delivered_once(1_001..1_003);
+        world.check_books();
+    }
+}
+
+#[test]
+fn only_destinations_that_ask_for_order_have_it() {
+    let settings = r#"{"match": {"clusters": ["orders", "mail"]}, "capture": {"as": "arrived"},
+        "destinations": {"orders": {"redelivery": {"order": "by_key"}}}}"#;
+    for (to, arrived, queued) in [("orders", vec![], 3), ("mail", vec![2, 3], 1)] {
+        let mut world = world(2, settings, one_line);
+        world.receiver(|asked| (Answers::Status(if asked.number == 1 { 500 } else { 200 }), 20));
+        world.store(1, to, 1..4);
+        world.pass(10_000);
+        let mut arrivals = world.arrivals.clone();
+        arrivals.sort_unstable();
+        assert_eq!((arrivals, world.queued()), (arrived, queued), "{to}{}", world.state());
+    }
+}
+
+#[test]
 fn a_blocked_line_goes_on_when_somebody_else_removes_the_dead_letter() {
     let settings = ORDERED.replace("by_key\"", "by_key\", \"on_dead_head\": \"block\"");
     let mut world = world(2, &settings, one_line);
