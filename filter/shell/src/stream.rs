@@ -529,7 +529,7 @@ fn store(
         .delivery
         .store(&vm.memory)
         .put(&message, destination, first, limits, host::now())
-        .map_err(|error| untaken(error, message.ties))?;
+        .map_err(|error| untaken(vm, error, &capture.arrived, message.ties))?;
     vm.count(Counter::Stored, 1);
     let opening = matches!(first, FirstState::Opening(_)).then_some((ticket, message));
     Ok(Stored { id, opening })
@@ -537,9 +537,13 @@ fn store(
 
 /// What a refused put means to the sender. A key that became known while the request was on its way is a retry all the
 /// same.
-fn untaken(error: PutError, ties: Ties) -> Untaken {
+fn untaken(vm: &Vm, error: PutError, arrived: &HeaderList, ties: Ties) -> Untaken {
     match error {
         PutError::Full | PutError::Busy => Untaken::NotStored(NotStored::Full),
+        // Its store is this one: custody stays where it is.
+        PutError::Known(known) if vm.delivery.is_its_redelivery(known.id, arrived) => {
+            Untaken::NotStored(NotStored::Unstorable)
+        }
         PutError::Known(known) => match ties.fingerprint.map(|fingerprint| known.judge(fingerprint.content)) {
             Some(Retry::Joins(id)) => Untaken::Joins(id),
             Some(Retry::Reuses) | None => Untaken::ReusesKey,

@@ -6,16 +6,17 @@
 //! | known, same content | - | yes | joins the first one |
 //! | known, other content | - | yes | is refused |
 //! | known | none, or its line is empty | no | passes: nobody can tell whether it is the same |
+//! | known, and this is its own redelivery | - | - | passes: a listener of this Envoy is the destination |
 //! | none, not known, or no body | its line has messages | - | must stand behind them |
 //!
 //! Without one of the two keys nothing is asked; with one that nothing is known of it is one read for each. Never writes
 //! but to take out a stale entry.
 
 use super::Delivery;
-use crate::config::{KeyOrder, OnDeadHead, Order};
+use crate::config::{KeyOrder, OnDeadHead, Order, Trust};
 use crate::digest::{self, Fingerprint, LineKey};
 use crate::duplicates::{Recall, Retry};
-use crate::headers::HeaderList;
+use crate::headers::{HEADER_ID, HeaderList};
 use crate::lines::Line;
 use crate::memory::SharedMemory;
 use crate::message::{MessageId, Ties};
@@ -76,9 +77,20 @@ impl Delivery {
     ) -> Option<Retry> {
         let identity = digest::identity(arrived, &self.config.idempotency)?;
         match self.store(memory).recall(identity, clock()) {
+            Recall::Known(known) if self.is_its_redelivery(known.id, arrived) => None,
             Recall::Known(known) => Some(known.judge(digest::content(arrived, &route.cluster()?, body))),
             // The one that is being stored has been promised to nobody yet.
             Recall::New | Recall::BeingStored => None,
+        }
+    }
+
+    /// Whether a request is a redelivery of message `id` of this very store, which has come to a listener of the same
+    /// Envoy: it must not join itself. Of a trusted sender it may as well be that one's second attempt, which joins.
+    #[must_use]
+    pub fn is_its_redelivery(&self, id: MessageId, arrived: &HeaderList) -> bool {
+        match self.config.trust.senders {
+            Trust::Withheld => arrived.first(HEADER_ID).and_then(MessageId::read) == Some(id),
+            Trust::Given => false,
         }
     }
 
@@ -202,6 +214,19 @@ mod tests {
                 let look = delivery.look_before(&memory, &request(key, account), body, &ToOrders, &now);
                 assert_eq!(look, expected, "{order}: key {key:?}, account {account:?}, body {body:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_redelivery_that_comes_to_a_listener_of_its_own_envoy_does_not_join_itself() {
+        for (trust, joins) in [("false", false), ("true", true)] {
+            let text = format!(r#"{{"trust": {{"from_senders": {trust}}}}}"#);
+            let delivery = delivery(crate::config::parse(text.as_bytes()).unwrap());
+            let (memory, id) = stored(&delivery);
+            let mut arrived = request("k", "a");
+            arrived.0.push((HEADER_ID.to_owned(), id.to_string().into_bytes()));
+            let look = delivery.look_before(&memory, &arrived, Some(b"ten"), &ToOrders, &now);
+            assert_eq!(look, if joins { Look::Joins(id) } else { Look::Passes }, "trust: {trust}");
         }
     }
 
