@@ -332,3 +332,32 @@ impl tokio_stream::Stream for Receiving {
         self.0.poll_recv(context)
     }
 }
+
+#[tokio::test]
+async fn a_retry_of_a_stored_call_keeps_a_grpc_status_and_is_told_the_first_id() {
+    let orders = GrpcReceiver::absent();
+    let (envoy, mut sender) = start(&orders, unary(json!({}))).await;
+    let id = stored_id(sender.call(b"an order", KEYED).await, Code::Unavailable);
+    let again = sender.call(b"an order", KEYED).await.expect_err("it is stored already");
+    let said = (told(&again, "x-redeliver-status"), told(&again, "x-redeliver-id"));
+    assert_eq!((again.code(), said), (Code::Unavailable, (Some("duplicate".to_owned()), Some(id))), "{again:?}");
+    let other = sender.call(b"another order", KEYED).await.expect_err("the key is taken");
+    assert_eq!((other.code(), told(&other, "x-redeliver-status")), (Code::InvalidArgument, None), "{other:?}");
+    orders.come_back().await;
+    let metrics = envoy.wait_drained(SOON).await;
+    assert_eq!((metrics.stored(), metrics.delivered(), orders.calls().len()), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_call_of_a_key_that_waits_is_stored_behind_the_others() {
+    let orders = GrpcReceiver::absent();
+    let by_key = json!({"capture": {"as": "arrived"}, "redelivery": {"order": "by_key", "backoff": {"initial": "2s"}}});
+    let (envoy, mut sender) = start(&orders, unary(by_key)).await;
+    let key = &[("x-ordering-key", "a")];
+    stored_id(sender.call(b"first", key).await, Code::Unavailable);
+    orders.come_back().await;
+    stored_id(sender.call(b"second", key).await, Code::Unavailable);
+    envoy.wait_drained(SOON).await;
+    let messages: Vec<_> = orders.calls().into_iter().map(|call| call.message).collect();
+    assert_eq!(messages, [b"first".to_vec(), b"second".to_vec()]);
+}

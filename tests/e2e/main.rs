@@ -6,6 +6,7 @@
 mod answers;
 mod configuration;
 mod destinations;
+mod duplicates;
 mod faults;
 mod full;
 mod grpc;
@@ -17,6 +18,7 @@ mod manifests;
 mod matching;
 mod metrics;
 mod neighbours;
+mod ordering;
 mod outage;
 mod passing;
 mod push;

@@ -133,6 +133,8 @@ pub enum Custody {
     Unsaid,
     /// `x-redeliver-status: stored`.
     Stored,
+    /// `x-redeliver-status: duplicate`.
+    Duplicate,
     /// `x-redeliver-status: not-stored; reason=...`.
     NotStored(String),
     /// A status that the contract does not know.
@@ -156,6 +158,7 @@ impl Response {
         match status.strip_prefix("not-stored; reason=") {
             Some(reason) => Custody::NotStored(reason.to_owned()),
             None if status == "stored" => Custody::Stored,
+            None if status == "duplicate" => Custody::Duplicate,
             None => Custody::Unknown(status),
         }
     }

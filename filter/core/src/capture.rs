@@ -196,18 +196,28 @@ impl Capture {
         }
     }
 
-    /// The whole body.
+    /// The whole body, if it is known before the request goes on.
     ///
     /// # Errors
     /// Why there is none that could be stored.
-    pub fn take_body(&mut self) -> Result<Vec<u8>, NotStored> {
-        match std::mem::replace(&mut self.body, Body::Left) {
+    pub fn whole_body(&self) -> Result<&[u8], NotStored> {
+        match &self.body {
             Body::Complete(bytes) => Ok(bytes),
             Body::TooLarge => Err(NotStored::TooLarge),
             Body::Trailers | Body::NotUnary => Err(NotStored::Unstorable),
             Body::NoRoom => Err(NotStored::Full),
             Body::Held(_) | Body::Passing(_) | Body::Left => Err(NotStored::IncompleteBody),
         }
+    }
+
+    /// The same, for the store.
+    ///
+    /// # Errors
+    /// Why there is none that could be stored.
+    pub fn take_body(&mut self) -> Result<Vec<u8>, NotStored> {
+        let reason = self.whole_body().err().unwrap_or(NotStored::IncompleteBody);
+        let body = std::mem::replace(&mut self.body, Body::Left);
+        if let Body::Complete(bytes) = body { Ok(bytes) } else { Err(reason) }
     }
 }
 

@@ -3,13 +3,27 @@
 //! ```text
 //! cell = kind (1) | format version (1) | crc32 of the rest (4) | rest
 //! ```
+//! Two versions exist: the first, and a second one for the cells that got more fields (heads that stand in a line, messages
+//! and receipts with a fingerprint). A cell without those fields is still written in the first, byte for byte as before.
+//!
 //! Reading is total: whatever stands in memory (another plugin's bytes, a torn or older value) becomes a value or a
 //! [`Damage`], never a panic and never a guess.
 
 use std::fmt;
 
-/// The record format this build writes. A newer filter reads this one and the one before (CONTRACT section 10).
+/// The first format. It is part of the name of every key too ([`crate::keys`]), so that number stays.
 pub const FORMAT_VERSION: u8 = 1;
+/// The format with the fields that came later. A newer filter reads this one and the one before (CONTRACT section 10).
+pub const FORMAT_EXTENDED: u8 = 2;
+
+/// In which format a cell was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// [`FORMAT_VERSION`].
+    First,
+    /// [`FORMAT_EXTENDED`].
+    Extended,
+}
 
 const CHECKSUM_AT: usize = 2;
 const HEADER_BYTES: usize = 6;
@@ -53,8 +67,18 @@ impl Writer {
     /// A cell of `kind`, with room for `capacity` bytes of content.
     #[must_use]
     pub fn new(kind: u8, capacity: usize) -> Self {
+        Self::of(kind, Format::First, capacity)
+    }
+
+    /// The same in a format.
+    #[must_use]
+    pub fn of(kind: u8, format: Format, capacity: usize) -> Self {
+        let version = match format {
+            Format::First => FORMAT_VERSION,
+            Format::Extended => FORMAT_EXTENDED,
+        };
         let mut bytes = Vec::with_capacity(capacity.saturating_add(HEADER_BYTES));
-        bytes.extend_from_slice(&[kind, FORMAT_VERSION, 0, 0, 0, 0]);
+        bytes.extend_from_slice(&[kind, version, 0, 0, 0, 0]);
         Self { bytes }
     }
 
@@ -116,18 +140,31 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// The first [`Damage`] found.
     pub fn open(bytes: &'a [u8], kind: u8) -> Result<Self, Damage> {
+        match Self::open_either(bytes, kind)? {
+            (reader, Format::First) => Ok(reader),
+            (_, Format::Extended) => Err(Damage::Version),
+        }
+    }
+
+    /// The same for a kind of cell that exists in both formats.
+    ///
+    /// # Errors
+    /// The first [`Damage`] found.
+    pub fn open_either(bytes: &'a [u8], kind: u8) -> Result<(Self, Format), Damage> {
         let (header, rest) = bytes.split_at_checked(HEADER_BYTES).ok_or(Damage::Short)?;
         let &[found, version, a, b, c, d] = header else { return Err(Damage::Short) };
         if found != kind {
             return Err(Damage::Kind);
         }
-        if version != FORMAT_VERSION {
-            return Err(Damage::Version);
-        }
+        let format = match version {
+            FORMAT_VERSION => Format::First,
+            FORMAT_EXTENDED => Format::Extended,
+            _ => return Err(Damage::Version),
+        };
         if u32::from_le_bytes([a, b, c, d]) != crc32(rest) {
             return Err(Damage::Checksum);
         }
-        Ok(Self { rest })
+        Ok((Self { rest }, format))
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Damage> {

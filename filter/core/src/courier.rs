@@ -6,14 +6,14 @@
 use crate::answer::{Contact, Fate, Reading};
 use crate::backoff;
 use crate::cells::{Evidence, Observation, PublishedState};
-use crate::config::{OnUnauthorized, Policy, Redelivery};
+use crate::config::{KeyOrder, OnDeadHead, OnUnauthorized, Order, Policy, Redelivery};
 use crate::destination::{Backlog, Destination, Signs, State, Transition};
 use crate::effect::Attempt;
 use crate::live::share;
 use crate::random::Random;
 use crate::rate::Bucket;
 use crate::schedule::Schedule;
-use crate::slot::{DeadReason, Epoch, RuleDigest, SlotIndex};
+use crate::slot::{DeadReason, Epoch, Head, RuleDigest, SlotIndex, SlotState, Spot};
 use crate::store::{ReadyHint, Settlement, Ticket};
 use crate::units::{Monotonic, Wall};
 use crate::window::Window;
@@ -112,13 +112,13 @@ impl Courier {
     /// A message waits.
     pub fn add(&mut self, hint: ReadyHint) {
         if !self.is_out(hint.ticket) {
-            self.schedule.wait(hint.ticket, hint.due, hint.stored_at);
+            self.schedule.wait(hint.ticket, hint.due, hint.stored_at, hint.spot);
         }
     }
 
     /// An attempt is out until `until` at the latest.
-    pub fn out(&mut self, ticket: Ticket, stored_at: Wall, epoch: Epoch, until: Monotonic) {
-        self.schedule.out(ticket, stored_at);
+    pub fn out(&mut self, ticket: Ticket, stored_at: Wall, spot: Option<Spot>, epoch: Epoch, until: Monotonic) {
+        self.schedule.out(ticket, stored_at, spot);
         self.in_flight.insert(ticket.slot, Out { ticket, epoch, until });
         if epoch == self.epoch {
             self.bucket.take();
@@ -149,6 +149,37 @@ impl Courier {
         self.land(ticket);
         self.schedule.forget(ticket);
         self.destination.probe_lost(ticket);
+    }
+
+    /// The message is not to be sent, and holds up those behind it: a dead letter, or one that is parked.
+    pub fn block(&mut self, ticket: Ticket, spot: Spot) {
+        self.land(ticket);
+        self.schedule.block(ticket, spot);
+        self.destination.probe_lost(ticket);
+    }
+
+    /// The next of those that hold others up, to be looked at.
+    pub fn next_blocking(&mut self) -> Option<Ticket> {
+        self.schedule.next_blocking()
+    }
+
+    /// The message is not to be sent any more, and holds up the line in `spot`, if any.
+    fn leave(&mut self, ticket: Ticket, spot: Option<Spot>) {
+        match spot {
+            Some(spot) => self.schedule.block(ticket, spot),
+            None => self.schedule.forget(ticket),
+        }
+    }
+
+    /// Whether this message stands in a line.
+    #[must_use]
+    pub fn is_ordered(&self, ticket: Ticket) -> bool {
+        self.schedule.is_ordered(ticket)
+    }
+
+    /// The message cannot be sent yet; look again at `due`.
+    pub fn postpone(&mut self, ticket: Ticket, due: Monotonic) {
+        self.schedule.postpone(ticket, due);
     }
 
     /// An attempt of this message is not out any more; one of the slot's next use may be.
@@ -202,13 +233,15 @@ impl Courier {
         policy: &Policy,
         now: Monotonic,
     ) -> Option<Transition> {
+        self.schedule.tell(now);
         self.signs = Signs { verdict, evidence, backlog: self.backlog() };
         let change = self.destination.observe(&self.signs, &policy.health, &policy.redelivery.backoff, now);
         self.entered(change, &policy.redelivery)
     }
 
+    /// What a dead letter holds up is no backlog: it cannot be sent, whatever the destination's state.
     fn backlog(&self) -> Backlog {
-        if self.schedule.is_empty() { Backlog::Empty } else { Backlog::Some }
+        if self.schedule.waiting() == 0 && self.in_flight.is_empty() { Backlog::Empty } else { Backlog::Some }
     }
 
     fn entered(&mut self, change: Option<Transition>, redelivery: &Redelivery) -> Option<Transition> {
@@ -247,13 +280,15 @@ impl Courier {
         let (contact, asked) = (reading.contact, backoff::granted(&redelivery.backoff, reading.asked_wait));
         let out = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
         self.land(attempt.ticket);
+        self.schedule.tell(now);
+        let (ticket, spot) = (attempt.ticket, spot_of(&attempt.head, redelivery));
         match settlement {
-            Settlement::Delivered | Settlement::Parked { .. } | Settlement::Dead { .. } => {
-                self.schedule.forget(attempt.ticket);
-            }
+            Settlement::Delivered => self.schedule.forget(ticket),
+            Settlement::Dead { .. } => self.leave(ticket, held_up_by_dead(&attempt.head, redelivery)),
+            Settlement::Parked { .. } => self.leave(ticket, spot),
             Settlement::Again { due, .. } => {
-                self.schedule.wait(attempt.ticket, due, attempt.head.stored_at);
-                self.schedule.keep_back(attempt.ticket, now.after(asked));
+                self.schedule.wait(ticket, due, attempt.head.stored_at, spot);
+                self.schedule.keep_back(ticket, now.after(asked));
             }
         }
         match contact {
@@ -279,6 +314,37 @@ pub struct Terms<'a> {
     pub redelivery: &'a Redelivery,
     /// Which configuration says so.
     pub rule: RuleDigest,
+}
+
+/// Where a message stands in a line; nowhere, if messages are not ordered.
+#[must_use]
+pub fn spot_of(head: &Head, redelivery: &Redelivery) -> Option<Spot> {
+    match redelivery.order {
+        Order::None => None,
+        Order::ByKey(_) => head.place.map(|place| place.spot),
+    }
+}
+
+/// The place in which a message that is not to be sent holds others up, if it does: parked ones do, which will be
+/// delivered before those behind them, and dead letters if they block.
+#[must_use]
+pub fn held_up(head: &Head, redelivery: &Redelivery) -> Option<Spot> {
+    match head.state {
+        SlotState::Parked { .. } => spot_of(head, redelivery),
+        SlotState::Dead { .. } => held_up_by_dead(head, redelivery),
+        SlotState::Free
+        | SlotState::Filling { .. }
+        | SlotState::Opening { .. }
+        | SlotState::Queued { .. }
+        | SlotState::Sending { .. } => None,
+    }
+}
+
+fn held_up_by_dead(head: &Head, redelivery: &Redelivery) -> Option<Spot> {
+    match &redelivery.order {
+        Order::ByKey(KeyOrder { on_dead_head: OnDeadHead::Block, .. }) => spot_of(head, redelivery),
+        Order::ByKey(KeyOrder { on_dead_head: OnDeadHead::Release, .. }) | Order::None => None,
+    }
 }
 
 /// How an attempt ends. `answered_at`: when the receiver last answered one of our attempts.

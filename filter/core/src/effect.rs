@@ -2,9 +2,8 @@
 
 use crate::grpc::Protocol;
 use crate::headers::HeaderList;
-use crate::memory::Cas;
 use crate::slot::{DestinationIndex, Epoch, Head};
-use crate::store::Ticket;
+use crate::store::{LargeMark, Ticket};
 use crate::units::{ClusterName, Millis, Monotonic};
 
 /// One thing to do.
@@ -61,8 +60,8 @@ pub struct Attempt {
     pub protocol: Protocol,
     /// The term in which it was sent.
     pub epoch: Epoch,
-    /// The number of its large part.
-    pub large: Cas,
+    /// Its large part.
+    pub large: LargeMark,
     /// Its head while it is out.
     pub head: Head,
     /// When it was sent.

@@ -183,7 +183,9 @@ fn kept_fields(headers: &HeaderList, drop_headers: &[String]) -> Vec<(String, Ve
     headers.0.iter().filter(|(name, _)| !dropped(name)).cloned().collect()
 }
 
-fn is_never_kept(name: &str) -> bool {
+/// Whether a header of this name is dropped from every message.
+#[must_use]
+pub fn is_never_kept(name: &str) -> bool {
     name.starts_with(':')
         || name == "host"
         || name.starts_with("x-envoy-")

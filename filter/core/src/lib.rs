@@ -30,8 +30,11 @@ pub mod reply;
 // What is stored, and where.
 pub mod cells;
 pub mod codec;
+pub mod digest;
+pub mod duplicates;
 pub mod keys;
 pub mod ledger;
+pub mod lines;
 pub mod memory;
 pub mod message;
 pub mod pass;

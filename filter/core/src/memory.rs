@@ -183,6 +183,7 @@ pub(crate) mod double {
         doom: Cell<Doom>,
         /// Run by the others before this VM's call number so-and-so, reads included.
         pause: RefCell<Option<Pause<'a>>>,
+        calls: Cell<u32>,
     }
 
     /// Calls until then, and what happens meanwhile.
@@ -190,7 +191,7 @@ pub(crate) mod double {
 
     impl<'a> VmMemory<'a> {
         pub(crate) fn immortal(memory: &'a MemoryDouble) -> Self {
-            Self { memory, doom: Cell::new(Doom::Never), pause: RefCell::new(None) }
+            Self { memory, doom: Cell::new(Doom::Never), pause: RefCell::new(None), calls: Cell::new(0) }
         }
 
         pub(crate) fn dying_after(memory: &'a MemoryDouble, changes: u32) -> Self {
@@ -220,7 +221,13 @@ pub(crate) mod double {
             }
         }
 
+        /// Calls so far.
+        pub(crate) fn calls(&self) -> u32 {
+            self.calls.get()
+        }
+
         fn call(&self) {
+            self.calls.set(self.calls.get() + 1);
             let pause = self.pause.borrow_mut().take();
             match pause {
                 Some((0, meanwhile)) => meanwhile(),

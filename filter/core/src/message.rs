@@ -1,15 +1,17 @@
 //! The large part of a slot: one message, written once, read once per attempt.
 //!
 //! ```text
-//! message = 'M' cell: slot | generation | id | flags | hops, if not 1 | cluster | arrived envelope
-//!                     | routed envelope, if it differs | body
-//! receipt = 'R' cell: generation
+//! message = 'M' cell: slot | generation | id | flags | [hops, if not 1] | [fingerprint] | [line] | cluster
+//!                     | arrived envelope | routed envelope, if it differs | body
+//! receipt = 'R' cell: generation | [memo]
 //! ```
+//! Hops, fingerprint, line and memo came later: a cell that has one of them is of the extended format, any other of the first.
 //! A settled message is overwritten by its receipt before its head is freed: the bytes are given back at once, and a VM
 //! that dies between the two writes leaves a slot that says for itself that it was settled. Slot and generation stand
 //! inside, so a value that got under another key is found.
 
-use crate::codec::{Damage, Reader, Writer};
+use crate::codec::{Damage, Format, Reader, Writer};
+use crate::digest::{Content, Fingerprint, Identity, LineKey};
 use crate::grpc::{Protocol, deadline};
 use crate::headers::{Envelope, HEADER_ATTEMPT, HEADER_HOPS, HEADER_ID, HEADER_PASS, HeaderList};
 use crate::neighbours::Hops;
@@ -67,6 +69,26 @@ pub struct Message {
     pub routed: Option<Envelope>,
     /// The whole body.
     pub body: Vec<u8>,
+    /// What it has to do with others.
+    pub ties: Ties,
+}
+
+/// What a message has to do with other requests; nothing, if its sender sent neither key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ties {
+    /// How a retry of it is known.
+    pub fingerprint: Option<Fingerprint>,
+    /// The line in which it is delivered.
+    pub line: Option<LineKey>,
+}
+
+/// What stays of a message that was delivered, so that a late retry is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memo {
+    /// How a retry is known.
+    pub fingerprint: Fingerprint,
+    /// What its sender was told.
+    pub id: MessageId,
 }
 
 /// What the large part of a slot says.
@@ -75,7 +97,7 @@ pub enum LargePart {
     /// A message that is still owed.
     Message(Box<Message>),
     /// The message of this generation was settled; only its head has not been freed yet.
-    Settled,
+    Settled(Option<Memo>),
 }
 
 /// What a redelivery is, beside its message.
@@ -106,8 +128,12 @@ pub enum Road<'a> {
 const KIND_MESSAGE: u8 = b'M';
 const KIND_RECEIPT: u8 = b'R';
 const FLAG_ROUTED: u8 = 1;
-/// The number of hops follows; without it, it is 1, as in the records of older builds.
-const FLAG_HOPS: u8 = 2;
+const FLAG_FINGERPRINT: u8 = 2;
+const FLAG_LINE: u8 = 4;
+/// The number of hops follows; without it, it is 1.
+const FLAG_HOPS: u8 = 8;
+/// Those of the extended format: it has at least one of them.
+const FLAGS_LATER: u8 = FLAG_FINGERPRINT | FLAG_LINE | FLAG_HOPS;
 
 impl Message {
     /// The form that a redelivery to the destination itself sends.
@@ -116,15 +142,36 @@ impl Message {
         self.routed.as_ref().unwrap_or(&self.arrived)
     }
 
+    /// What is remembered of it when it was delivered.
+    #[must_use]
+    pub fn memo(&self) -> Option<Memo> {
+        self.ties.fingerprint.map(|fingerprint| Memo { fingerprint, id: self.id })
+    }
+
+    fn flags(&self) -> u8 {
+        let flag = |is_there: bool, flag: u8| if is_there { flag } else { 0 };
+        flag(self.routed.is_some(), FLAG_ROUTED)
+            | flag(self.ties.fingerprint.is_some(), FLAG_FINGERPRINT)
+            | flag(self.ties.line.is_some(), FLAG_LINE)
+            | flag(self.hops != Hops::FIRST, FLAG_HOPS)
+    }
+
     /// The cell for `slot`.
     #[must_use]
     pub fn encode(&self, slot: SlotIndex, generation: Generation) -> Vec<u8> {
         let headers = self.arrived.byte_count().saturating_mul(if self.routed.is_some() { 2 } else { 1 });
-        let mut writer = Writer::new(KIND_MESSAGE, headers.saturating_add(self.body.len()).saturating_add(128));
-        writer.u32(slot.0).u32(generation.0).raw(&self.id.0);
-        writer.u8(self.flags());
+        let capacity = headers.saturating_add(self.body.len()).saturating_add(128);
+        let format = if self.flags() & FLAGS_LATER == 0 { Format::First } else { Format::Extended };
+        let mut writer = Writer::of(KIND_MESSAGE, format, capacity);
+        writer.u32(slot.0).u32(generation.0).raw(&self.id.0).u8(self.flags());
         if self.hops != Hops::FIRST {
             writer.u8(self.hops.0);
+        }
+        if let Some(fingerprint) = &self.ties.fingerprint {
+            write_fingerprint(&mut writer, fingerprint);
+        }
+        if let Some(line) = self.ties.line {
+            writer.u64(line.0);
         }
         writer.string(self.cluster.0.as_bytes());
         write_envelope(&mut writer, &self.arrived);
@@ -139,12 +186,6 @@ impl Message {
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         Protocol::of(self.outgoing().field("content-type"))
-    }
-
-    fn flags(&self) -> u8 {
-        let routed = if self.routed.is_some() { FLAG_ROUTED } else { 0 };
-        let hops = if self.hops == Hops::FIRST { 0 } else { FLAG_HOPS };
-        routed | hops
     }
 
     /// The request of one attempt.
@@ -194,9 +235,14 @@ fn is_renewed(protocol: Protocol, name: &str) -> bool {
 
 /// The cell that takes the place of a settled message.
 #[must_use]
-pub fn encode_receipt(generation: Generation) -> Vec<u8> {
-    let mut writer = Writer::new(KIND_RECEIPT, 4);
+pub fn encode_receipt(generation: Generation, memo: Option<&Memo>) -> Vec<u8> {
+    let format = if memo.is_some() { Format::Extended } else { Format::First };
+    let mut writer = Writer::of(KIND_RECEIPT, format, 52);
     writer.u32(generation.0);
+    if let Some(memo) = memo {
+        write_fingerprint(&mut writer, &memo.fingerprint);
+        writer.raw(&memo.id.0);
+    }
     writer.finish()
 }
 
@@ -208,22 +254,23 @@ pub fn decode(bytes: &[u8], slot: SlotIndex, generation: Generation) -> Result<L
     if bytes.first() == Some(&KIND_RECEIPT) {
         return decode_receipt(bytes, generation);
     }
-    let mut reader = Reader::open(bytes, KIND_MESSAGE)?;
+    let (mut reader, format) = Reader::open_either(bytes, KIND_MESSAGE)?;
     if (reader.u32()?, reader.u32()?) != (slot.0, generation.0) {
         return Err(Damage::Field);
     }
     let id = MessageId(reader.raw()?);
-    let flags = reader.u8()?;
-    if flags & !(FLAG_ROUTED | FLAG_HOPS) != 0 {
-        return Err(Damage::Field);
-    }
+    let flags = read_flags(&mut reader, format)?;
     let hops = if flags & FLAG_HOPS == 0 { Hops::FIRST } else { Hops(reader.u8()?) };
+    let ties = Ties {
+        fingerprint: if flags & FLAG_FINGERPRINT == 0 { None } else { Some(read_fingerprint(&mut reader)?) },
+        line: if flags & FLAG_LINE == 0 { None } else { Some(LineKey(reader.u64()?)) },
+    };
     let cluster = ClusterName(std::str::from_utf8(reader.string()?).map_err(|_| Damage::Field)?.to_owned());
     let arrived = read_envelope(&mut reader)?;
     let routed = if flags & FLAG_ROUTED == 0 { None } else { Some(read_envelope(&mut reader)?) };
     let body = reader.string()?.to_vec();
     reader.close()?;
-    let message = Message { id, hops, cluster, arrived, routed, body };
+    let message = Message { id, hops, cluster, arrived, routed, body, ties };
     for form in [&message.arrived].into_iter().chain(&message.routed) {
         form.check().map_err(|_| Damage::Field)?;
     }
@@ -231,10 +278,32 @@ pub fn decode(bytes: &[u8], slot: SlotIndex, generation: Generation) -> Result<L
 }
 
 fn decode_receipt(bytes: &[u8], generation: Generation) -> Result<LargePart, Damage> {
-    let mut reader = Reader::open(bytes, KIND_RECEIPT)?;
+    let (mut reader, format) = Reader::open_either(bytes, KIND_RECEIPT)?;
     let found = Generation(reader.u32()?);
+    let memo = match format {
+        Format::First => None,
+        Format::Extended => Some(Memo { fingerprint: read_fingerprint(&mut reader)?, id: MessageId(reader.raw()?) }),
+    };
     reader.close()?;
-    if found == generation { Ok(LargePart::Settled) } else { Err(Damage::Field) }
+    if found == generation { Ok(LargePart::Settled(memo)) } else { Err(Damage::Field) }
+}
+
+/// The flags, if a cell of this format can have them.
+fn read_flags(reader: &mut Reader<'_>, format: Format) -> Result<u8, Damage> {
+    let flags = reader.u8()?;
+    let is_right = match format {
+        Format::First => flags & !FLAG_ROUTED == 0,
+        Format::Extended => flags & FLAGS_LATER != 0 && flags & !(FLAG_ROUTED | FLAGS_LATER) == 0,
+    };
+    if is_right { Ok(flags) } else { Err(Damage::Field) }
+}
+
+fn write_fingerprint(writer: &mut Writer, fingerprint: &Fingerprint) {
+    writer.raw(&fingerprint.identity.0).raw(&fingerprint.content.0);
+}
+
+fn read_fingerprint(reader: &mut Reader<'_>) -> Result<Fingerprint, Damage> {
+    Ok(Fingerprint { identity: Identity(reader.raw()?), content: Content(reader.raw()?) })
 }
 
 fn write_envelope(writer: &mut Writer, envelope: &Envelope) {
@@ -283,6 +352,7 @@ pub(crate) mod tests {
             arrived: envelope("/in"),
             routed: Some(envelope(path)),
             body: b"\0body".to_vec(),
+            ties: Ties::default(),
         }
     }
 
@@ -313,12 +383,21 @@ pub(crate) mod tests {
         assert_eq!(message("/out").request(&straight(1, None)).first(HEADER_PASS), None);
     }
 
+    pub(crate) fn fingerprint(number: u8) -> Fingerprint {
+        Fingerprint { identity: Identity([number; 16]), content: Content([number.wrapping_add(1); 16]) }
+    }
+
     #[test]
     fn a_message_reads_back_as_written_with_and_without_a_routed_form() {
         let both = message("/out");
         let one = Message { routed: None, ..both.clone() };
+        let tied = |fingerprint, line| Message { ties: Ties { fingerprint, line }, ..both.clone() };
+        let keyed = tied(Some(fingerprint(4)), None);
+        let ordered = tied(None, Some(LineKey(9)));
+        let all = tied(Some(fingerprint(4)), Some(LineKey(9)));
         let third = Message { hops: Hops(3), ..both.clone() };
-        for message in [both, one, third] {
+        let third_keyed = Message { hops: Hops(3), ..keyed.clone() };
+        for message in [both, one, keyed, ordered, all, third, third_keyed] {
             let bytes = message.encode(SLOT, GENERATION);
             assert_eq!(decode(&bytes, SLOT, GENERATION), Ok(LargePart::Message(Box::new(message))));
         }
@@ -329,18 +408,46 @@ pub(crate) mod tests {
         let bytes = message("/out").encode(SLOT, GENERATION);
         assert_eq!(decode(&bytes, SlotIndex(4), GENERATION), Err(Damage::Field));
         assert_eq!(decode(&bytes, SLOT, Generation(9)), Err(Damage::Field));
-        assert_eq!(decode(&encode_receipt(GENERATION), SLOT, GENERATION), Ok(LargePart::Settled));
-        assert_eq!(decode(&encode_receipt(Generation(7)), SLOT, GENERATION), Err(Damage::Field));
+        let memo = Memo { fingerprint: fingerprint(3), id: MessageId([7; 16]) };
+        for memo in [None, Some(memo)] {
+            let receipt = |generation| encode_receipt(generation, memo.as_ref());
+            assert_eq!(decode(&receipt(GENERATION), SLOT, GENERATION), Ok(LargePart::Settled(memo)));
+            assert_eq!(decode(&receipt(Generation(7)), SLOT, GENERATION), Err(Damage::Field));
+        }
     }
 
     #[test]
     fn a_message_with_a_flag_that_this_format_does_not_have_is_not_guessed_at() {
         const FLAGS_AT: usize = 6 + 4 + 4 + 16;
-        let mut bytes = message("/out").encode(SLOT, GENERATION);
-        bytes[FLAGS_AT] |= 4;
-        let checksum = crate::codec::crc32(&bytes[6..]).to_le_bytes();
-        bytes[2..6].copy_from_slice(&checksum);
-        assert_eq!(decode(&bytes, SLOT, GENERATION), Err(Damage::Field));
+        let keyed = Message { ties: Ties { fingerprint: Some(fingerprint(4)), line: None }, ..message("/out") };
+        for (message, flag) in [(message("/out"), 2), (message("/out"), 4), (message("/out"), 8), (keyed, 16)] {
+            let mut bytes = message.encode(SLOT, GENERATION);
+            bytes[FLAGS_AT] |= flag;
+            let checksum = crate::codec::crc32(&bytes[6..]).to_le_bytes();
+            bytes[2..6].copy_from_slice(&checksum);
+            assert_eq!(decode(&bytes, SLOT, GENERATION), Err(Damage::Field), "flag {flag}");
+        }
+    }
+
+    #[test]
+    fn cells_of_the_format_before_are_read_and_written_as_they_were() {
+        // Written by the first build.
+        let mut first = b"M\x01....\x03\0\0\0\x08\0\0\0".to_vec();
+        first.extend_from_slice(&[7; 16]);
+        first.extend_from_slice(b"\0\x06\0\0\0orders\x04\0\0\0POST\x04\0\0\0http\x06\0\0\0orders");
+        first.extend_from_slice(b"\x03\0\0\0/in\x01\0\x01\0\0\0x\x01\0\0\0\xff\x02\0\0\0ab");
+        let mut receipt = b"R\x01....\x08\0\0\0".to_vec();
+        for cell in [&mut first, &mut receipt] {
+            let checksum = crate::codec::crc32(&cell[6..]).to_le_bytes();
+            cell[2..6].copy_from_slice(&checksum);
+        }
+        let fields = vec![("x".to_owned(), b"\xff".to_vec())];
+        let arrived = Envelope { fields, ..message("/out").arrived };
+        let expected = Message { arrived, routed: None, body: b"ab".to_vec(), ..message("/out") };
+        assert_eq!(expected.encode(SLOT, GENERATION), first);
+        assert_eq!(decode(&first, SLOT, GENERATION), Ok(LargePart::Message(Box::new(expected))));
+        assert_eq!(encode_receipt(GENERATION, None), receipt);
+        assert_eq!(decode(&receipt, SLOT, GENERATION), Ok(LargePart::Settled(None)));
     }
 
     #[test]

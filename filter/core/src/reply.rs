@@ -41,10 +41,21 @@ impl fmt::Display for NotStored {
 pub struct LocalReply {
     /// `:status`.
     pub status: u32,
+    /// The same to a gRPC call, which gets no body.
+    pub grpc_status: CallStatus,
     /// Its headers.
     pub headers: Vec<(&'static str, String)>,
     /// Its body.
     pub body: String,
+}
+
+/// What a gRPC call is told that was not asked on: a 202 would be no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallStatus {
+    /// 3: it must not be sent again like this.
+    InvalidArgument,
+    /// 14: the status of a call that failed and was stored.
+    Unavailable,
 }
 
 /// Whether the sender asked for an asynchronous answer.
@@ -59,13 +70,58 @@ pub enum AskedAsync {
 /// The 202: we hold the message, the sender need not send again.
 #[must_use]
 pub fn accepted(id: MessageId, asked: AskedAsync) -> LocalReply {
-    let mut headers = stored_headers(id).to_vec();
+    acknowledged(id, "stored", asked)
+}
+
+fn acknowledged(id: MessageId, status: &str, asked: AskedAsync) -> LocalReply {
+    let mut headers = vec![(HEADER_STATUS, status.to_owned()), (HEADER_ID, id.to_string())];
     headers.push(("content-type", "application/json".to_owned()));
     match asked {
         AskedAsync::Yes => headers.push(("preference-applied", "respond-async".to_owned())),
         AskedAsync::No => {}
     }
-    LocalReply { status: 202, headers, body: format!("{{\"id\": \"{id}\", \"status\": \"stored\"}}\n") }
+    let body = format!("{{\"id\": \"{id}\", \"status\": \"{status}\"}}\n");
+    LocalReply { status: 202, grpc_status: CallStatus::Unavailable, headers, body }
+}
+
+/// The 202 for a retry: we have this message already, or had it and delivered it.
+#[must_use]
+pub fn duplicate(id: MessageId, asked: AskedAsync) -> LocalReply {
+    acknowledged(id, "duplicate", asked)
+}
+
+/// The 422 for an idempotency key that was used for another request (draft-ietf-httpapi-idempotency-key-header, 2.6).
+#[must_use]
+pub fn key_reused() -> LocalReply {
+    problem(
+        (422, CallStatus::InvalidArgument),
+        "idempotency key reused",
+        "a stored message has the same key and other content: the same key means the same request",
+    )
+}
+
+/// The 503 for a request that must not overtake stored messages of its ordering key and cannot be stored behind them.
+#[must_use]
+pub fn must_wait(reason: NotStored) -> LocalReply {
+    let mut reply = problem(
+        (503, CallStatus::Unavailable),
+        "earlier messages of this key are waiting",
+        "messages with the same ordering key are stored and come first, and this request could not be stored behind them",
+    );
+    reply.headers.push(not_stored_header(reason));
+    reply
+}
+
+/// A problem document (RFC 9457).
+fn problem((status, grpc_status): (u32, CallStatus), title: &str, detail: &str) -> LocalReply {
+    let body = format!("{{\"title\": \"{title}\", \"status\": {status}, \"detail\": \"{detail}\"}}\n");
+    LocalReply { status, grpc_status, headers: vec![("content-type", "application/problem+json".to_owned())], body }
+}
+
+/// What is added to the failure of a retry whose answer stands.
+#[must_use]
+pub fn duplicate_headers(id: MessageId) -> [(&'static str, String); 2] {
+    [(HEADER_STATUS, "duplicate".to_owned()), (HEADER_ID, id.to_string())]
 }
 
 /// What is added to the failure with `reply: original`.
@@ -95,6 +151,24 @@ mod tests {
         assert!(reply.headers.contains(&("preference-applied", "respond-async".to_owned())));
         let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
         assert_eq!(body, serde_json::json!({"id": id, "status": "stored"}));
+    }
+
+    #[test]
+    fn a_retry_is_told_the_id_and_that_it_is_one() {
+        let reply = duplicate(MessageId([0xab; 16]), AskedAsync::No);
+        assert_eq!(reply.status, 202);
+        assert!(reply.headers.contains(&(HEADER_STATUS, "duplicate".to_owned())));
+        assert!(reply.headers.contains(&(HEADER_ID, "ab".repeat(16))));
+    }
+
+    #[test]
+    fn a_refusal_is_a_problem_document_with_its_own_status() {
+        for (reply, status) in [(key_reused(), 422), (must_wait(NotStored::Full), 503)] {
+            let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+            assert_eq!((reply.status, &body["status"]), (status, &serde_json::json!(status)));
+            assert!(reply.headers.contains(&("content-type", "application/problem+json".to_owned())));
+        }
+        assert!(must_wait(NotStored::Full).headers.contains(&(HEADER_STATUS, "not-stored; reason=full".to_owned())));
     }
 
     #[test]

@@ -1,12 +1,17 @@
-//! The messages that a leader knows of one destination, by due time and by age.
+//! The messages that a leader knows of one destination, by due time, by age and by line.
 //!
+//! ```text
+//! by due time   those that may be sent: messages without an ordering key, and the first of each line
+//! lines         key ──> first, second, third ...      the second is due as soon as the first has ended
+//! ```
 //! The leader's memory only: the truth is in the slots, and a successor rebuilds this from them. Every operation costs
 //! the logarithm of what is stored; what is due is found without looking at what is not.
 
-use crate::slot::{Generation, SlotIndex};
-use crate::store::Ticket;
+use crate::digest::LineKey;
+use crate::slot::{Generation, SlotIndex, Spot, Ticket};
 use crate::units::{Monotonic, Wall};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -16,6 +21,8 @@ struct Entry {
     due: Option<Monotonic>,
     /// Not even a probe goes before this: the receiver asked for it.
     earliest: Monotonic,
+    /// `None` if it is not ordered.
+    spot: Option<Spot>,
 }
 
 /// Messages in line that are looked at for a probe: one that may not go yet is due no sooner than it may go, so only a
@@ -28,6 +35,13 @@ pub struct Schedule {
     entries: BTreeMap<SlotIndex, Entry>,
     by_due: BTreeSet<(Monotonic, SlotIndex)>,
     by_age: BTreeSet<(Wall, SlotIndex)>,
+    /// Messages in the order in which they were accepted, and those that hold their line up: dead letters and parked ones.
+    lines: BTreeMap<LineKey, BTreeSet<(u64, SlotIndex)>>,
+    blocking: BTreeMap<SlotIndex, (Generation, Spot)>,
+    /// The one of those that was asked about last.
+    asked_about: Option<SlotIndex>,
+    /// The time that was last told.
+    latest: Monotonic,
 }
 
 impl Schedule {
@@ -43,7 +57,7 @@ impl Schedule {
         self.entries.is_empty()
     }
 
-    /// Messages that wait.
+    /// Messages that wait for nothing but their due time.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.by_due.len()
@@ -61,9 +75,20 @@ impl Schedule {
         self.entries.get(&ticket.slot).is_some_and(|entry| entry.generation == ticket.generation)
     }
 
-    /// The message waits until `due`. A message that is known keeps its first due time unless it is out. A word about an
-    /// earlier use of the slot is stale.
-    pub fn wait(&mut self, ticket: Ticket, due: Monotonic, stored_at: Wall) {
+    /// Whether this message stands in a line.
+    #[must_use]
+    pub fn is_ordered(&self, ticket: Ticket) -> bool {
+        self.knows(ticket) && self.entries.get(&ticket.slot).is_some_and(|entry| entry.spot.is_some())
+    }
+
+    /// It is `now`: a message whose turn comes is due from now on.
+    pub fn tell(&mut self, now: Monotonic) {
+        self.latest = now;
+    }
+
+    /// The message waits until `due`, and for its turn. A message that is known keeps its first due time unless it is
+    /// out. A word about an earlier use of the slot is stale.
+    pub fn wait(&mut self, ticket: Ticket, due: Monotonic, stored_at: Wall, spot: Option<Spot>) {
         if self.entries.get(&ticket.slot).is_some_and(|entry| entry.generation.is_after(ticket.generation)) {
             return;
         }
@@ -72,10 +97,11 @@ impl Schedule {
         if known.is_some() {
             return;
         }
-        self.by_due.insert((due, ticket.slot));
         self.by_age.insert((stored_at, ticket.slot));
-        let entry = Entry { generation: ticket.generation, stored_at, due: Some(due), earliest: Monotonic(0) };
+        let entry = Entry { generation: ticket.generation, stored_at, due: Some(due), earliest: Monotonic(0), spot };
         self.entries.insert(ticket.slot, entry);
+        self.stand_in_line(ticket.slot, spot);
+        self.show(ticket.slot);
     }
 
     /// The receiver asked not to be sent this message before `earliest`, not even as a probe.
@@ -86,29 +112,121 @@ impl Schedule {
     }
 
     /// An attempt of the message is out, perhaps a predecessor's.
-    pub fn out(&mut self, ticket: Ticket, stored_at: Wall) {
+    pub fn out(&mut self, ticket: Ticket, stored_at: Wall, spot: Option<Spot>) {
         self.forget_other_use(ticket);
-        if let Some(Entry { due: Some(due), .. }) = self.entries.get(&ticket.slot).copied() {
-            self.by_due.remove(&(due, ticket.slot));
-        }
+        self.hide(ticket.slot);
         self.by_age.insert((stored_at, ticket.slot));
-        let entry = Entry { generation: ticket.generation, stored_at, due: None, earliest: Monotonic(0) };
+        let entry = Entry { generation: ticket.generation, stored_at, due: None, earliest: Monotonic(0), spot };
         self.entries.insert(ticket.slot, entry);
+        self.stand_in_line(ticket.slot, spot);
     }
 
-    /// The message is settled, or is no longer this destination's.
+    /// The message cannot be sent yet, for a reason that only the slots know: look again at `due`.
+    pub fn postpone(&mut self, ticket: Ticket, due: Monotonic) {
+        if self.knows(ticket) {
+            self.hide(ticket.slot);
+            if let Some(entry) = self.entries.get_mut(&ticket.slot).filter(|entry| entry.due.is_some()) {
+                entry.due = Some(due);
+            }
+            self.show(ticket.slot);
+        }
+    }
+
+    /// The message is settled, or is no longer this destination's. The next in its line is due.
     pub fn forget(&mut self, ticket: Ticket) {
         if self.knows(ticket) {
             self.remove(ticket.slot);
         }
+        if self.blocking.get(&ticket.slot).is_some_and(|(generation, _)| *generation == ticket.generation) {
+            self.unblock(ticket.slot);
+        }
+    }
+
+    /// The message is not to be sent, and holds up those behind it: a dead letter, or one that is parked.
+    pub fn block(&mut self, ticket: Ticket, spot: Spot) {
+        self.unblock(ticket.slot);
+        self.blocking.insert(ticket.slot, (ticket.generation, spot));
+        self.stand_in_line(ticket.slot, Some(spot));
+        if let Some(entry) = self.entries.remove(&ticket.slot) {
+            self.by_age.remove(&(entry.stored_at, ticket.slot));
+            self.by_due.remove(&(entry.due.unwrap_or_default(), ticket.slot));
+        }
+    }
+
+    /// The next of those that hold their lines up, round and round: somebody else may have removed it.
+    pub fn next_blocking(&mut self) -> Option<Ticket> {
+        let rest = self.asked_about.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.blocking.range((rest, Bound::Unbounded)).next().or_else(|| self.blocking.iter().next());
+        let ticket = next.map(|(slot, (generation, _))| Ticket { slot: *slot, generation: *generation });
+        self.asked_about = ticket.map(|ticket| ticket.slot);
+        ticket
     }
 
     fn remove(&mut self, slot: SlotIndex) {
+        self.hide(slot);
         if let Some(entry) = self.entries.remove(&slot) {
             self.by_age.remove(&(entry.stored_at, slot));
-            if let Some(due) = entry.due {
-                self.by_due.remove(&(due, slot));
+            if let Some(spot) = entry.spot {
+                self.leave_line(slot, spot);
             }
+        }
+    }
+
+    fn unblock(&mut self, slot: SlotIndex) {
+        if let Some((_, spot)) = self.blocking.remove(&slot) {
+            self.leave_line(slot, spot);
+        }
+    }
+
+    /// Enters the line; whoever stood first there and does no longer has to wait.
+    fn stand_in_line(&mut self, slot: SlotIndex, spot: Option<Spot>) {
+        let Some(spot) = spot else { return };
+        let line = self.lines.entry(spot.line).or_default();
+        let first = line.first().map(|(_, first)| *first);
+        line.insert((spot.number, slot));
+        if let Some(first) = first.filter(|_| line.first() == Some(&(spot.number, slot))) {
+            self.hide(first);
+        }
+    }
+
+    /// Leaves the line; whoever stands first there now is due from now on, or when the receiver wants it.
+    fn leave_line(&mut self, slot: SlotIndex, spot: Spot) {
+        let Some(line) = self.lines.get_mut(&spot.line) else { return };
+        let was_first = line.first() == Some(&(spot.number, slot));
+        line.remove(&(spot.number, slot));
+        let Some((_, next)) = line.first().copied() else {
+            self.lines.remove(&spot.line);
+            return;
+        };
+        if was_first {
+            // Not by its own due time: that of a long line is long past, and others are due too.
+            let latest = self.latest;
+            if let Some(entry) = self.entries.get_mut(&next) {
+                entry.due = entry.due.map(|_| latest.max(entry.earliest));
+            }
+            self.show(next);
+        }
+    }
+
+    /// Whether it is this one's turn.
+    fn is_first(&self, slot: SlotIndex, spot: Option<Spot>) -> bool {
+        spot.is_none_or(|spot| {
+            self.lines.get(&spot.line).and_then(BTreeSet::first).is_some_and(|(_, first)| *first == slot)
+        })
+    }
+
+    /// May be sent when it is due, if it waits and it is its turn.
+    fn show(&mut self, slot: SlotIndex) {
+        if let Some(Entry { due: Some(due), spot, .. }) = self.entries.get(&slot).copied()
+            && self.is_first(slot, spot)
+        {
+            self.by_due.insert((due, slot));
+        }
+    }
+
+    fn hide(&mut self, slot: SlotIndex) {
+        if let Some(Entry { due: Some(due), .. }) = self.entries.get(&slot).copied() {
+            self.by_due.remove(&(due, slot));
         }
     }
 
@@ -136,6 +254,8 @@ impl Schedule {
         if self.entries.get(&ticket.slot).is_some_and(|entry| entry.generation != ticket.generation) {
             self.remove(ticket.slot);
         }
+        // A slot that has another use, or waits again, holds nobody up.
+        self.unblock(ticket.slot);
     }
 }
 
@@ -152,7 +272,7 @@ mod tests {
     fn filled() -> Schedule {
         let mut schedule = Schedule::default();
         for (slot, due, stored_at) in [(1, 30, 3), (2, 10, 2), (3, 20, 1)] {
-            schedule.wait(ticket(slot), Monotonic(due), Wall(stored_at));
+            schedule.wait(ticket(slot), Monotonic(due), Wall(stored_at), None);
         }
         schedule
     }
@@ -162,14 +282,14 @@ mod tests {
         let mut schedule = filled();
         assert_eq!(schedule.due(Monotonic(9)), None);
         assert_eq!(schedule.due(Monotonic(25)), Some(ticket(2)));
-        schedule.out(ticket(2), Wall(2));
+        schedule.out(ticket(2), Wall(2), None);
         assert_eq!(schedule.due(Monotonic(25)), Some(ticket(3)));
     }
 
     #[test]
     fn the_oldest_is_told_until_it_is_settled() {
         let mut schedule = filled();
-        schedule.out(ticket(3), Wall(1));
+        schedule.out(ticket(3), Wall(1), None);
         assert_eq!(schedule.oldest(), Some(Wall(1)));
         schedule.forget(ticket(3));
         assert_eq!(schedule.oldest(), Some(Wall(2)));
@@ -204,14 +324,119 @@ mod tests {
     #[test]
     fn a_repeated_hint_and_a_reused_slot_leave_one_entry() {
         let mut schedule = filled();
-        schedule.wait(ticket(2), Monotonic(99), Wall(2));
+        schedule.wait(ticket(2), Monotonic(99), Wall(2), None);
         assert_eq!(schedule.due(Monotonic(10)), Some(ticket(2)), "the first due time stands");
         let reused = Ticket { generation: Generation(2), ..ticket(2) };
-        schedule.wait(reused, Monotonic(50), Wall(9));
+        schedule.wait(reused, Monotonic(50), Wall(9), None);
         assert_eq!((schedule.len(), schedule.waiting()), (3, 3));
         assert!(schedule.knows(reused) && !schedule.knows(ticket(2)));
-        schedule.wait(ticket(2), Monotonic(1), Wall(1));
+        schedule.wait(ticket(2), Monotonic(1), Wall(1), None);
         schedule.forget(ticket(2));
         assert!(schedule.knows(reused), "a word about the earlier use comes too late");
+    }
+
+    fn spot(line: u64, number: u64) -> Option<Spot> {
+        Some(Spot { line: LineKey(line), number })
+    }
+
+    /// Lines 1 (slots 1, 2, 3 in this order) and 2 (slot 4), and slot 5 without a key; all due at 10.
+    fn lined_up() -> Schedule {
+        let mut schedule = Schedule::default();
+        // Hints may come in any order.
+        for (slot, spot) in [(3, spot(1, 30)), (2, spot(1, 20)), (1, spot(1, 10)), (4, spot(2, 15)), (5, None)] {
+            schedule.wait(ticket(slot), Monotonic(10), Wall(slot.into()), spot);
+        }
+        schedule
+    }
+
+    fn all_due(schedule: &mut Schedule, now: u64) -> Vec<u32> {
+        schedule.tell(Monotonic(now));
+        let mut slots = Vec::new();
+        while let Some(ticket) = schedule.due(Monotonic(now)) {
+            let entry = schedule.entries[&ticket.slot];
+            schedule.out(ticket, entry.stored_at, entry.spot);
+            slots.push(ticket.slot.0);
+        }
+        slots
+    }
+
+    #[test]
+    fn only_the_first_of_a_line_is_due_and_no_line_waits_for_another() {
+        let mut schedule = lined_up();
+        assert_eq!(schedule.waiting(), 3);
+        assert_eq!(all_due(&mut schedule, 10), [1, 4, 5]);
+        schedule.forget(ticket(4));
+        assert_eq!(all_due(&mut schedule, 11), [0; 0], "the other line's end is none of line 1's business");
+        schedule.forget(ticket(1));
+        assert_eq!(all_due(&mut schedule, 11), [2]);
+        schedule.wait(ticket(2), Monotonic(50), Wall(2), spot(1, 20));
+        assert_eq!(
+            all_due(&mut schedule, 49),
+            [0; 0],
+            "the first waits for its next attempt, and the second for the first"
+        );
+        assert_eq!(all_due(&mut schedule, 50), [2]);
+        schedule.forget(ticket(2));
+        assert_eq!(all_due(&mut schedule, 50), [3]);
+        schedule.forget(ticket(3));
+        assert!(schedule.lines.is_empty() && schedule.len() == 1, "{schedule:?}");
+    }
+
+    #[test]
+    fn the_next_in_line_is_due_when_the_one_before_ends_and_not_before_others_that_are_due() {
+        for own_due in [1, 900] {
+            let mut schedule = Schedule::default();
+            schedule.wait(ticket(1), Monotonic(10), Wall(1), spot(1, 1));
+            schedule.wait(ticket(2), Monotonic(own_due), Wall(2), spot(1, 2));
+            schedule.wait(ticket(3), Monotonic(11), Wall(3), None);
+            schedule.out(ticket(1), Wall(1), spot(1, 1));
+            schedule.tell(Monotonic(20));
+            schedule.forget(ticket(1));
+            assert_eq!(all_due(&mut schedule, 20), [3, 2], "own due time {own_due}");
+        }
+    }
+
+    #[test]
+    fn the_next_in_line_waits_as_long_as_the_receiver_asked() {
+        let mut schedule = lined_up();
+        schedule.keep_back(ticket(2), Monotonic(40));
+        assert_eq!(all_due(&mut schedule, 10), [1, 4, 5]);
+        schedule.tell(Monotonic(20));
+        schedule.forget(ticket(1));
+        assert_eq!(all_due(&mut schedule, 39), [0; 0]);
+        assert_eq!(all_due(&mut schedule, 40), [2]);
+    }
+
+    #[test]
+    fn a_dead_letter_that_blocks_holds_its_line_up_until_it_is_gone() {
+        let mut schedule = lined_up();
+        assert_eq!(all_due(&mut schedule, 10), [1, 4, 5]);
+        schedule.block(ticket(1), spot(1, 10).unwrap());
+        assert_eq!(all_due(&mut schedule, 99), [0; 0]);
+        assert_eq!(schedule.oldest(), Some(Wall(2)), "a dead letter is no message that waits");
+        schedule.forget(ticket(1));
+        assert_eq!(all_due(&mut schedule, 99), [2]);
+        let mut redriven = lined_up();
+        redriven.block(ticket(1), spot(1, 10).unwrap());
+        redriven.wait(ticket(1), Monotonic(5), Wall(1), spot(1, 10));
+        assert_eq!(all_due(&mut redriven, 99), [1, 4, 5]);
+    }
+
+    #[test]
+    fn dead_letters_that_block_are_asked_about_in_turn() {
+        let mut schedule = lined_up();
+        assert_eq!(schedule.next_blocking(), None);
+        schedule.block(ticket(1), spot(1, 10).unwrap());
+        schedule.block(ticket(4), spot(2, 15).unwrap());
+        let asked: Vec<_> = (0..4).map(|_| schedule.next_blocking()).collect();
+        assert_eq!(asked, [Some(ticket(1)), Some(ticket(4)), Some(ticket(1)), Some(ticket(4))]);
+    }
+
+    #[test]
+    fn a_message_that_must_wait_for_the_slots_is_looked_at_again() {
+        let mut schedule = lined_up();
+        schedule.postpone(ticket(1), Monotonic(70));
+        assert_eq!(all_due(&mut schedule, 69), [4, 5]);
+        assert_eq!(all_due(&mut schedule, 70), [1]);
     }
 }

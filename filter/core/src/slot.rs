@@ -1,4 +1,5 @@
-//! The head of a slot: 56 bytes that say what its message is waiting for. The truth about every message stands here.
+//! The head of a slot: 60 bytes that say what its message is waiting for; 77 and more if it stands in a line. The truth
+//! about every message stands here.
 //!
 //! ```text
 //!            put                    routed form known          claim by the leader
@@ -14,7 +15,8 @@
 //! Each arrow is one compare-and-set. A generation counts the slot's uses, so a stale hint or a late answer finds
 //! another generation and changes nothing.
 
-use crate::codec::{Damage, Reader, Writer};
+use crate::codec::{Damage, Format, Reader, Writer};
+use crate::digest::LineKey;
 use crate::units::{ByteCount, Millis, Monotonic, Wall};
 use std::fmt;
 
@@ -39,6 +41,37 @@ impl Generation {
         let uses = self.0.wrapping_sub(other.0);
         uses != 0 && uses < 1 << 31
     }
+}
+
+/// One use of one slot: names a message until it is freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket {
+    /// The slot.
+    pub slot: SlotIndex,
+    /// Its use.
+    pub generation: Generation,
+}
+
+/// Where a message stands in the line of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spot {
+    /// The line.
+    pub line: LineKey,
+    /// When it was accepted: later ones have higher numbers.
+    pub number: u64,
+}
+
+/// Messages that one can stand directly behind: the last one that was stored, and those that other VMs were storing at
+/// that very moment. More than three of these at once have not been seen with eight VMs.
+pub const AHEAD_MAX: usize = 4;
+
+/// A message's place in its line, as its head says it: it is not sent before those ahead have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where it stands.
+    pub spot: Spot,
+    /// Whom it stands directly behind; these stand behind all others.
+    pub ahead: [Option<Ticket>; AHEAD_MAX],
 }
 
 /// A destination's place in the shared table of destinations.
@@ -163,14 +196,14 @@ pub struct Head {
     pub charge: ByteCount,
     /// The status of the last answer; 0 if there was none.
     pub last_status: u16,
+    /// Its place in the line of its key; `None` for messages that are not ordered.
+    pub place: Option<Place>,
     /// How long it was parked, in whole seconds: that time does not count for `store.ttl`. Four bytes that stand in
     /// memory only if there are any.
     pub parked_secs: u32,
 }
 
 const KIND_HEAD: u8 = b'H';
-/// What a head takes that was never parked.
-const HEAD_BYTES: usize = 56;
 
 impl Head {
     /// An empty slot after its use number `generation`.
@@ -186,6 +219,7 @@ impl Head {
             changed_at: Wall(0),
             charge: ByteCount(0),
             last_status: 0,
+            place: None,
             parked_secs: 0,
         }
     }
@@ -223,11 +257,15 @@ impl Head {
             SlotState::Dead { reason } => (5, reason.code(), 0, 0),
             SlotState::Parked { rule } => (6, 0, rule.0, 0),
         };
-        let mut writer = Writer::new(KIND_HEAD, 54);
+        let format = if self.place.is_some() { Format::Extended } else { Format::First };
+        let mut writer = Writer::of(KIND_HEAD, format, 54);
         writer.u32(slot.0).u8(code).u8(detail).u32(epoch).u64(at);
         writer.u32(self.generation.0).u16(self.destination.0).u16(self.attempts).u16(self.sends);
         writer.u64(self.stored_at.0).u64(self.changed_at.0).u32(u32::try_from(self.charge.0).unwrap_or(u32::MAX));
         writer.u16(self.last_status);
+        if let Some(place) = &self.place {
+            place.write(&mut writer);
+        }
         if self.parked_secs > 0 {
             writer.u32(self.parked_secs);
         }
@@ -239,7 +277,7 @@ impl Head {
     /// # Errors
     /// What is wrong with the bytes; [`Damage::Field`] also when they belong to another slot.
     pub fn decode(bytes: &[u8], slot: SlotIndex) -> Result<Self, Damage> {
-        let mut reader = Reader::open(bytes, KIND_HEAD)?;
+        let (mut reader, format) = Reader::open_either(bytes, KIND_HEAD)?;
         if reader.u32()? != slot.0 {
             return Err(Damage::Field);
         }
@@ -267,13 +305,40 @@ impl Head {
             changed_at: Wall(reader.u64()?),
             charge: ByteCount(u64::from(reader.u32()?)),
             last_status: reader.u16()?,
-            parked_secs: if reader.has_more() { reader.u32()? } else { 0 },
+            place: match format {
+                Format::First => None,
+                Format::Extended => Some(Place::read(&mut reader)?),
+            },
+            parked_secs: 0,
         };
-        // No time at all is not written, so that a head has one form only.
-        if reader.has_more() || (head.parked_secs == 0 && bytes.len() > HEAD_BYTES) {
-            return Err(Damage::Trailing);
+        if !reader.has_more() {
+            return Ok(head);
         }
-        Ok(head)
+        // No time at all is not written, so that a head has one form only.
+        match (reader.u32()?, reader.has_more()) {
+            (0, true | false) | (_, true) => Err(Damage::Trailing),
+            (parked_secs, false) => Ok(Self { parked_secs, ..head }),
+        }
+    }
+}
+
+impl Place {
+    fn write(&self, writer: &mut Writer) {
+        let count = self.ahead.iter().flatten().count();
+        writer.u64(self.spot.line.0).u64(self.spot.number).u8(u8::try_from(count).unwrap_or(u8::MAX));
+        for ticket in self.ahead.iter().flatten() {
+            writer.u32(ticket.slot.0).u32(ticket.generation.0);
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Damage> {
+        let spot = Spot { line: LineKey(reader.u64()?), number: reader.u64()? };
+        let count = usize::from(reader.u8()?);
+        let mut ahead = [None; AHEAD_MAX];
+        for place in ahead.get_mut(..count).ok_or(Damage::Field)? {
+            *place = Some(Ticket { slot: SlotIndex(reader.u32()?), generation: Generation(reader.u32()?) });
+        }
+        Ok(Self { spot, ahead })
     }
 }
 
@@ -316,6 +381,43 @@ mod tests {
         assert_eq!((twice.age(Wall(72_001)), twice.parked_secs), (Millis(10_001), 61), "a part of a second is one");
         assert_eq!(stored.released(Monotonic(5), Wall(0)).parked_secs, 0, "a clock that jumped back");
     }
+
+    #[test]
+    fn a_place_in_a_line_reads_back_as_written() {
+        let ticket = |number| Ticket { slot: SlotIndex(number), generation: Generation(number + 1) };
+        for count in 0..=AHEAD_MAX {
+            let mut ahead = [None; AHEAD_MAX];
+            (0..count).for_each(|place| ahead[place] = Some(ticket(place as u32)));
+            let place = Place { spot: Spot { line: LineKey(u64::MAX), number: 1 << 50 }, ahead };
+            let head = Head { place: Some(place), ..Head::free(Generation(6)) };
+            for head in [head, Head { parked_secs: 9, ..head }] {
+                assert_eq!(Head::decode(&head.encode(SlotIndex(7)), SlotIndex(7)), Ok(head), "{count} ahead");
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_of_the_format_before_is_read_and_written_as_it_was() {
+        // Written by the first build: queued, due at 9, generation 3, destination 2, charge 400.
+        let mut first = b"H\x01....\x07\0\0\0\x03\0\0\0\0\0\x09\0\0\0\0\0\0\0\x03\0\0\0\x02\0\0\0\x01\0".to_vec();
+        first.extend_from_slice(&[5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0x90, 1, 0, 0, 0xf7, 1]);
+        let checksum = crate::codec::crc32(&first[6..]).to_le_bytes();
+        first[2..6].copy_from_slice(&checksum);
+        let head = Head {
+            destination: DestinationIndex(2),
+            sends: 1,
+            stored_at: Wall(5),
+            changed_at: Wall(6),
+            charge: ByteCount(400),
+            last_status: 503,
+            ..Head::free(Generation(3)).with(SlotState::Queued { due: Monotonic(9) })
+        };
+        assert_eq!(Head::decode(&first, SlotIndex(7)), Ok(head));
+        assert_eq!(head.encode(SlotIndex(7)), first);
+    }
+
+    /// What a head takes that was never parked and stands in no line.
+    const HEAD_BYTES: usize = 56;
 
     #[test]
     fn a_head_stays_small() {

@@ -2,21 +2,28 @@
 //!
 //! | operation | writes, in this order | a VM that dies before the next write leaves |
 //! | --- | --- | --- |
-//! | put | room, head `Filling`, large part, head `Queued` (or `Opening`), hint | a slot that the sweep gives up: no 202 was promised |
+//! | put | room, head `Filling`, (memory of its idempotency key, end of its line,) large part, head `Queued` (or `Opening`), hint | a slot that the sweep gives up: no 202 was promised |
 //! | complete | large part, head `Queued`, hint | an `Opening` slot, later a dead letter |
 //! | claim | head `Sending` | an attempt that is never sent: tried again when its lease is over |
-//! | settle: delivered | receipt over the large part, head `Free`, room, hint | a slot that says it is settled: the sweep frees it |
+//! | settle: delivered | receipt over the large part, (memory: delivered,) head `Free`, room, hint | a slot that says it is settled: the sweep frees it |
 //! | settle: again, parked, dead | head, (room) | nothing |
 //!
-//! Room is reserved first and released last; see [`crate::ledger`]. Never reads a clock: `now` is an argument.
+//! Room is reserved first and released last; see [`crate::ledger`]. What is in brackets is written for messages with such a
+//! key only; see [`crate::duplicates`] and [`crate::lines`]. Never reads a clock: `now` is an argument.
 
 use crate::codec::Damage;
 use crate::config::StoreLimits;
+use crate::digest::LineKey;
+use crate::duplicates::{Known, Recall};
 use crate::keys::Keys;
 use crate::ledger::{self, ReserveError};
+use crate::lines::LineError;
 use crate::memory::{Cas, Change, Conflict, Expect, SharedMemory, update};
-use crate::message::{self, LargePart, Message};
-use crate::slot::{DeadReason, DestinationIndex, Epoch, Generation, Head, RuleDigest, SlotIndex, SlotState};
+use crate::message::{self, LargePart, Memo, Message};
+pub use crate::slot::Ticket;
+use crate::slot::{
+    DeadReason, DestinationIndex, Epoch, Generation, Head, Place, RuleDigest, SlotIndex, SlotState, Spot,
+};
 use crate::units::{ByteCount, ClusterName, Millis, Monotonic, Wall};
 
 /// What a slot costs beside its large part: two keys and a head in the host's map (PLATFORM section 0: 312 bytes for two
@@ -27,17 +34,12 @@ pub const FILLING_MAX: Millis = Millis(10_000);
 /// The routed form of a request without a body comes with the end of its stream: at once after a 202, after the last byte
 /// of the failure with `reply: original`. No stream that still has an answer to send lasts longer.
 pub const OPENING_MAX: Millis = Millis(300_000);
+/// What the memory of idempotency keys takes for a message, in its bucket and in its record.
+const FINGERPRINT_BYTES: ByteCount = ByteCount(57 + 32);
+/// What a line takes for a message, in its bucket, its head and its record, if it is the only one of its line.
+const LINE_BYTES: ByteCount = ByteCount(17 + 25 + 8);
 /// Stale hints that a put passes over before it makes a new slot.
 const STALE_HINTS_MAX: u32 = 8;
-
-/// One use of one slot: names a message until it is freed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket {
-    /// The slot.
-    pub slot: SlotIndex,
-    /// Its use.
-    pub generation: Generation,
-}
 
 /// The moment of a change, on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,32 @@ pub enum PutError {
     Full,
     /// Other VMs kept interfering, or the books are damaged.
     Busy,
+    /// A message with its idempotency key is held already, or was delivered not long ago.
+    Known(Known),
+}
+
+/// What has become of one use of a slot, as far as other messages must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A VM that may live writes it, and has promised nothing.
+    Filling,
+    /// A message that is still to be delivered.
+    Held,
+    /// A dead letter.
+    Dead,
+    /// The slot is free, has another use, or will never be filled.
+    Over,
+    /// The head is damaged: the housekeeper mends it soon.
+    Unreadable,
+}
+
+/// What a claimer knows of the large part; only its reader may put the receipt over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LargeMark {
+    /// Its number.
+    pub cas: Cas,
+    /// What is remembered if the message is delivered.
+    pub memo: Option<Memo>,
 }
 
 /// A message that was claimed for an attempt.
@@ -90,8 +118,8 @@ pub struct Claim {
     pub message: Message,
     /// The head as it now stands: `Sending`.
     pub head: Head,
-    /// The number of the large part; only its reader may put the receipt over it.
-    pub large: Cas,
+    /// The large part as it was read.
+    pub large: LargeMark,
 }
 
 /// Why a message could not be claimed.
@@ -173,26 +201,53 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
             self.give_back_room(destination, charge);
             return Err(PutError::Busy);
         };
-        self.fill(message, ticket, large, first).map_err(|Conflict| {
+        let filled = self.tie(message, ticket, now).and_then(|place| {
+            self.fill(message, ticket, large, first, place).map_err(|Conflict| PutError::Busy).map(|()| place)
+        });
+        let place = filled.map_err(|error| {
             // Whoever frees the slot gives the room back: this VM, or the sweep, if this VM stood still for too long.
             match self.free(ticket, is_filling) {
-                Ok(_) | Err(Gone) => PutError::Busy,
+                Ok(_) | Err(Gone) => error,
             }
         })?;
         if let FirstState::Queued(due) = first {
-            self.hint_ready(ticket, destination, due, now.wall);
+            let spot = place.map(|place| place.spot);
+            self.hint_ready(destination, ReadyHint { ticket, due, stored_at: now.wall, spot });
         }
         Ok(ticket)
     }
 
-    fn fill(&self, message: &Message, ticket: Ticket, large: Expect, first: FirstState) -> Result<(), Conflict> {
+    /// Writes down what the message in `ticket`, which is being filled, has to do with others. A slot that is given up
+    /// afterwards leaves entries that nobody believes.
+    fn tie(&self, message: &Message, ticket: Ticket, now: Now) -> Result<Option<Place>, PutError> {
+        if let Some(memo) = message.memo() {
+            self.remember(memo, ticket, now).map_err(|recall| match recall {
+                Recall::Known(known) => PutError::Known(known),
+                Recall::New | Recall::BeingStored => PutError::Busy,
+            })?;
+        }
+        let join = |line: LineKey| self.join_line(line, ticket, now.monotonic);
+        message.ties.line.map(join).transpose().map_err(|error| match error {
+            LineError::Full => PutError::Full,
+            LineError::Busy => PutError::Busy,
+        })
+    }
+
+    fn fill(
+        &self,
+        message: &Message,
+        ticket: Ticket,
+        large: Expect,
+        first: FirstState,
+        place: Option<Place>,
+    ) -> Result<(), Conflict> {
         let state = match first {
             FirstState::Queued(due) => SlotState::Queued { due },
             FirstState::Opening(until) => SlotState::Opening { until },
         };
         let bytes = message.encode(ticket.slot, ticket.generation);
         self.memory.set(&self.keys.large(ticket.slot), &bytes, large)?;
-        let filled = self.change_head(ticket, |found| is_filling(found).then_some(found.with(state)));
+        let filled = self.change_head(ticket, |found| is_filling(found).then_some(Head { place, ..found.with(state) }));
         filled.map(|_| ()).map_err(|Gone| Conflict)
     }
 
@@ -247,7 +302,8 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
             | SlotState::Parked { .. }
             | SlotState::Dead { .. } => None,
         })?;
-        self.hint_ready(ticket, queued.destination, due, queued.stored_at);
+        let spot = queued.place.map(|place| place.spot);
+        self.hint_ready(queued.destination, ReadyHint { ticket, due, stored_at: queued.stored_at, spot });
         Ok(())
     }
 
@@ -273,7 +329,8 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         let large = self.memory.get(&self.keys.large(ticket.slot)).ok_or(ClaimError::Corrupt)?;
         let message = match message::decode(&large.bytes, ticket.slot, ticket.generation) {
             Ok(LargePart::Message(message)) => *message,
-            Ok(LargePart::Settled) => {
+            Ok(LargePart::Settled(memo)) => {
+                self.remember_if_keyed(memo.as_ref(), ticket, now.wall);
                 return Err(if self.free(ticket, |_| true).is_ok() { ClaimError::Settled } else { ClaimError::Gone });
             }
             Err(_) => return Err(ClaimError::Corrupt),
@@ -281,7 +338,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         let sending = Head { sends: head.sends.saturating_add(1), ..head.with(SlotState::Sending { epoch, until }) };
         let claimed = self.change_head(ticket, |found| (*found == head).then_some(sending));
         match claimed {
-            Ok(head) => Ok(Claim { message, head, large: large.cas }),
+            Ok(head) => Ok(Claim { large: LargeMark { cas: large.cas, memo: message.memo() }, message, head }),
             Err(Gone) => Err(ClaimError::Busy),
         }
     }
@@ -294,19 +351,20 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         &self,
         ticket: Ticket,
         epoch: Epoch,
-        large: Cas,
+        large: LargeMark,
         settlement: Settlement,
         wall: Wall,
     ) -> Result<Head, Gone> {
         let mine = |head: &Head| matches!(head.state, SlotState::Sending { epoch: found, .. } if found == epoch);
         match settlement {
             Settlement::Delivered => {
-                let receipt = message::encode_receipt(ticket.generation);
-                let written = self.memory.set(&self.keys.large(ticket.slot), &receipt, Expect::Version(large));
+                let receipt = message::encode_receipt(ticket.generation, large.memo.as_ref());
+                let written = self.memory.set(&self.keys.large(ticket.slot), &receipt, Expect::Version(large.cas));
                 // On a conflict another term may have delivered it too, and its receipt stands there.
                 if written.is_err() && !self.is_settled(ticket) {
                     return Err(Gone);
                 }
+                self.remember_if_keyed(large.memo.as_ref(), ticket, wall);
                 self.free(ticket, mine)
             }
             Settlement::Again { due, attempts, status } => self.requeue(ticket, due, attempts, status, wall, mine),
@@ -404,11 +462,44 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         if head.generation != ticket.generation || !allowed(&head) {
             return Err(Gone);
         }
-        let receipt = message::encode_receipt(ticket.generation);
+        let receipt = message::encode_receipt(ticket.generation, None);
         self.memory
             .set(&self.keys.large(ticket.slot), &receipt, Expect::Version(large.cas))
             .map_err(|Conflict| Gone)?;
         self.free(ticket, allowed)
+    }
+
+    /// Frees the slot of a message whose receipt says that it was delivered, if `allowed` says so of its head.
+    ///
+    /// # Errors
+    /// As [`Store::free`].
+    pub fn free_settled(&self, ticket: Ticket, wall: Wall, allowed: impl Fn(&Head) -> bool) -> Result<Head, Gone> {
+        self.remember_if_keyed(self.receipt(ticket).flatten().as_ref(), ticket, wall);
+        self.free(ticket, allowed)
+    }
+
+    fn remember_if_keyed(&self, memo: Option<&Memo>, ticket: Ticket, at: Wall) {
+        if let Some(memo) = memo {
+            self.remember_delivered(memo, ticket, at);
+        }
+    }
+
+    /// What has become of `ticket`.
+    #[must_use]
+    pub fn standing(&self, ticket: Ticket, now: Monotonic) -> Standing {
+        match self.head(ticket.slot).map(|found| found.map(|(head, _)| head)) {
+            Err(_) => Standing::Unreadable,
+            Ok(Some(head)) if head.generation == ticket.generation => match head.state {
+                SlotState::Filling { until } if until >= now => Standing::Filling,
+                SlotState::Filling { .. } | SlotState::Free => Standing::Over,
+                SlotState::Opening { .. }
+                | SlotState::Queued { .. }
+                | SlotState::Sending { .. }
+                | SlotState::Parked { .. } => Standing::Held,
+                SlotState::Dead { .. } => Standing::Dead,
+            },
+            Ok(Some(_) | None) => Standing::Over,
+        }
     }
 
     /// The head of `slot`; `None` if the slot was never written.
@@ -430,17 +521,23 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         let large = self.memory.get(&self.keys.large(slot));
         match large.map(|large| message::decode(&large.bytes, slot, head.generation)) {
             Some(Ok(LargePart::Message(message))) => Some((head.destination, Some(message.cluster))),
-            Some(Ok(LargePart::Settled) | Err(_)) | None => Some((head.destination, None)),
+            Some(Ok(LargePart::Settled(_)) | Err(_)) | None => Some((head.destination, None)),
         }
     }
 
     /// Whether the large part says that the message was settled.
     #[must_use]
     pub fn is_settled(&self, ticket: Ticket) -> bool {
-        let large = self.memory.get(&self.keys.large(ticket.slot));
-        large.is_some_and(|value| {
-            message::decode(&value.bytes, ticket.slot, ticket.generation) == Ok(LargePart::Settled)
-        })
+        self.receipt(ticket).is_some()
+    }
+
+    /// The receipt in the large part, if there is one, and what it remembers.
+    fn receipt(&self, ticket: Ticket) -> Option<Option<Memo>> {
+        let large = self.memory.get(&self.keys.large(ticket.slot))?;
+        match message::decode(&large.bytes, ticket.slot, ticket.generation) {
+            Ok(LargePart::Settled(memo)) => Some(memo),
+            Ok(LargePart::Message(_)) | Err(_) => None,
+        }
     }
 
     /// Puts a slot with a damaged head right: a dead letter if its large part holds anything, free otherwise. Answers
@@ -524,8 +621,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
     }
 
     /// Tells the leader of a queued message.
-    pub fn hint_ready(&self, ticket: Ticket, destination: DestinationIndex, due: Monotonic, stored_at: Wall) {
-        let hint = ReadyHint { ticket, due, stored_at };
+    pub fn hint_ready(&self, destination: DestinationIndex, hint: ReadyHint) {
         self.memory.enqueue(&self.keys.ready(destination), &hint.encode());
     }
 
@@ -554,15 +650,21 @@ pub struct ReadyHint {
     pub due: Monotonic,
     /// Since when it is held.
     pub stored_at: Wall,
+    /// Where it stands in the line of its key.
+    pub spot: Option<Spot>,
 }
 
 impl ReadyHint {
     fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(24);
+        let mut bytes = Vec::with_capacity(40);
         bytes.extend_from_slice(&self.ticket.slot.0.to_le_bytes());
         bytes.extend_from_slice(&self.ticket.generation.0.to_le_bytes());
         bytes.extend_from_slice(&self.due.0.to_le_bytes());
         bytes.extend_from_slice(&self.stored_at.0.to_le_bytes());
+        if let Some(spot) = self.spot {
+            bytes.extend_from_slice(&spot.line.0.to_le_bytes());
+            bytes.extend_from_slice(&spot.number.to_le_bytes());
+        }
         bytes
     }
 
@@ -570,13 +672,24 @@ impl ReadyHint {
         let (slot, rest) = bytes.split_first_chunk()?;
         let (generation, rest) = rest.split_first_chunk()?;
         let (due, rest) = rest.split_first_chunk()?;
-        let stored_at = rest.try_into().ok()?;
+        let (stored_at, rest) = rest.split_first_chunk()?;
+        let spot = match rest {
+            [] => None,
+            rest => Some(decode_spot(rest)?),
+        };
         let ticket = Ticket {
             slot: SlotIndex(u32::from_le_bytes(*slot)),
             generation: Generation(u32::from_le_bytes(*generation)),
         };
-        Some(Self { ticket, due: Monotonic(u64::from_le_bytes(*due)), stored_at: Wall(u64::from_le_bytes(stored_at)) })
+        let (due, stored_at) = (Monotonic(u64::from_le_bytes(*due)), Wall(u64::from_le_bytes(*stored_at)));
+        Some(Self { ticket, due, stored_at, spot })
     }
+}
+
+fn decode_spot(bytes: &[u8]) -> Option<Spot> {
+    let (line, number) = bytes.split_first_chunk()?;
+    let number = number.try_into().ok()?;
+    Some(Spot { line: LineKey(u64::from_le_bytes(*line)), number: u64::from_le_bytes(number) })
 }
 
 fn is_filling(head: &Head) -> bool {
@@ -597,7 +710,9 @@ fn charge_of(message: &Message, first: FirstState) -> ByteCount {
         (None, FirstState::Queued(_)) => 0,
     };
     let bytes = arrived.saturating_add(routed).saturating_add(message.body.len());
-    ByteCount(u64::try_from(bytes).unwrap_or(u64::MAX)).plus(SLOT_BYTES)
+    let fingerprint = message.ties.fingerprint.map_or(ByteCount(0), |_| FINGERPRINT_BYTES);
+    let line = message.ties.line.map_or(ByteCount(0), |_| LINE_BYTES);
+    ByteCount(u64::try_from(bytes).unwrap_or(u64::MAX)).plus(SLOT_BYTES).plus(fingerprint).plus(line)
 }
 
 #[cfg(test)]

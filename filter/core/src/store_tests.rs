@@ -31,6 +31,7 @@ fn message(number: u8) -> Message {
         arrived: envelope,
         routed: None,
         body: vec![number; 40],
+        ties: message::Ties::default(),
     }
 }
 
@@ -128,7 +129,10 @@ fn every_message_is_hinted_to_its_leader_once() {
     let shelf = shelf();
     let tickets: Vec<Ticket> = (0..3).map(|number| shelf.put(number)).collect();
     for ticket in tickets {
-        assert_eq!(shelf.store().next_ready(HERE), Some(ReadyHint { ticket, due: DUE, stored_at: now().wall }));
+        assert_eq!(
+            shelf.store().next_ready(HERE),
+            Some(ReadyHint { ticket, due: DUE, stored_at: now().wall, spot: None })
+        );
     }
     assert_eq!(shelf.store().next_ready(HERE), None);
 }
@@ -282,7 +286,7 @@ fn a_store_that_runs_for_years_makes_no_new_key() {
 type IsRefused = Box<dyn Fn(&Shelf) -> bool>;
 
 /// Every call that takes a ticket, as a story and whether it was refused.
-fn calls_with(ticket: Ticket, large: Cas) -> Vec<(&'static str, IsRefused)> {
+fn calls_with(ticket: Ticket, large: LargeMark) -> Vec<(&'static str, IsRefused)> {
     let is_out = |head: &Head| matches!(head.state, SlotState::Sending { .. });
     let is_in_use = |head: &Head| head.state != SlotState::Free;
     let settle = move |end| move |s: &Shelf| s.store().settle(ticket, TERM, large, end, Wall(1)).is_err();
@@ -446,7 +450,10 @@ fn a_damaged_head_becomes_a_dead_letter_and_no_use_of_the_slot_is_mixed_up() {
         assert_eq!(shelf.try_put(2).map(|new| new.slot), Ok(SlotIndex(1)), "a damaged slot is no free slot");
         assert_eq!(shelf.store().repair_head(ticket.slot, Wall(9)), Ok(Repair::DeadLetter));
         assert_eq!(shelf.store().repair_head(ticket.slot, Wall(9)), Err(Gone), "once is enough");
-        assert!(calls_with(ticket, Cas(0)).iter().all(|(_, is_refused)| is_refused(&shelf)), "the old ticket is stale");
+        assert!(
+            calls_with(ticket, LargeMark { cas: Cas(0), memo: None }).iter().all(|(_, is_refused)| is_refused(&shelf)),
+            "the old ticket is stale"
+        );
         assert_eq!((shelf.books().messages, shelf.books().dead), (2, 1));
     }
 }

@@ -6,13 +6,14 @@
 
 use log::Level as LogLevel;
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, MapType, MetricType, Status};
+use proxy_wasm::types::{BufferType, GrpcStatusCode, MapType, MetricType, Status};
 use redeliver_core::answer::Answer;
 use redeliver_core::delivery::CallToken;
 use redeliver_core::effect::{Counter, DELIVERY_DELAY, Dispatch, Gauge, Level};
+use redeliver_core::grpc::Protocol;
 use redeliver_core::headers::HeaderList;
 use redeliver_core::memory::{Cas, Conflict, Expect, SharedMemory, Versioned};
-use redeliver_core::reply::LocalReply;
+use redeliver_core::reply::{CallStatus, LocalReply};
 use redeliver_core::store::Now;
 use redeliver_core::units::{ByteCount, Millis, Monotonic, Wall};
 use std::cell::RefCell;
@@ -120,6 +121,11 @@ pub fn remove_request_header(name: &str) {
     hostcalls::remove_map_value(MapType::HttpRequestHeaders, name).unwrap_or_default();
 }
 
+/// Adds a header to the request.
+pub fn add_request_header(name: &str, value: &str) {
+    hostcalls::add_map_value_bytes(MapType::HttpRequestHeaders, name, value.as_bytes()).unwrap_or_default();
+}
+
 /// The part of an answer that is being looked at: where its status is, and where our word goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -148,10 +154,28 @@ impl Part {
     }
 }
 
-/// Answers the sender in place of whatever was to come.
-pub fn reply(reply: &LocalReply) {
+/// Answers the sender in place of whatever was to come. A gRPC call gets a status and the headers, and no document.
+pub fn reply(reply: &LocalReply, protocol: Protocol) {
+    match protocol {
+        Protocol::Http => reply_to_request(reply),
+        Protocol::Grpc => reply_to_call(reply),
+    }
+}
+
+fn reply_to_request(reply: &LocalReply) {
     let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     hostcalls::send_http_response(reply.status, headers, Some(reply.body.as_bytes())).unwrap_or_default();
+}
+
+fn reply_to_call(reply: &LocalReply) {
+    // The host's content-type is that of a call; a second one would be appended to it.
+    let headers = reply.headers.iter().filter(|(name, _)| *name != "content-type");
+    let metadata = headers.map(|(name, value)| (*name, value.as_bytes())).collect();
+    let status = match reply.grpc_status {
+        CallStatus::InvalidArgument => GrpcStatusCode::InvalidArgument,
+        CallStatus::Unavailable => GrpcStatusCode::Unavailable,
+    };
+    hostcalls::send_grpc_response(status, None, metadata).unwrap_or_default();
 }
 
 /// Speaks for another context from now on. Answers whether it exists.

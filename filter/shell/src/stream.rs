@@ -3,7 +3,9 @@
 //! ```text
 //! request headers: protected? ── no ──> not touched again
 //!        | hold
-//! body: copied piece by piece ──> goes on ──> answer: failure? ── no ──> handed on
+//! body: copied piece by piece ──> look: a retry, or behind others? ── yes ──> answered at once
+//!                                   | no
+//!                                 goes on ──> answer: failure? ── no ──> handed on
 //!                                           | yes
 //!                                         stored ──> 202 (or the failure with our headers)
 //!                                           | routed form of a request without a body: only on_log sees it
@@ -18,18 +20,20 @@ use proxy_wasm::types::Action;
 use redeliver_core::backoff;
 use redeliver_core::capture::{BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start, announced};
 use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, repeatable, sign};
-use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Intake, Reply, Trust};
+use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Inject, Intake, Reply, Trust};
+use redeliver_core::delivery::looking::Look;
+use redeliver_core::duplicates::Retry;
 use redeliver_core::effect::Counter;
 use redeliver_core::grpc::{GRPC_STATUS, Protocol};
 use redeliver_core::headers::{Envelope, HEADER_PASS, HeaderList, forged};
 use redeliver_core::live::LiveRequest;
-use redeliver_core::message::{Message, MessageId};
+use redeliver_core::message::{Message, MessageId, Ties};
 use redeliver_core::neighbours::{Origin, has_custody, unbelieved};
 use redeliver_core::pass::Pass;
 use redeliver_core::protect::{Protection, RouteFacts, RouteSwitch, prefers_async, protection};
 use redeliver_core::reply::{self, AskedAsync, NotStored};
-use redeliver_core::store::{FirstState, Limits, OPENING_MAX, Ticket};
-use redeliver_core::units::{ByteCount, ClusterName};
+use redeliver_core::store::{FirstState, Limits, OPENING_MAX, PutError, Ticket};
+use redeliver_core::units::{ByteCount, ClusterName, Monotonic};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -46,6 +50,17 @@ pub struct Stream {
     copied: ByteCount,
     /// Counts it as live traffic, while there is a backlog to be delivered beside it.
     live: Option<LiveRequest>,
+    /// The idempotency key that the first attempt got from us; the message's id, if it is stored.
+    injected: Option<MessageId>,
+}
+
+/// Where a request goes that nothing stands in the way of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Onward {
+    /// To the router.
+    Router,
+    /// Into the store: its destination is down.
+    Store,
 }
 
 /// How far the stream has got.
@@ -65,7 +80,7 @@ enum Stage {
 impl Stream {
     /// The stream `context` of the root context that owns `vm`.
     pub const fn new(vm: Rc<RefCell<Option<Vm>>>, context: u32) -> Self {
-        Self { vm, context, stage: Stage::Pass, copied: ByteCount(0), live: None }
+        Self { vm, context, stage: Stage::Pass, copied: ByteCount(0), live: None, injected: None }
     }
 
     fn with_vm<T>(&mut self, otherwise: T, run: impl FnOnce(&mut Self, &mut Vm) -> T) -> T {
@@ -99,24 +114,79 @@ impl Stream {
         if has_body == HasBody::Yes && announced(&headers).is_none_or(|length| length > SURELY_BUFFERED) {
             vm.read_notice();
         }
+        self.inject(vm, &headers);
         let (capture, start) = Capture::begin(headers, has_body, vm.regime);
         match (is_diverted, start) {
-            (true, Start::Continue) if has_body == HasBody::No => self.divert(vm, capture),
+            (true, Start::Continue) if has_body == HasBody::No => self.go_on(vm, capture, Onward::Store),
+            (true | false, Start::Continue) => self.go_on(vm, capture, Onward::Router),
             (true, Start::Hold) => {
-                self.hold(vm);
+                self.hold(vm, &capture.arrived);
                 self.stage = Stage::Diverted(Box::new(capture));
                 Action::Pause
             }
             (false, Start::Hold) => {
-                self.hold(vm);
+                self.hold(vm, &capture.arrived);
                 self.stage = Stage::Captured(Box::new(capture));
                 Action::Pause
             }
-            (true | false, Start::Continue) => {
+        }
+    }
+
+    /// The first attempt gets the key that redeliveries will carry, if the sender sent none and the operator wants it.
+    fn inject(&mut self, vm: &Vm, arrived: &HeaderList) {
+        let idempotency = &vm.config.idempotency;
+        match idempotency.inject {
+            Inject::On if arrived.first(&idempotency.header).is_none() => {
+                let origin = Origin::read(arrived, vm.config.trust.senders).ok().and_then(|origin| origin.id);
+                let id = origin.unwrap_or_else(|| MessageId(host::random_bytes()));
+                host::add_request_header(&idempotency.header, &id.to_string());
+                self.injected = Some(id);
+            }
+            Inject::On | Inject::Off => {}
+        }
+    }
+
+    /// The request has waited for as much of its body as it could, and goes on unless something stored stands in its way.
+    fn go_on(&mut self, vm: &mut Vm, capture: Capture, onward: Onward) -> Action {
+        let body = capture.whole_body().ok();
+        match (vm.delivery.look_before(&vm.memory, &capture.arrived, body, &Route, &host::now), onward) {
+            (Look::Joins(id), _) => self.join(vm, id, &capture),
+            (Look::ReusesKey, _) => self.refuse_key(&capture),
+            (Look::MustWait, _) => self.queue(vm, capture),
+            (Look::Passes, Onward::Store) => self.divert(vm, capture),
+            (Look::Passes, Onward::Router) => {
                 self.stage = Stage::Captured(Box::new(capture));
                 Action::Continue
             }
         }
+    }
+
+    /// The sender is told what it was told before.
+    fn join(&mut self, vm: &Vm, id: MessageId, capture: &Capture) -> Action {
+        vm.count(Counter::DuplicatesJoined, 1);
+        host::reply(&reply::duplicate(id, asked_async(&capture.arrived)), capture.protocol);
+        self.stage = Stage::Pass;
+        Action::Pause
+    }
+
+    fn refuse_key(&mut self, capture: &Capture) -> Action {
+        host::reply(&reply::key_reused(), capture.protocol);
+        self.stage = Stage::Pass;
+        Action::Pause
+    }
+
+    /// Stores a request behind earlier messages of its key; if that cannot be, it must not overtake them either.
+    fn queue(&mut self, vm: &mut Vm, mut capture: Capture) -> Action {
+        self.stage = Stage::Pass;
+        match store(vm, &mut capture, Route.cluster(), Trigger::Behind, self.injected) {
+            Ok(stored) => {
+                host::reply(&reply::accepted(stored.id, asked_async(&capture.arrived)), capture.protocol);
+            }
+            Err(Untaken::NotStored(reason)) => vm.refuse_to_overtake(reason, capture.protocol),
+            Err(Untaken::Joins(id)) => return self.join(vm, id, &capture),
+            Err(Untaken::ReusesKey) => return self.refuse_key(&capture),
+        }
+        Action::Pause
     }
 
     /// Whether `hold_while_down` applies: the destination is down right now. Its name is worth a host call only if some
@@ -130,26 +200,30 @@ impl Stream {
             })
     }
 
-    fn hold(&self, vm: &mut Vm) {
+    fn hold(&self, vm: &mut Vm, arrived: &HeaderList) {
         // The size is needed only until the first body callback has shown that the option is there.
         let total = match vm.body_seen {
             BodySeen::No => host::number_property(&["request", "total_size"]).unwrap_or_default(),
             BodySeen::Yes => 0,
         };
-        vm.held.insert(self.context, Held::Waiting(Hold::new(total, host::now().monotonic)));
+        let line = vm.delivery.line_of(arrived, &Route);
+        let (hold, protocol) = (Hold::new(total, host::now().monotonic), Protocol::of_request(arrived));
+        vm.held.insert(self.context, Held::Waiting { hold, line, protocol });
     }
 
     /// Stores a request for a destination that is down, or lets it go on if it cannot be stored.
     fn divert(&mut self, vm: &mut Vm, capture: Capture) -> Action {
         let mut tried = capture.clone();
-        match store(vm, &mut tried, Route.cluster(), Trigger::Down) {
+        match store(vm, &mut tried, Route.cluster(), Trigger::Down, self.injected) {
             Ok(stored) => {
-                host::reply(&reply::accepted(stored.id, asked_async(&tried.arrived)));
+                host::reply(&reply::accepted(stored.id, asked_async(&tried.arrived)), tried.protocol);
                 self.live = None;
                 self.stage = Stage::Pass;
                 Action::Pause
             }
-            Err(_) => {
+            Err(Untaken::Joins(id)) => self.join(vm, id, &tried),
+            Err(Untaken::ReusesKey) => self.refuse_key(&tried),
+            Err(Untaken::NotStored(_)) => {
                 // The router is asked after all: its answer decides, and says why if it is not stored again.
                 self.stage = Stage::Captured(Box::new(capture));
                 Action::Continue
@@ -161,7 +235,8 @@ impl Stream {
         let (Stage::Captured(capture) | Stage::Diverted(capture)) = &mut self.stage else { return Action::Continue };
         match vm.held.get(&self.context) {
             None => {}
-            Some(Held::Waiting(_)) => vm.body_seen = BodySeen::Yes,
+            Some(Held::Waiting { .. }) => vm.body_seen = BodySeen::Yes,
+            Some(Held::Answered) => return Action::Pause,
             Some(Held::Released { .. }) => {
                 capture.let_go();
                 vm.went_on(self.context);
@@ -183,7 +258,7 @@ impl Stream {
         match start {
             Start::Continue => self.body_done(vm),
             Start::Hold => {
-                if let Some(Held::Waiting(hold)) = vm.held.get_mut(&self.context) {
+                if let Some(Held::Waiting { hold, .. }) = vm.held.get_mut(&self.context) {
                     hold.progress(received, host::now().monotonic);
                 }
                 Action::Pause
@@ -197,10 +272,12 @@ impl Stream {
         vm.copies = ByteCount(vm.copies.0.saturating_sub(copied.0));
     }
 
-    /// The body goes on: it is whole, passing by, or too long.
+    /// The body goes on: it is whole, passing by, or too long. What has been held until now is looked at before.
     fn body_done(&mut self, vm: &mut Vm) -> Action {
-        vm.held.remove(&self.context);
+        let was_held = matches!(vm.held.remove(&self.context), Some(Held::Waiting { .. }));
         match std::mem::replace(&mut self.stage, Stage::Pass) {
+            Stage::Diverted(capture) if was_held => self.go_on(vm, *capture, Onward::Store),
+            Stage::Captured(capture) if was_held => self.go_on(vm, *capture, Onward::Router),
             Stage::Diverted(capture) => self.divert(vm, *capture),
             stage @ (Stage::Captured(_) | Stage::Answering(_) | Stage::Pass | Stage::Opening(_)) => {
                 self.stage = stage;
@@ -209,10 +286,14 @@ impl Stream {
         }
     }
 
-    fn request_trailers(&mut self, vm: &mut Vm) {
-        vm.held.remove(&self.context);
+    fn request_trailers(&mut self, vm: &mut Vm) -> Action {
         if let Stage::Captured(capture) | Stage::Diverted(capture) = &mut self.stage {
             capture.trailers();
+        }
+        match vm.held.get(&self.context) {
+            Some(Held::Answered) => Action::Pause,
+            // A request with trailers is not stored: it goes on, even if its destination is down.
+            Some(Held::Waiting { .. } | Held::Released { .. }) | None => self.body_done(vm),
         }
     }
 
@@ -222,7 +303,14 @@ impl Stream {
             self.stage = stage;
             return Action::Continue;
         };
-        vm.held.remove(&self.context);
+        match vm.held.remove(&self.context) {
+            // This is our own answer.
+            Some(Held::Answered) => {
+                self.give_back(vm);
+                return Action::Continue;
+            }
+            Some(Held::Waiting { .. } | Held::Released { .. }) | None => {}
+        }
         let headers = host::response_headers();
         unbelieved(&headers, vm.config.trust.receivers).for_each(|name| Part::Headers.remove(name));
         let status = number(headers.first(":status")).unwrap_or_default();
@@ -274,9 +362,11 @@ impl Stream {
         match custody {
             Custody::Pass => Action::Continue,
             Custody::Decline => not_stored(vm, NotStored::UnknownOutcome, part),
-            Custody::Take => match store(vm, &mut capture, cluster, Trigger::Failure) {
+            Custody::Take => match store(vm, &mut capture, cluster, Trigger::Failure, self.injected) {
                 Ok(stored) => self.stored(vm, stored, &capture, part),
-                Err(reason) => not_stored(vm, reason, part),
+                Err(Untaken::NotStored(reason)) => not_stored(vm, reason, part),
+                Err(Untaken::Joins(id)) => self.join_failed(vm, id, &capture, part),
+                Err(Untaken::ReusesKey) => self.refuse_key_of_failed(vm, &capture, part),
             },
         }
     }
@@ -287,7 +377,7 @@ impl Stream {
         }
         match (vm.config.reply, capture.protocol) {
             (Reply::Accepted, Protocol::Http) => {
-                host::reply(&reply::accepted(stored.id, asked_async(&capture.arrived)));
+                host::reply(&reply::accepted(stored.id, asked_async(&capture.arrived)), capture.protocol);
                 Action::Pause
             }
             (Reply::Original, Protocol::Http | Protocol::Grpc) | (Reply::Accepted, Protocol::Grpc) => {
@@ -296,6 +386,27 @@ impl Stream {
                 }
                 Action::Continue
             }
+        }
+    }
+
+    /// The key became known while the request was on its way: its failure is nothing new. A call keeps its status.
+    fn join_failed(&mut self, vm: &Vm, id: MessageId, capture: &Capture, part: Part) -> Action {
+        match capture.protocol {
+            Protocol::Http => self.join(vm, id, capture),
+            Protocol::Grpc => {
+                vm.count(Counter::DuplicatesJoined, 1);
+                for (name, value) in reply::duplicate_headers(id) {
+                    part.add(name, &value);
+                }
+                Action::Continue
+            }
+        }
+    }
+
+    fn refuse_key_of_failed(&mut self, vm: &Vm, capture: &Capture, part: Part) -> Action {
+        match capture.protocol {
+            Protocol::Http => self.refuse_key(capture),
+            Protocol::Grpc => not_stored(vm, NotStored::Unstorable, part),
         }
     }
 
@@ -309,7 +420,7 @@ impl Stream {
         // Without a routed form the slot stays as it is and becomes a dead letter, seen and counted.
         let Ok(routed) = Envelope::capture(&host::request_headers(), &vm.config.capture.drop_headers) else { return };
         let routed = (routed != message.arrived).then_some(routed);
-        let due = first_due(vm, &message.cluster);
+        let due = first_due(vm, &message.cluster, Trigger::Failure);
         let completed = vm.delivery.store(&vm.memory).complete(ticket, &Message { routed, ..message }, due);
         // Gone: the lease was over before the stream was, and the sweep has spoken.
         completed.unwrap_or(());
@@ -329,8 +440,7 @@ impl HttpContext for Stream {
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
-        self.with_vm((), Self::request_trailers);
-        Action::Continue
+        self.with_vm(Action::Continue, Self::request_trailers)
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end: bool) -> Action {
@@ -371,6 +481,23 @@ enum Trigger {
     Failure,
     /// Its destination is down; the router was not asked.
     Down,
+    /// Messages of its ordering key are stored; the router was not asked.
+    Behind,
+}
+
+/// Why a request is not in the store as a message of its own.
+enum Untaken {
+    NotStored(NotStored),
+    /// It is a retry of this message.
+    Joins(MessageId),
+    /// Its idempotency key belongs to another request.
+    ReusesKey,
+}
+
+impl From<NotStored> for Untaken {
+    fn from(reason: NotStored) -> Self {
+        Self::NotStored(reason)
+    }
 }
 
 fn store(
@@ -378,13 +505,14 @@ fn store(
     capture: &mut Capture,
     cluster: Option<ClusterName>,
     trigger: Trigger,
-) -> Result<Stored, NotStored> {
+    injected: Option<MessageId>,
+) -> Result<Stored, Untaken> {
     let cluster = cluster.ok_or(NotStored::Unstorable)?;
     let config = vm.config.clone();
     let policy = config.of(&cluster);
     match policy.store.intake {
         Intake::Open => {}
-        Intake::Closed => return Err(NotStored::Closed),
+        Intake::Closed => return Err(Untaken::NotStored(NotStored::Closed)),
     }
     let origin = Origin::read(&capture.arrived, vm.config.trust.senders)?;
     let body = capture.take_body()?;
@@ -392,24 +520,41 @@ fn store(
     let routed_form = routed_form(vm, capture, trigger)?;
     let destination = vm.delivery.find_or_register(&vm.memory, &cluster).ok_or(NotStored::Full)?;
     let (routed, first) = match routed_form {
-        RoutedForm::NotWanted => (None, FirstState::Queued(first_due(vm, &cluster))),
+        RoutedForm::NotWanted => (None, FirstState::Queued(first_due(vm, &cluster, trigger))),
         RoutedForm::Known(routed) => {
-            ((routed != arrived).then_some(routed), FirstState::Queued(first_due(vm, &cluster)))
+            ((routed != arrived).then_some(routed), FirstState::Queued(first_due(vm, &cluster, trigger)))
         }
         RoutedForm::StillToCome => (None, FirstState::Opening(host::now().monotonic.after(OPENING_MAX))),
     };
-    let id = origin.id.unwrap_or_else(|| MessageId(host::random_bytes()));
-    let message = Message { id, hops: origin.hops, cluster, arrived, routed, body };
+    let ties = vm.delivery.ties(&capture.arrived, &cluster, &body);
+    // One that came with an id had it injected, if any was.
+    let id = origin.id.or(injected).unwrap_or_else(|| MessageId(host::random_bytes()));
+    let message = Message { id, hops: origin.hops, cluster, arrived, routed, body, ties };
     let limits = Limits { whole: &config.shared.store, destination: &policy.store };
     let ticket = vm
         .delivery
         .store(&vm.memory)
         .put(&message, destination, first, limits, host::now())
-        .map_err(|_| NotStored::Full)?;
+        .map_err(|error| untaken(vm, error, &capture.arrived, message.ties))?;
     vm.count(Counter::Stored, 1);
-    let id = message.id;
     let opening = matches!(first, FirstState::Opening(_)).then_some((ticket, message));
     Ok(Stored { id, opening })
+}
+
+/// What a refused put means to the sender. A key that became known while the request was on its way is a retry all the
+/// same.
+fn untaken(vm: &Vm, error: PutError, arrived: &HeaderList, ties: Ties) -> Untaken {
+    match error {
+        PutError::Full | PutError::Busy => Untaken::NotStored(NotStored::Full),
+        // Its store is this one: custody stays where it is.
+        PutError::Known(known) if vm.delivery.is_its_redelivery(known.id, arrived) => {
+            Untaken::NotStored(NotStored::Unstorable)
+        }
+        PutError::Known(known) => match ties.fingerprint.map(|fingerprint| known.judge(fingerprint.content)) {
+            Some(Retry::Joins(id)) => Untaken::Joins(id),
+            Some(Retry::Reuses) | None => Untaken::ReusesKey,
+        },
+    }
 }
 
 /// What is known of the form that the router gave the request.
@@ -424,9 +569,8 @@ enum RoutedForm {
 
 fn routed_form(vm: &Vm, capture: &Capture, trigger: Trigger) -> Result<RoutedForm, NotStored> {
     match (vm.config.capture.form, trigger) {
-        (CaptureAs::Arrived, Trigger::Failure | Trigger::Down) | (CaptureAs::Routed, Trigger::Down) => {
-            Ok(RoutedForm::NotWanted)
-        }
+        (CaptureAs::Arrived, Trigger::Failure | Trigger::Down | Trigger::Behind)
+        | (CaptureAs::Routed, Trigger::Down | Trigger::Behind) => Ok(RoutedForm::NotWanted),
         (CaptureAs::Routed, Trigger::Failure) => {
             let headers = match (capture.has_body, vm.regime.mode) {
                 (HasBody::Yes, CaptureMode::Hold) => host::request_headers(),
@@ -447,16 +591,23 @@ fn envelope(vm: &Vm, headers: &HeaderList) -> Result<Envelope, NotStored> {
     Envelope::capture(headers, &vm.config.capture.drop_headers).map_err(|_| NotStored::Unstorable)
 }
 
-/// The first redelivery waits like one after a first failed attempt: the destination has just failed.
-fn first_due(vm: &mut Vm, cluster: &ClusterName) -> redeliver_core::units::Monotonic {
-    let policy = vm.config.of(cluster).clone();
-    host::now().monotonic.after(backoff::wait(&policy.redelivery.backoff, 1, vm.delivery.random()))
+/// The first redelivery waits like one after a first failed attempt: the destination has just failed. One that only waits
+/// for its turn is due when that comes.
+fn first_due(vm: &mut Vm, cluster: &ClusterName, trigger: Trigger) -> Monotonic {
+    let now = host::now().monotonic;
+    match trigger {
+        Trigger::Behind => now,
+        Trigger::Failure | Trigger::Down => {
+            let policy = vm.config.of(cluster).clone();
+            now.after(backoff::wait(&policy.redelivery.backoff, 1, vm.delivery.random()))
+        }
+    }
 }
 
 fn decide(vm: &Vm, cluster: Option<&ClusterName>, capture: &Capture, facts: &AnswerFacts) -> Custody {
     let failure = &cluster.map_or(&vm.config.shared, |cluster| vm.config.of(cluster)).failure;
     let method = capture.arrived.first(":method").unwrap_or_default();
-    let key = capture.arrived.first(&vm.config.idempotency_header);
+    let key = capture.arrived.first(&vm.config.idempotency.header);
     custody(classify(facts, failure), failure.unknown_outcome, repeatable(method, key))
 }
 

@@ -7,11 +7,15 @@ use redeliver_core::capture::{BodySeen, Hold, Regime, WatchStep, learned_limit};
 use redeliver_core::cells::CaptureNotice;
 use redeliver_core::codec::crc32;
 use redeliver_core::config::{CaptureMode, Config};
+use redeliver_core::delivery::looking::LineRule;
 use redeliver_core::delivery::sending::Reply;
 use redeliver_core::delivery::{CallToken, Delivery};
 use redeliver_core::effect::{Counter, Effect, Gauge, Level};
+use redeliver_core::grpc::Protocol;
 use redeliver_core::keys::Keys;
+use redeliver_core::lines::Line;
 use redeliver_core::memory::{Change, SharedMemory, update};
+use redeliver_core::reply::{self, NotStored};
 use redeliver_core::units::{ByteCount, Millis, Monotonic};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -57,7 +61,14 @@ pub struct Vm {
 /// A request in the watchdog's care.
 pub enum Held {
     /// It waits for its body.
-    Waiting(Hold),
+    Waiting {
+        /// How long.
+        hold: Hold,
+        /// The line that it must not overtake, if it has an ordering key.
+        line: Option<LineRule>,
+        /// What it speaks.
+        protocol: Protocol,
+    },
     /// It was let go.
     Released {
         /// When.
@@ -65,6 +76,8 @@ pub enum Held {
         /// What of its body had come.
         received: ByteCount,
     },
+    /// It was answered: nothing of it goes on.
+    Answered,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -190,8 +203,8 @@ impl Vm {
     fn excuse_holds(&mut self, now: Monotonic) {
         for held in self.held.values_mut() {
             match held {
-                Held::Waiting(hold) => hold.stood_still(now),
-                Held::Released { .. } => {}
+                Held::Waiting { hold, .. } => hold.stood_still(now),
+                Held::Released { .. } | Held::Answered => {}
             }
         }
     }
@@ -202,23 +215,33 @@ impl Vm {
             return WatchStep::Keep;
         }
         match self.held.get_mut(&context) {
-            Some(Held::Waiting(hold)) => {
+            Some(Held::Waiting { hold, .. }) => {
                 let total = host::number_property(&["request", "total_size"]);
                 hold.watch(total, self.body_seen, self.config.capture.hold_max, now)
             }
-            Some(Held::Released { .. }) | None => WatchStep::Keep,
+            Some(Held::Released { .. } | Held::Answered) | None => WatchStep::Keep,
         }
     }
 
-    /// Lets a held request go on.
+    /// Lets a held request go on, unless it would overtake stored messages of its key: without the whole body it cannot
+    /// be stored behind them.
     fn release(&mut self, context: u32) {
-        let Some(held) = self.held.get_mut(&context) else { return };
-        if let Held::Waiting(hold) = held {
-            *held = Held::Released { at: host::now().monotonic, received: hold.received };
-            if host::speak_for(context) {
-                host::resume_request();
-            }
+        let Some(Held::Waiting { hold, line, protocol }) = self.held.get(&context) else { return };
+        let (received, protocol, now) = (hold.received, *protocol, host::now().monotonic);
+        let must_wait = line.is_some_and(|line| self.delivery.line(&self.memory, line, now) == Line::Waiting);
+        let next = if must_wait { Held::Answered } else { Held::Released { at: now, received } };
+        self.held.insert(context, next);
+        match (host::speak_for(context), must_wait) {
+            (true, true) => self.refuse_to_overtake(NotStored::IncompleteBody, protocol),
+            (true, false) => host::resume_request(),
+            (false, true | false) => {}
         }
+    }
+
+    /// Answers the current stream's sender that its request must not overtake stored messages.
+    pub fn refuse_to_overtake(&self, reason: NotStored, protocol: Protocol) {
+        self.count(Counter::NotStored, 1);
+        host::reply(&reply::must_wait(reason), protocol);
     }
 
     /// A request that was let go has its next piece: at once, if it was the listener's full buffer that had stopped it.

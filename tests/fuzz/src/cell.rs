@@ -9,7 +9,7 @@
 //! Bytes that a fuzzer changes fail at the checksum, so each input is also read with its version and checksum put right:
 //! then every field behind them is fuzzed.
 
-use redeliver_core::codec::{Damage, FORMAT_VERSION, crc32};
+use redeliver_core::codec::{Damage, FORMAT_EXTENDED, FORMAT_VERSION, crc32};
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
@@ -76,7 +76,9 @@ impl<T: PartialEq + Debug, D: Fn(&[u8]) -> Result<T, Damage>, E: Fn(&T) -> Vec<u
 pub(crate) fn sealed(bytes: &[u8]) -> Option<Vec<u8>> {
     let rest = bytes.get(CHECKSUM.end..)?;
     let mut sealed = bytes.to_vec();
-    sealed[1] = FORMAT_VERSION;
+    if sealed[1] != FORMAT_EXTENDED {
+        sealed[1] = FORMAT_VERSION;
+    }
     sealed[CHECKSUM].copy_from_slice(&crc32(rest).to_le_bytes());
     Some(sealed)
 }

@@ -105,7 +105,7 @@ fn is_used(slot: &Slot) -> bool {
 mod tests {
     use super::*;
     use redeliver_core::headers::Envelope;
-    use redeliver_core::message::{Message, MessageId, encode_receipt};
+    use redeliver_core::message::{Message, MessageId, Ties, encode_receipt};
     use redeliver_core::slot::Generation;
     use redeliver_core::units::ClusterName;
 
@@ -122,6 +122,7 @@ mod tests {
             },
             routed: None,
             body: Vec::new(),
+            ties: Ties::default(),
         }
     }
 
@@ -138,7 +139,7 @@ mod tests {
                 (keys.head(index), queued.encode(index))
             }
             3 => (keys.large(index), message(random.u8(..)).encode(index, generation)),
-            4 => (keys.large(index), encode_receipt(generation)),
+            4 => (keys.large(index), encode_receipt(generation, None)),
             _ => (keys.head(index), b"garbage".to_vec()),
         };
         data.set(VM_ID, key.as_bytes(), &bytes, 0);

@@ -182,7 +182,7 @@ pub(crate) fn read_slot(data: &SharedData, keys: &Keys, index: SlotIndex) -> Opt
         Some(Ok(LargePart::Message(message))) => {
             Large::Message(message.id.to_string(), String::from_utf8_lossy(&message.arrived.path).into_owned())
         }
-        Some(Ok(LargePart::Settled)) => Large::Settled,
+        Some(Ok(LargePart::Settled(_))) => Large::Settled,
         Some(Err(_)) | None => Large::Unreadable,
     };
     Some(Slot { index, head, large })

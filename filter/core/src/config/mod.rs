@@ -31,7 +31,7 @@ pub use reference::{TABLE_BEGIN, TABLE_END, reference_table};
 use crate::units::{ByteCount, ClusterName, Millis, Permille};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use table::{Draft, Source};
+use table::{Draft, Ordering, Source};
 use tree::{Json, Object};
 
 /// A configuration without faults.
@@ -46,8 +46,8 @@ pub struct Config {
     /// What holds for every destination that has nothing of its own; [`Config::of`] tells what holds for one. The store's
     /// limits are those of the whole store.
     pub shared: Rc<Policy>,
-    /// The header with the sender's idempotency key, in lower case. Not settable in this build.
-    pub idempotency_header: String,
+    /// How two requests are known to be the same.
+    pub idempotency: Idempotency,
     /// How long a dead letter is kept.
     pub dead_letter_ttl: Millis,
     /// Whose `x-redeliver-*` headers are believed.
@@ -242,6 +242,53 @@ pub enum HealthSource {
     Passive,
 }
 
+/// How two requests are known to be the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The header with the sender's key, in lower case.
+    pub header: String,
+    /// Whether a first attempt without a key gets one.
+    pub inject: Inject,
+    /// Headers, in lower case, whose values must be equal too.
+    pub scope_headers: Vec<String>,
+}
+
+/// Whether a first attempt without an idempotency key gets one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inject {
+    /// No: only redeliveries carry ours.
+    Off,
+    /// Yes, the id that the message will have if it is stored.
+    On,
+}
+
+/// Whether messages wait for each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// None does.
+    None,
+    /// Those with the same key do; [`Capture::form`] is then [`CaptureAs::Arrived`].
+    ByKey(KeyOrder),
+}
+
+/// How messages with the same key wait for each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyOrder {
+    /// The header with the key, in lower case.
+    pub header: String,
+    /// What a dead letter does to those behind it.
+    pub on_dead_head: OnDeadHead,
+}
+
+/// What a dead letter does to the messages behind it in its line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDeadHead {
+    /// Nothing: the next one is sent.
+    Release,
+    /// They wait until it is gone.
+    Block,
+}
+
 /// How messages are sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redelivery {
@@ -261,6 +308,8 @@ pub struct Redelivery {
     pub on_unauthorized: OnUnauthorized,
     /// The cluster that redeliveries go to in place of their destinations.
     pub through: Option<ClusterName>,
+    /// Whether messages wait for each other.
+    pub order: Order,
 }
 
 /// What becomes of a message whose sender the receiver does not accept (401, 403).
@@ -482,7 +531,11 @@ impl Config {
                 drop_headers: draft.drop_headers?,
             },
             reply: draft.reply?,
-            idempotency_header: draft.idempotency_header?,
+            idempotency: Idempotency {
+                header: draft.idempotency_header?,
+                inject: draft.inject?,
+                scope_headers: draft.scope_headers?,
+            },
             dead_letter_ttl: draft.dead_letter_ttl?,
             trust: Trusted { senders: draft.trust_senders?, receivers: draft.trust_receivers? },
             destinations: destinations?,
@@ -530,6 +583,13 @@ impl Policy {
                 rate: draft.rate?,
                 on_unauthorized: draft.on_unauthorized?,
                 through: draft.through.clone()?,
+                order: match draft.order? {
+                    Ordering::None => Order::None,
+                    Ordering::ByKey => Order::ByKey(KeyOrder {
+                        header: draft.order_key_header.clone()?,
+                        on_dead_head: draft.on_dead_head?,
+                    }),
+                },
             },
         })
     }

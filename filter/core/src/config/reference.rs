@@ -22,7 +22,7 @@ fn line(row: &Row) -> String {
     let doc = row.doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
     let standing = match row.area {
         Area::Filter => "",
-        Area::Semantics | Area::Operations | Area::Durable => "*Not in this build.* ",
+        Area::Operations | Area::Durable => "*Not in this build.* ",
     };
     format!("| `{}` | {} | {} | {standing}{doc} |\n", row.path, default(row.default), row.form)
 }

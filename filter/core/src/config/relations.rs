@@ -3,13 +3,16 @@
 //! Never repeats a rule of a single key; those are in [`super::table`].
 
 use super::fault::{Faults, Problem};
-use super::table::{Draft, path};
+use super::table::{Draft, Ordering, path};
 use super::{CaptureAs, HealthSource, HoldWhileDown};
 
 /// Notes every rule that the draft breaks.
 pub(super) fn check(draft: &Draft, faults: &mut Faults) {
     if let (Some(HoldWhileDown::On), Some(CaptureAs::Routed)) = (draft.hold_while_down, draft.capture_form) {
         faults.note(path::hold_while_down, Problem::Needs { found: "true", other: "capture.as: arrived" });
+    }
+    if let (Some(Ordering::ByKey), Some(CaptureAs::Routed)) = (draft.order, draft.capture_form) {
+        faults.note(path::order, Problem::Needs { found: "by_key", other: "capture.as: arrived" });
     }
     if let (Some(HealthSource::HealthCheckFilter), Some(asked)) = (draft.health_source, &draft.health_path)
         && !asked.contains("{cluster}")

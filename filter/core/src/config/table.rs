@@ -2,18 +2,17 @@
 //! only place of each of these: the parser, the defaults and the reference (docs/configuration.md) are made from it.
 //!
 //! Never compares two keys ([`super::relations`]), and knows no JSON but the defaults. A row whose name starts with `_`
-//! has no value that anything reads: its area is not built, or it is a group that [`super::overrides`] reads key by key. A
-//! row of an area that is not built with a plain name has its default in force.
+//! has no value that anything reads: its area is not built, or it is a group that [`super::overrides`] reads key by key.
 
 use super::fault::Faults;
 use super::tree::{Json, Object};
 use super::values::{
     Authorities, Choice, Decimal, Duration, KeyByKey, Later, List, One, PerSecond, Reads, Size, Switch, Unread,
     WhenEmpty, Whole, cluster_name, cluster_name_if_any, failure_status, grpc_failure_status, header_name, health_path,
-    method, path_prefix,
+    method, path_prefix, sent_header_name,
 };
-use super::{CaptureAs, CaptureMode, Grpc, HealthSource, HoldWhileDown, Intake, OnUnauthorized, Prefer, Rate, Reply};
-use super::{RouteOptIn, Trust, UnknownOutcome, walk};
+use super::{CaptureAs, CaptureMode, Grpc, HealthSource, HoldWhileDown, Inject, Intake, OnDeadHead, OnUnauthorized};
+use super::{Prefer, Rate, Reply, RouteOptIn, Trust, UnknownOutcome, walk};
 use crate::units::{ByteCount, ClusterName, Millis, Permille};
 use std::collections::BTreeMap;
 
@@ -22,9 +21,15 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Area {
     Filter,
-    Semantics,
     Operations,
     Durable,
+}
+
+/// What `redelivery.order` says by itself; with its header it becomes [`super::Order`].
+#[derive(Clone, Copy)]
+pub(super) enum Ordering {
+    None,
+    ByKey,
 }
 
 /// One key for the reference.
@@ -115,7 +120,7 @@ where
 {
     let built = |object| match key.area {
         Area::Filter => walk::find(object, key.path),
-        Area::Semantics | Area::Operations | Area::Durable => None, // refused by `walk::check` where it is given
+        Area::Operations | Area::Durable => None, // refused by `walk::check` where it is given
     };
     match source {
         Source::Shared(object) => match built(object) {
@@ -196,7 +201,7 @@ keys! {
     capture_mode: CaptureMode = "capture.mode", r#""hold""#, Filter,
         Choice(&[("hold", CaptureMode::Hold), ("stream", CaptureMode::Stream)]);
     /// `routed`: store what the router made of the request (rewritten path, host, headers). `arrived`: store what the
-    /// sender sent; right when routes rewrite nothing, and needed by `hold_while_down`.
+    /// sender sent; right when routes rewrite nothing, and needed by `hold_while_down` and `redelivery.order: by_key`.
     capture_form: CaptureAs = "capture.as", r#""routed""#, Filter,
         Choice(&[("routed", CaptureAs::Routed), ("arrived", CaptureAs::Arrived)]);
     /// Larger requests pass through unprotected. Must stay below the listener's `per_connection_buffer_limit_bytes`.
@@ -299,21 +304,28 @@ keys! {
     /// counted in `queued`, until the configuration is pushed anew with another text; then it is tried again at once.
     on_unauthorized: OnUnauthorized = "redelivery.on_unauthorized", r#""dead""#, Filter,
         Choice(&[("dead", OnUnauthorized::Dead), ("park", OnUnauthorized::Park)]);
-    /// `by_key`: messages with the same key one after the other; needs `capture.as: arrived`.
-    _order: Unread = "redelivery.order", r#""none""#, Semantics, Later("`none`, `by_key`");
-    /// The header with that key.
-    _order_key_header: Unread = "redelivery.order_key_header", r#""x-ordering-key""#, Semantics, Later("header name");
-    /// What a dead letter does to its key.
-    _on_dead_head: Unread = "redelivery.on_dead_head", r#""release""#, Semantics, Later("`release`, `block`");
-
-    /// The header with the sender's idempotency key. The default is in force.
-    idempotency_header: String = "idempotency.header", r#""idempotency-key""#, Semantics,
+    /// `by_key`: messages with the same key and destination are delivered one after the other, in the order in which they
+    /// were accepted, and a new request whose key has stored messages is stored behind them. Needs `capture.as: arrived`.
+    order: Ordering = "redelivery.order", r#""none""#, Filter,
+        Choice(&[("none", Ordering::None), ("by_key", Ordering::ByKey)]);
+    /// The header with that key. Requests without it are not ordered.
+    order_key_header: String = "redelivery.order_key_header", r#""x-ordering-key""#, Filter,
         One { item: header_name, form: "header name" };
-    /// `true`: add the header to the first attempt too, when the sender sent none.
-    _inject: Unread = "idempotency.inject", "false", Semantics, TRUE_OR_FALSE;
-    /// Headers whose values must also be equal for two keys to be the same.
-    _scope_headers: Unread = "idempotency.scope_headers", r#"["authorization"]"#, Semantics,
-        Later("list of header names");
+    /// What a dead letter does to its key: `release`: the next message is sent. `block`: all others wait until the dead
+    /// letter is gone.
+    on_dead_head: OnDeadHead = "redelivery.on_dead_head", r#""release""#, Filter,
+        Choice(&[("release", OnDeadHead::Release), ("block", OnDeadHead::Block)]);
+
+    /// The header with the sender's idempotency key. A redelivery carries the sender's key, or the message's id.
+    idempotency_header: String = "idempotency.header", r#""idempotency-key""#, Filter,
+        One { item: sent_header_name, form: "name of a header that is sent again" };
+    /// `true`: add the header to the first attempt too, when the sender sent none; wanted with
+    /// `failure.unknown_outcome: always`.
+    inject: Inject = "idempotency.inject", "false", Filter, Switch { off: Inject::Off, on: Inject::On };
+    /// Headers whose values must also be equal for two keys to be the same: senders that differ in one of them never get
+    /// at each other's messages.
+    scope_headers: Vec<String> = "idempotency.scope_headers", r#"["authorization"]"#, Filter,
+        List { item: header_name, form: "header names", empty: WhenEmpty::Allowed };
 
     /// A dead letter is removed and counted after this.
     dead_letter_ttl: Millis = "dead_letter.ttl", r#""168h""#, Filter, span(INSTANT, YEAR);

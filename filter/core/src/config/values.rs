@@ -6,6 +6,7 @@
 use super::fault::{Faults, Problem};
 use super::tree::Json;
 use super::{ClusterName, Rate, walk};
+use crate::headers;
 use crate::units::{ByteCount, Millis, Permille};
 use std::collections::BTreeMap;
 
@@ -395,6 +396,13 @@ pub(super) fn header_name(json: &Json) -> Result<String, Problem> {
     obeys(text, !text.starts_with(':'), "be a header, not a pseudo-header")?;
     obeys(text, is_token(text), "be a header name")?;
     Ok(text.to_ascii_lowercase())
+}
+
+/// A header name that a redelivery can carry.
+pub(super) fn sent_header_name(json: &Json) -> Result<String, Problem> {
+    let name = header_name(json)?;
+    obeys(&name, !headers::is_never_kept(&name), "be a header that a redelivery carries")?;
+    Ok(name)
 }
 
 /// The name of a cluster of this Envoy.

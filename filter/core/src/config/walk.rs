@@ -7,7 +7,7 @@
 //! ```text
 //! key of the text                      known as                              then
 //! redelivery.tick                      a key of a built area                 left to its reader
-//! redelivery.order                     a key of another area                 not in this build
+//! metrics.labels                       a key of another area                 not in this build
 //! redelivery                           a group with a built key in it        must be an object; walked
 //! operator                             a group without one                   walked, or not in this build as a whole
 //! destinations.a                       destinations.<cluster>                walked
@@ -173,7 +173,7 @@ impl Place {
 const fn built(area: Area) -> Built {
     match area {
         Area::Filter => Built::Now,
-        Area::Semantics | Area::Operations | Area::Durable => Built::Later,
+        Area::Operations | Area::Durable => Built::Later,
     }
 }
 

@@ -21,7 +21,7 @@ use crate::ledger::Ledger;
 use crate::live::LiveCell;
 use crate::memory::{Cas, Change, Expect, SharedMemory, update};
 use crate::slot::{DestinationIndex, Epoch, SlotIndex, SlotState};
-use crate::store::Now;
+use crate::store::{Now, ReadyHint};
 use crate::units::{ClusterName, Millis, Monotonic};
 
 /// How long a leader stays one without a renewal. A dead VM's destinations wait this long; a live one renews each
@@ -37,6 +37,8 @@ const SPREAD_STEP: Millis = Millis(50);
 const LOOK_MAX: usize = 64;
 /// A VM that never knew the table of destinations waits so long for one that does: they look at it each tick.
 const NAMES_UNKNOWN_MAX: Millis = Millis(3_000);
+/// Messages that one tick looks at, of those that hold up a line: a hundred are seen each second.
+const BLOCKING_LOOKS: usize = 10;
 /// Hints that one tick takes per destination; what is left comes with the next.
 const HINTS_MAX: usize = 2_000;
 
@@ -202,6 +204,7 @@ impl Delivery {
         }
         self.take_hints(memory, destination);
         self.forget_ended(memory, destination, now, effects);
+        self.forget_removed(memory, destination, now, effects);
         if self.sweep.has_seen_all(destination) {
             self.observe(memory, destination, now, effects);
             self.send_due(memory, destination, now, effects);
@@ -237,11 +240,29 @@ impl Delivery {
         }
     }
 
+    /// Messages that held up their lines and do not any more: removed, or sent again, by whatever VM.
+    fn forget_removed(
+        &mut self,
+        memory: &dyn SharedMemory,
+        destination: DestinationIndex,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        for _ in 0..BLOCKING_LOOKS {
+            let Some(ticket) = self.couriers.get_mut(&destination).and_then(Courier::next_blocking) else { return };
+            if self.holds_up(memory, ticket).is_none() {
+                self.forget(destination, ticket);
+                self.sweep_slot(memory, ticket.slot, now, effects);
+            }
+        }
+    }
+
     fn take_hints(&mut self, memory: &dyn SharedMemory, destination: DestinationIndex) {
         for _ in 0..HINTS_MAX {
             let Some(hint) = self.store(memory).next_ready(destination) else { return };
+            let spot = hint.spot.filter(|_| self.on_dead_head(destination).is_some());
             if let Some(courier) = self.couriers.get_mut(&destination) {
-                courier.add(hint);
+                courier.add(ReadyHint { spot, ..hint });
             }
         }
     }

@@ -15,6 +15,7 @@
 mod calls;
 mod housekeeping;
 mod leading;
+pub mod looking;
 mod polling;
 pub mod sending;
 mod sweep;

@@ -3,8 +3,8 @@
 use super::calls::read_call;
 use super::{CallToken, Delivery, note};
 use crate::answer::{self, Answer, Contact, EnvoyReply, Fate, Reading};
-use crate::config::Trust;
-use crate::courier::{self, judge};
+use crate::config::{KeyOrder, OnDeadHead, Order, Trust};
+use crate::courier::{self, held_up, judge, spot_of};
 use crate::effect::{Attempt, Call, Counter, Dispatch, Effect, Level};
 use crate::grpc::Protocol;
 use crate::headers::HeaderList;
@@ -13,12 +13,16 @@ use crate::message::{Road, Terms};
 use crate::neighbours::has_custody;
 use crate::pass::Pass;
 use crate::retry_after::asked_wait;
-use crate::slot::{DeadReason, DestinationIndex, Head, RuleDigest, SlotState};
-use crate::store::{Claim, ClaimError, Now, Settlement, Ticket};
+use crate::slot::{DeadReason, DestinationIndex, Head, RuleDigest, SlotState, Spot};
+use crate::store::{Claim, ClaimError, Now, ReadyHint, Settlement, Ticket};
 use crate::units::{ClusterName, Millis, Wall};
 
 /// An answer later than its timeout by this much cannot come any more: the dispatch's own timer has long ended it.
 const LATE_MAX: Millis = Millis(2_000);
+
+/// A message that has to wait for one that this VM did not know is looked at again after this long, if the other's end
+/// does not wake it: the other one may still be being stored.
+const LOOK_AGAIN: Millis = Millis(500);
 
 /// What came back for a call: headers (empty: the answer broke off) and, if it is asked for, the body.
 pub struct Reply<'a> {
@@ -132,6 +136,9 @@ impl Delivery {
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Option<()> {
+        if let Some(ahead) = self.ahead_of(memory, destination, ticket, now) {
+            return self.wait_behind(memory, destination, ticket, ahead, now, effects);
+        }
         let epoch = self.couriers.get(&destination)?.epoch;
         let policy = self.policy(destination);
         let until = now.monotonic.after(policy.redelivery.timeout).after(LATE_MAX);
@@ -142,7 +149,7 @@ impl Delivery {
             }
             Ok(claim) => {
                 let courier = self.couriers.get_mut(&destination)?;
-                courier.out(ticket, claim.head.stored_at, epoch, until);
+                courier.out(ticket, claim.head.stored_at, spot_of(&claim.head, &policy.redelivery), epoch, until);
                 let attempt = Attempt {
                     destination,
                     ticket,
@@ -171,6 +178,44 @@ impl Delivery {
         Some(())
     }
 
+    /// The message that this one has to wait for, as the slots say it: what this VM remembers of the line may be less.
+    fn ahead_of(
+        &self,
+        memory: &dyn SharedMemory,
+        destination: DestinationIndex,
+        ticket: Ticket,
+        now: Now,
+    ) -> Option<Ticket> {
+        let on_dead_head = self.on_dead_head(destination)?;
+        let is_ordered = self.couriers.get(&destination).is_some_and(|courier| courier.is_ordered(ticket));
+        if is_ordered { self.store(memory).ahead_of(ticket, on_dead_head, now.monotonic) } else { None }
+    }
+
+    /// What a dead letter does to its line; `None` if messages to this destination are not ordered.
+    pub(super) fn on_dead_head(&self, destination: DestinationIndex) -> Option<OnDeadHead> {
+        match &self.policy(destination).redelivery.order {
+            Order::None => None,
+            Order::ByKey(KeyOrder { on_dead_head, .. }) => Some(*on_dead_head),
+        }
+    }
+
+    /// Another message of the same line comes first, and this VM did not know: its hint was lost, or went elsewhere. `None`:
+    /// this one is offered all the same (a probe does not go by due times), leave it for the next tick.
+    fn wait_behind(
+        &mut self,
+        memory: &dyn SharedMemory,
+        destination: DestinationIndex,
+        ticket: Ticket,
+        ahead: Ticket,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Option<()> {
+        self.sweep_slot(memory, ahead.slot, now, effects);
+        let courier = self.couriers.get_mut(&destination)?;
+        courier.postpone(ticket, now.monotonic.after(LOOK_AGAIN));
+        (courier.next(now.monotonic) != Some(ticket)).then_some(())
+    }
+
     /// The table of destinations says another name than the message: it was damaged once. Better kept than sent there.
     fn bury_misplaced(
         &mut self,
@@ -185,7 +230,7 @@ impl Delivery {
         if let Ok(head) = self.store(memory).bury(ticket, DeadReason::Corrupt, 0, now.wall, claimed) {
             self.tell_of_death(&head, DeadReason::Corrupt, effects);
         }
-        self.forget(destination, ticket);
+        self.leave_dead(memory, destination, ticket);
     }
 
     fn dispatch_of(&mut self, memory: &dyn SharedMemory, attempt: Attempt, claim: Claim) -> Option<Effect> {
@@ -200,7 +245,7 @@ impl Delivery {
             }
             Some(through) => (through.clone(), Road::Through(self.pass(memory))),
         };
-        let terms = Terms { attempt: claim.head.sends, key_header: &config.idempotency_header, road, timeout };
+        let terms = Terms { attempt: claim.head.sends, key_header: &config.idempotency.header, road, timeout };
         let headers = claim.message.request(&terms);
         let call = Call::Attempt(attempt);
         Some(Effect::Dispatch(Box::new(Dispatch { call, cluster, headers, body: claim.message.body, timeout })))
@@ -221,6 +266,26 @@ impl Delivery {
         }
     }
 
+    /// The message was buried, by this VM or another: nobody waits for it any more, unless dead letters hold others up.
+    pub(super) fn leave_dead(&mut self, memory: &dyn SharedMemory, destination: DestinationIndex, ticket: Ticket) {
+        let held_up = match self.on_dead_head(destination) {
+            None | Some(OnDeadHead::Release) => None,
+            Some(OnDeadHead::Block) => self.holds_up(memory, ticket),
+        };
+        match (self.couriers.get_mut(&destination), held_up) {
+            (Some(courier), Some(spot)) => courier.block(ticket, spot),
+            (Some(courier), None) => courier.forget(ticket),
+            (None, _) => {}
+        }
+    }
+
+    /// Where a message that is not to be sent holds others up, as its head says.
+    pub(super) fn holds_up(&self, memory: &dyn SharedMemory, ticket: Ticket) -> Option<Spot> {
+        let (head, _) = self.store(memory).head(ticket.slot).ok().flatten()?;
+        let is_it = head.generation == ticket.generation;
+        if is_it { held_up(&head, &self.policy(head.destination).redelivery) } else { None }
+    }
+
     /// Makes a waiting message a dead letter.
     pub(super) fn bury_waiting(
         &mut self,
@@ -236,7 +301,7 @@ impl Delivery {
         if let Ok(head) = self.store(memory).bury(ticket, reason, status, now.wall, is_waiting) {
             self.tell_of_death(&head, reason, effects);
         }
-        self.forget(destination, ticket);
+        self.leave_dead(memory, destination, ticket);
     }
 
     /// Counts and logs a new dead letter. Ids and client text stay out of the log.
@@ -281,7 +346,9 @@ impl Delivery {
         let is_ours = outcome.is_ok();
         let Some(courier) = self.couriers.get_mut(&attempt.destination) else {
             if let (true, Settlement::Again { due, .. }) = (is_ours, settlement) {
-                self.store(memory).hint_ready(attempt.ticket, attempt.destination, due, attempt.head.stored_at);
+                let spot = attempt.head.place.map(|place| place.spot);
+                let hint = ReadyHint { ticket: attempt.ticket, due, stored_at: attempt.head.stored_at, spot };
+                self.store(memory).hint_ready(attempt.destination, hint);
             }
             return;
         };

@@ -9,11 +9,14 @@
 //! | `Sending`, lease over | its leader | freed if its receipt is there; else queued again, the attempt counts |
 //! | `Sending` | a new leader | counted as out, so that the window holds |
 //! | `Parked` by another configuration | its leader | queued again, due at once |
+//! | `Parked`, `Dead` | its leader | holds its line up, if it does |
 //! | `Dead` for longer than `dead_letter.ttl` | its leader | removed, counted |
 //!
 //! A bounded number of heads per tick; more while a new leader takes over.
 
 use super::{Delivery, note};
+use crate::config::OnDeadHead;
+use crate::courier::{held_up, spot_of};
 use crate::effect::{Call, Counter, Effect, Level};
 use crate::ledger::Ledger;
 use crate::memory::SharedMemory;
@@ -137,7 +140,7 @@ impl Delivery {
             SlotState::Queued { due } => self.sweep_queued(memory, ticket, head, due, now, effects),
             SlotState::Sending { until, .. } if is_over(until) => self.reclaim(memory, ticket, head, now, effects),
             SlotState::Sending { epoch, until } => self.count_as_out(ticket, head, epoch, until),
-            SlotState::Parked { rule } if rule.0 == self.digest => {}
+            SlotState::Parked { rule } if rule.0 == self.digest => self.hold_up(ticket, head),
             SlotState::Parked { .. } => self.release(memory, ticket, head, now),
             SlotState::Dead { .. } => self.sweep_dead(memory, ticket, head, now, effects),
         }
@@ -161,27 +164,61 @@ impl Delivery {
         effects: &mut Vec<Effect>,
     ) {
         if head.age(now.wall) > self.policy(head.destination).store.ttl {
+            self.expire(memory, ticket, head, due, now, effects);
+        } else {
+            self.add_waiting(ticket, head, due);
+        }
+    }
+
+    /// Too old. In a line whose dead letters release it, messages end one after the other: the last one to come must be
+    /// the last to end, since new requests look at it. Those ahead are as old, so this one's turn comes with the sweep.
+    fn expire(
+        &mut self,
+        memory: &dyn SharedMemory,
+        ticket: Ticket,
+        head: &Head,
+        due: Monotonic,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let must_wait = match self.on_dead_head(head.destination) {
+            None | Some(OnDeadHead::Block) => false,
+            Some(release @ OnDeadHead::Release) => {
+                self.store(memory).ahead_of(ticket, release, now.monotonic).is_some()
+            }
+        };
+        if must_wait {
+            self.add_waiting(ticket, head, due);
+        } else {
             self.bury_waiting(memory, head.destination, ticket, DeadReason::Expired, now, effects);
-        } else if let Some(courier) = self.couriers.get_mut(&head.destination) {
-            courier.add(ReadyHint { ticket, due, stored_at: head.stored_at });
+        }
+    }
+
+    /// The message waits, whether or not a hint has said so.
+    fn add_waiting(&mut self, ticket: Ticket, head: &Head, due: Monotonic) {
+        let spot = spot_of(head, &self.policy(head.destination).redelivery);
+        if let Some(courier) = self.couriers.get_mut(&head.destination) {
+            courier.add(ReadyHint { ticket, due, stored_at: head.stored_at, spot });
         }
     }
 
     /// The configuration is another one than that under which the message was parked: what it was refused for may be
     /// mended.
     fn release(&mut self, memory: &dyn SharedMemory, ticket: Ticket, head: &Head, now: Now) {
+        let spot = spot_of(head, &self.policy(head.destination).redelivery);
         if let Ok(released) = self.store(memory).release(ticket, head, now)
             && let Some(courier) = self.couriers.get_mut(&head.destination)
         {
-            courier.add(ReadyHint { ticket, due: now.monotonic, stored_at: released.stored_at });
+            courier.add(ReadyHint { ticket, due: now.monotonic, stored_at: released.stored_at, spot });
         }
     }
 
     fn count_as_out(&mut self, ticket: Ticket, head: &Head, epoch: Epoch, until: Monotonic) {
+        let spot = spot_of(head, &self.policy(head.destination).redelivery);
         if let Some(courier) = self.couriers.get_mut(&head.destination)
             && !courier.is_out(ticket)
         {
-            courier.out(ticket, head.stored_at, epoch, until);
+            courier.out(ticket, head.stored_at, spot, epoch, until);
         }
     }
 
@@ -194,7 +231,7 @@ impl Delivery {
             courier.forget(ticket);
         }
         if self.store(memory).is_settled(ticket) {
-            if self.store(memory).free(ticket, unchanged).is_ok() {
+            if self.store(memory).free_settled(ticket, now.wall, unchanged).is_ok() {
                 effects.push(Effect::Count(Counter::Delivered, 1));
             }
             return;
@@ -203,14 +240,13 @@ impl Delivery {
         if u32::from(attempts) >= self.policy(head.destination).redelivery.attempts_max {
             if let Ok(dead) = self.store(memory).bury(ticket, DeadReason::Attempts, 0, now.wall, unchanged) {
                 self.tell_of_death(&dead, DeadReason::Attempts, effects);
+                self.leave_dead(memory, head.destination, ticket);
             }
             return;
         }
         let due = now.monotonic;
-        if self.store(memory).requeue(ticket, due, attempts, 0, now.wall, unchanged).is_ok()
-            && let Some(courier) = self.couriers.get_mut(&head.destination)
-        {
-            courier.add(ReadyHint { ticket, due, stored_at: head.stored_at });
+        if self.store(memory).requeue(ticket, due, attempts, 0, now.wall, unchanged).is_ok() {
+            self.add_waiting(ticket, head, due);
         }
     }
 
@@ -225,11 +261,30 @@ impl Delivery {
         }
     }
 
-    fn sweep_dead(&self, memory: &dyn SharedMemory, ticket: Ticket, head: &Head, now: Now, effects: &mut Vec<Effect>) {
+    fn sweep_dead(
+        &mut self,
+        memory: &dyn SharedMemory,
+        ticket: Ticket,
+        head: &Head,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
         let is_over = now.wall.since(head.changed_at) > self.config.dead_letter_ttl;
         if is_over && self.store(memory).discard(ticket, |found| found == head).is_ok() {
             effects.push(Effect::Count(Counter::DeadExpired, 1));
             effects.push(note(Level::Warn, "a dead letter was removed: its dead_letter.ttl is over"));
+            self.forget(head.destination, ticket);
+        } else {
+            self.hold_up(ticket, head);
+        }
+    }
+
+    /// The message is not to be sent: those behind it may have to know.
+    fn hold_up(&mut self, ticket: Ticket, head: &Head) {
+        if let Some(spot) = held_up(head, &self.policy(head.destination).redelivery)
+            && let Some(courier) = self.couriers.get_mut(&head.destination)
+        {
+            courier.block(ticket, spot);
         }
     }
 

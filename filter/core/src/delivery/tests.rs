@@ -12,6 +12,7 @@ use crate::units::{ByteCount, Wall};
 use wasm_bindgen_test::wasm_bindgen_test as test;
 use world::{Answers, Asked, Life, REFUSED, World, config};
 
+mod ordering;
 mod world;
 
 const PLAIN: &str = r#"{"match": {"clusters": ["orders"]}, "redelivery": {"window": {"initial": 3, "max": 3}}}"#;
@@ -806,7 +807,8 @@ fn repeated_and_stale_hints_send_nothing_twice() {
         for old in &tickets {
             let now = world.moment();
             let store = world.vms[1].delivery.store(&world.memory);
-            store.hint_ready(*old, DestinationIndex(0), now.monotonic, now.wall);
+            let hint = ReadyHint { ticket: *old, due: now.monotonic, stored_at: now.wall, spot: None };
+            store.hint_ready(DestinationIndex(0), hint);
         }
         world.pass(400);
     }
@@ -820,11 +822,12 @@ fn a_stale_hint_hides_no_message_that_is_known() {
     let redelivery = config(PLAIN).shared.redelivery.clone();
     let mut courier = Courier::new(Epoch(1), Monotonic(9_000), None, &redelivery, Monotonic(0));
     let ticket = |generation| Ticket { slot: SlotIndex(5), generation: Generation(generation) };
-    let hint = |generation| ReadyHint { ticket: ticket(generation), due: Monotonic(10), stored_at: Wall(1) };
+    let hint =
+        |generation| ReadyHint { ticket: ticket(generation), due: Monotonic(10), stored_at: Wall(1), spot: None };
     courier.add(hint(2));
     courier.add(hint(1));
     assert_eq!(courier.next(Monotonic(20)), Some(ticket(2)), "waiting");
-    courier.out(ticket(2), Wall(1), Epoch(1), Monotonic(99));
+    courier.out(ticket(2), Wall(1), None, Epoch(1), Monotonic(99));
     courier.add(hint(1));
     courier.forget(ticket(1));
     assert_eq!(courier.in_flight(), 1, "out");
@@ -1304,10 +1307,10 @@ struct Chaos {
 }
 
 impl Chaos {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, settings: &str) -> Self {
         let other =
-            BRIEF.replace("500ms", "700ms").replace("{\"clusters\": [\"orders\"]}", "{\"clusters\": [\"stock\"]}");
-        let configs = [config(BRIEF), config(&other)];
+            settings.replace("500ms", "700ms").replace("{\"clusters\": [\"orders\"]}", "{\"clusters\": [\"stock\"]}");
+        let configs = [config(settings), config(&other)];
         let mut world = World::new(3, &configs[0]);
         let mut dice = Random::seeded(seed ^ 0xabcd);
         world.receiver(move |asked| {
@@ -1398,7 +1401,7 @@ impl Chaos {
         }
     }
 
-    fn run(mut self, seed: u64) {
+    fn run(mut self, seed: u64) -> World {
         while self.world.now < 60_000 {
             self.trouble();
             self.world.pass(50);
@@ -1409,6 +1412,7 @@ impl Chaos {
         }
         self.world.pass(70_000);
         self.check(seed);
+        self.world
     }
 
     fn check(&self, seed: u64) {
@@ -1435,7 +1439,7 @@ impl Chaos {
 #[test]
 fn chaos_loses_nothing_and_repeats_only_what_a_dead_vm_had_out() {
     for seed in 0..CHAOS_SEEDS {
-        Chaos::new(seed).run(seed);
+        Chaos::new(seed, BRIEF).run(seed);
     }
 }
 

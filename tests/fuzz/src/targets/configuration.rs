@@ -4,7 +4,7 @@
 
 use redeliver_core::config::{
     Capture, CaptureAs, CaptureMode, Config, Faults, Health, HealthSource, HoldWhileDown, Intake, OnUnauthorized,
-    Policy, Prefer, Rate, Redelivery, Reply, RouteOptIn, UnknownOutcome, parse,
+    Order, Policy, Prefer, Rate, Redelivery, Reply, RouteOptIn, UnknownOutcome, parse,
 };
 use redeliver_core::units::{Millis, Permille};
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ fn check_policy_bounds(policy: &Policy) {
 
 /// The rules between keys.
 fn check_relations(config: &Config) {
-    let needed = ["host", config.idempotency_header.as_str()];
+    let needed = ["host", config.idempotency.header.as_str()];
     assert!(!config.capture.drop_headers.iter().any(|name| needed.contains(&name.as_str())), "{config:?}");
 }
 
@@ -82,6 +82,7 @@ fn check_policy_relations(policy: &Policy, capture: &Capture) {
     assert!(redelivery.backoff.initial <= redelivery.backoff.max, "{redelivery:?}");
     assert!(redelivery.window.initial <= redelivery.window.max, "{redelivery:?}");
     assert!(policy.hold_while_down == HoldWhileDown::Off || capture.form == CaptureAs::Arrived, "{policy:?}");
+    assert!(redelivery.order == Order::None || capture.form == CaptureAs::Arrived, "{policy:?}");
     assert!(health.source != HealthSource::HealthCheckFilter || health.path.contains("{cluster}"), "{health:?}");
 }
 

@@ -6,7 +6,7 @@
 use crate::input::Sections;
 use crate::wire;
 use redeliver_core::headers::{Envelope, FIELDS_MAX, HeaderList, OWN_HEADERS, Unsendable, forged};
-use redeliver_core::message::{LargePart, Message, MessageId, Road, Terms, decode};
+use redeliver_core::message::{LargePart, Message, MessageId, Road, Terms, Ties, decode};
 use redeliver_core::neighbours::Hops;
 use redeliver_core::slot::{Generation, SlotIndex};
 use redeliver_core::units::{ClusterName, Millis};
@@ -33,6 +33,7 @@ pub(super) fn target(bytes: &[u8]) {
         arrived,
         routed,
         body: sections.bytes().to_vec(),
+        ties: Ties::default(),
     };
     check_is_read_back(&message);
     check_request(&message, attempt, authority.filter(|name| wire::is_part_of_line(name.as_bytes())));

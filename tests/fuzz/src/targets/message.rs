@@ -16,14 +16,14 @@ pub(super) fn target(bytes: &[u8]) {
     let (slot, generation) = place_of(bytes);
     let write = |part: &LargePart| match part {
         LargePart::Message(message) => message.encode(slot, generation),
-        LargePart::Settled => encode_receipt(generation),
+        LargePart::Settled(memo) => encode_receipt(generation, memo.as_ref()),
     };
     let format = Format::new(|bytes| decode(bytes, slot, generation), write, Slack::None);
     let Some(part) = format.check(bytes) else { return };
     check_is_found_elsewhere(bytes, slot, generation);
     match part {
         LargePart::Message(message) => check_message(&message, crc32(bytes) as u16),
-        LargePart::Settled => {}
+        LargePart::Settled(_) => {}
     }
 }
 

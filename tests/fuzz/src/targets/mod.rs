@@ -1,6 +1,7 @@
 //! The table of targets. Each has a file with one function `target`, whose head comment says what must hold.
 
 mod answer;
+mod buckets;
 mod capture;
 mod cells;
 mod classify;
@@ -45,6 +46,7 @@ macro_rules! targets {
 
 targets![
     answer,
+    buckets,
     capture,
     cells,
     classify,

@@ -12,11 +12,12 @@
 use super::*;
 use crate::answer::Answer;
 use crate::delivery::sending::Reply;
+use crate::digest::LineKey;
 use crate::effect::{Counter, Dispatch, Gauge};
 use crate::headers::{HEADER_ATTEMPT, HeaderList};
 use crate::ledger::Ledger;
 use crate::memory::double::{MemoryDouble, VmMemory};
-use crate::message::{Message, MessageId};
+use crate::message::{Message, MessageId, Ties};
 use crate::slot::{Head, SlotIndex, SlotState};
 use crate::store::{FILLING_MAX, FirstState, Limits, PutError, Ticket};
 use crate::units::Wall;
@@ -97,6 +98,12 @@ pub(super) struct World {
     pub asked: Vec<Asked>,
     pub questions: Vec<Asked>,
     pub delivered: BTreeMap<u32, u32>,
+    /// Messages in the order in which the receiver took them, repeats included.
+    pub arrivals: Vec<u32>,
+    /// The most calls of shared memory that one callback made.
+    pub calls_max: u32,
+    /// The line of a message by its number.
+    pub line_of: fn(u32) -> Option<LineKey>,
     pub counters: BTreeMap<Counter, u64>,
     pub gauges: BTreeMap<Gauge, u64>,
     pub notes: Vec<String>,
@@ -126,6 +133,7 @@ fn message(number: u32, cluster: &str) -> Message {
         arrived: envelope,
         routed: None,
         body: number.to_string().into_bytes(),
+        ties: Ties::default(),
     }
 }
 
@@ -150,6 +158,9 @@ impl World {
             asked: Vec::new(),
             questions: Vec::new(),
             delivered: BTreeMap::new(),
+            arrivals: Vec::new(),
+            calls_max: 0,
+            line_of: |_| None,
             counters: BTreeMap::new(),
             gauges: BTreeMap::new(),
             notes: Vec::new(),
@@ -191,6 +202,7 @@ impl World {
             Some(left) => VmMemory::dying_after(&self.memory, left),
         };
         let result = run(&mut found.delivery, &memory);
+        self.calls_max = self.calls_max.max(memory.calls());
         if found.changes_left.is_some() {
             found.changes_left = Some(memory.changes_left());
         }
@@ -204,14 +216,15 @@ impl World {
     /// A live request to `to` fails on `vm` and is stored as message `number`. `None`: the VM died before it could
     /// promise anything.
     pub fn try_store(&mut self, vm: usize, to: &str, number: u32) -> Option<Result<Ticket, PutError>> {
-        let now = self.moment();
+        let (now, line) = (self.moment(), (self.line_of)(number));
         let put = self.enter(vm, |delivery, memory| {
             let destination = delivery.find_or_register(memory, &cluster(to)).ok_or(PutError::Full)?;
             let config = delivery.config().clone();
             let policy = config.of(&cluster(to));
             let first = FirstState::Queued(now.monotonic.after(policy.redelivery.backoff.initial));
             let limits = Limits { whole: &config.shared.store, destination: &policy.store };
-            delivery.store(memory).put(&message(number, to), destination, first, limits, now)
+            let message = Message { ties: Ties { line, ..Ties::default() }, ..message(number, to) };
+            delivery.store(memory).put(&message, destination, first, limits, now)
         })?;
         if put.is_ok() {
             self.count(Counter::Stored, 1);
@@ -221,13 +234,14 @@ impl World {
 
     /// The same, of which the routed form is still to come.
     pub fn try_open(&mut self, vm: usize, to: &str, number: u32) -> Option<Result<Ticket, PutError>> {
-        let now = self.moment();
+        let (now, line) = (self.moment(), (self.line_of)(number));
         let put = self.enter(vm, |delivery, memory| {
             let destination = delivery.find_or_register(memory, &cluster(to)).ok_or(PutError::Full)?;
             let config = delivery.config().clone();
             let first = FirstState::Opening(now.monotonic.after(FILLING_MAX));
             let limits = Limits { whole: &config.shared.store, destination: &config.of(&cluster(to)).store };
-            delivery.store(memory).put(&message(number, to), destination, first, limits, now)
+            let message = Message { ties: Ties { line, ..Ties::default() }, ..message(number, to) };
+            delivery.store(memory).put(&message, destination, first, limits, now)
         })?;
         if put.is_ok() {
             self.count(Counter::Stored, 1);
@@ -386,6 +400,7 @@ impl World {
         let (answers, after) = if is_attempt { (self.receiver)(&asked) } else { (self.health)(&asked) };
         if let (true, Answers::Status(200..=299)) = (is_attempt, answers) {
             *self.delivered.entry(asked.number).or_default() += 1;
+            self.arrivals.push(asked.number);
         }
         let outcome = match answers {
             Answers::Refused(answer) => Err(answer),
@@ -531,6 +546,25 @@ impl World {
         for number in numbers {
             let times = self.delivered.get(&number).copied().unwrap_or_default();
             assert_eq!(times, 1, "times that message {number} was delivered{}", self.state());
+        }
+    }
+
+    /// The arrivals of each line.
+    pub fn arrivals_by_line(&self) -> BTreeMap<LineKey, Vec<u32>> {
+        let mut lines = BTreeMap::<LineKey, Vec<u32>>::new();
+        for number in &self.arrivals {
+            if let Some(line) = (self.line_of)(*number) {
+                lines.entry(line).or_default().push(*number);
+            }
+        }
+        lines
+    }
+
+    /// Messages are numbered as they are stored, so each line must arrive in rising order; one that was out when its VM
+    /// died may come twice, but not after a later one.
+    pub fn check_order(&self, story: &str) {
+        for (line, numbers) in self.arrivals_by_line() {
+            assert!(numbers.is_sorted(), "{story}: {line:?} arrived as {numbers:?}{}", self.state());
         }
     }
 
