@@ -45,6 +45,11 @@ fn faults() -> Vec<Fault> {
         (json!({"redelivery": {"window": {"initial": 9, "max": 8}}}), &["redelivery.window."]),
         (json!({"match": {"grpc": "streaming"}}), &["match.grpc:"]),
         (json!({"redelivery": {"through": 5}}), &["redelivery.through:"]),
+        (json!({"idempotency": {"inject": "yes"}}), &["idempotency.inject:"]),
+        (
+            json!({"destinations": {"orders": {"redelivery": {"order": "by_key"}}}}),
+            &["destinations.orders.redelivery.order: by_key needs capture.as: arrived"],
+        ),
         (json!({"trust": {"from_senders": "yes"}}), &["trust.from_senders:"]),
         (json!({"trust": {"from_receivers": 1}}), &["trust.from_receivers:"]),
         (json!({"destinations": {"orders": {"authority": 5}}}), &["destinations.orders.authority:"]),
@@ -64,14 +69,8 @@ fn faults() -> Vec<Fault> {
 /// Keys whose areas later builds bring.
 fn not_in_this_build() -> Vec<Fault> {
     vec![
-        (json!({"redelivery": {"rate": 5}}), &["redelivery.rate:"]),
-        (json!({"redelivery": {"through": "mesh"}}), &["redelivery.through:"]),
-        (json!({"redelivery": {"on_unauthorized": "park"}}), &["redelivery.on_unauthorized:"]),
-        (json!({"dead_letter": {"ttl": "1h"}}), &["dead_letter"]),
         (json!({"operator": {"path_prefix": "/_redeliver", "token_sha256": "0".repeat(64)}}), &["operator"]),
         (json!({"receipts": true}), &["receipts:"]),
-        (json!({"trust": {"from_senders": true}}), &["trust"]),
-        (json!({"trust": {"from_receivers": true}}), &["trust"]),
         (
             json!({
                 "capture": {"drop_headers": []},
@@ -80,11 +79,6 @@ fn not_in_this_build() -> Vec<Fault> {
             &["durable"],
         ),
         (json!({"metrics": {"labels": "envoy"}}), &["metrics"]),
-        (json!({"destinations": {"orders": {"hold_while_down": true}}}), &["destinations.orders"]),
-        (json!({"destinations": {"orders": {"store": {"ttl": "1h"}}}}), &["destinations.orders"]),
-        (json!({"destinations": {"orders": {"redelivery": {"max_attempts": 3}}}}), &["destinations.orders"]),
-        (json!({"destinations": {"orders": {"health": {"source": "passive"}}}}), &["destinations.orders"]),
-        (json!({"destinations": {"orders": {"failure": {"statuses": [503]}}}}), &["destinations.orders"]),
     ]
 }
 
