@@ -64,6 +64,11 @@ fn faults() -> Vec<Fault> {
         ),
         (json!({"match": {"grpc": "streaming"}}), &["match.grpc:"]),
         (json!({"redelivery": {"through": 5}}), &["redelivery.through:"]),
+        (json!({"idempotency": {"inject": "yes"}}), &["idempotency.inject:"]),
+        (
+            json!({"destinations": {"orders": {"redelivery": {"order": "by_key"}}}}),
+            &["destinations.orders.redelivery.order: by_key needs capture.as: arrived"],
+        ),
         (json!({"trust": {"from_senders": "yes"}}), &["trust.from_senders:"]),
         (json!({"trust": {"from_receivers": 1}}), &["trust.from_receivers:"]),
         (json!({"destinations": {"orders": {"authority": 5}}}), &["destinations.orders.authority:"]),

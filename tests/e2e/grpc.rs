@@ -351,7 +351,7 @@ async fn a_retry_of_a_stored_call_keeps_a_grpc_status_and_is_told_the_first_id()
 #[tokio::test]
 async fn a_call_of_a_key_that_waits_is_stored_behind_the_others() {
     let orders = GrpcReceiver::absent();
-    let by_key = json!({"capture": {"as": "arrived"}, "redelivery": {"order": "by_key", "backoff": {"initial": "2s"}}});
+    let by_key = json!({"capture": {"as": "arrived"}, "redelivery": {"order": "by_key", "backoff": {"initial": "2s", "max": "2s"}}});
     let (envoy, mut sender) = start(&orders, unary(by_key)).await;
     let key = &[("x-ordering-key", "a")];
     stored_id(sender.call(b"first", key).await, Code::Unavailable);

@@ -4,7 +4,8 @@
 //! cell = kind (1) | format version (1) | crc32 of the rest (4) | rest
 //! ```
 //! Two versions exist: the first, and a second one for the cells that got more fields (heads that stand in a line, messages
-//! and receipts with a fingerprint). A cell without those fields is still written in the first, byte for byte as before.
+//! with a fingerprint, a line or hops before, receipts with a fingerprint). A cell without those fields is still written
+//! in the first, byte for byte as before.
 //!
 //! Reading is total: whatever stands in memory (another plugin's bytes, a torn or older value) becomes a value or a
 //! [`Damage`], never a panic and never a guess.

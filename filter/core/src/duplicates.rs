@@ -3,7 +3,7 @@
 //! | the entry says | its slot says | so the request is |
 //! | --- | --- | --- |
 //! | nothing is known of this key | - | new |
-//! | stored in this use of this slot | `Opening`, `Queued`, `Sending`, `Dead` | known |
+//! | stored in this use of this slot | `Opening`, `Queued`, `Sending`, `Parked`, `Dead` | known |
 //! | stored in this use of this slot | `Filling`, and its VM may live | being stored at this moment |
 //! | stored in this use of this slot | anything else | new: the entry is stale |
 //! | delivered at T, not longer ago than [`REMEMBERED`] | not asked | known |

@@ -7,7 +7,7 @@
 //! ```
 //! | one ahead is | `on_dead_head: release` | `on_dead_head: block` |
 //! | --- | --- | --- |
-//! | held: `Opening`, `Queued`, `Sending` | wait | wait |
+//! | held: `Opening`, `Queued`, `Sending`, `Parked` | wait | wait |
 //! | `Filling`, and its VM may live | wait | wait |
 //! | unreadable: the housekeeper mends it | wait | wait |
 //! | a dead letter | go on | wait |

@@ -106,12 +106,14 @@ mod tests {
     use super::*;
     use redeliver_core::headers::Envelope;
     use redeliver_core::message::{Message, MessageId, Ties, encode_receipt};
+    use redeliver_core::neighbours::Hops;
     use redeliver_core::slot::Generation;
     use redeliver_core::units::ClusterName;
 
     fn message(n: u8) -> Message {
         Message {
             id: MessageId([n; 16]),
+            hops: Hops::FIRST,
             cluster: ClusterName("orders".to_owned()),
             arrived: Envelope {
                 method: b"POST".to_vec(),
