@@ -22,7 +22,7 @@ pub struct Circumstances {
     pub damages: u64,
     /// Threads that stood still for long: each may book what it stores or frees after somebody else has counted anew.
     pub long_stalls: u64,
-    /// Keys of shared data, and the longest queue.
+    /// Keys of shared data other than the fixed number of buckets, and the longest queue.
     pub keys: usize,
     /// See `keys`.
     pub queue_max: usize,

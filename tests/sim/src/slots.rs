@@ -197,6 +197,13 @@ pub fn slot_of(key: &[u8]) -> Option<SlotIndex> {
     u32::from_str_radix(digits, 16).ok().map(SlotIndex)
 }
 
+/// Whether a key is a bucket of idempotency keys (`d`) or of lines (`o`): there is a fixed number of these
+/// ([`redeliver_core::keys::BUCKETS`]), however much is stored.
+#[must_use]
+pub fn is_bucket(key: &[u8]) -> bool {
+    key.len() == 15 && key.starts_with(b"rd") && matches!(key.get(10), Some(b'd' | b'o'))
+}
+
 /// What the leader of a destination says of it; `None` if nobody leads it yet.
 #[must_use]
 pub fn published(process: &Process, cluster: &str) -> Option<PublishedState> {

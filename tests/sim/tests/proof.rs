@@ -84,7 +84,9 @@ fn what_the_cut_points_are_about_ends_within_their_window() {
 }
 
 fn tool(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_redeliver-sim")).args(arguments).output().expect("the tool runs");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_redeliver-sim"));
+    let output = command.args(arguments).current_dir(root).output().expect("the tool runs");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 

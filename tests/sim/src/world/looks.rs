@@ -95,7 +95,10 @@ impl World {
     fn refresh_circumstances(&mut self, table: &Table) {
         let used = table.used().count();
         let is_in_doubt = self.is_memory_in_doubt();
-        self.circumstances.keys = self.process.with_data(|data| data.entries(slots::VM_ID).count());
+        self.circumstances.keys = self.process.with_data(|data| {
+            let keys = data.entries(slots::VM_ID).map(|(key, _)| key);
+            keys.filter(|key| !slots::is_bucket(key)).count()
+        });
         // Where dequeuing finds nothing though there is something, nobody can empty a queue.
         let are_hints_safe = !self.coverage.struck.contains_key(&Fault::LostHint);
         let longest = |queues: &SharedQueues| queues.entries().map(|(_, queue)| queue.len()).max().unwrap_or(0);
