@@ -122,7 +122,10 @@ fn beyond_budget(oracle: &Oracle, table: &Table, circumstances: &Circumstances) 
     if !circumstances.was_memory_damaged && bytes > rules.bytes_max + late * LATE_BYTES {
         return bounded(format!("{bytes} bytes charged; store.max_bytes is {}", rules.bytes_max));
     }
-    let slots_max = circumstances.used_max as u64 + circumstances.slots_lost + SLOTS_SPARE;
+    // Whoever dies, or stands still, while he writes all hints at free slots anew has them all in hand.
+    let was_interrupted = circumstances.traps + circumstances.long_stalls > 0;
+    let in_hand = if was_interrupted { circumstances.used_max as u64 } else { 0 };
+    let slots_max = circumstances.used_max as u64 + in_hand + circumstances.slots_lost + SLOTS_SPARE;
     if !circumstances.is_memory_in_doubt && table.slots.len() as u64 > slots_max {
         let used = circumstances.used_max;
         return bounded(format!("{} slots exist; never more than {used} were in use", table.slots.len()));
