@@ -2,6 +2,7 @@
 
 use crate::faults::Fault;
 use crate::message::Destination;
+use crate::slots;
 use simvoy::abi::Callback;
 use simvoy::{Point, Verdict};
 use std::time::Duration;
@@ -56,14 +57,14 @@ impl Site {
         use simvoy::abi::HostCall;
         let is_write = point.call == HostCall::SetSharedData;
         match self {
-            Self::LargeWrite => is_write && is_slot(point.name, b'm'),
-            Self::HeadWrite => is_write && is_slot(point.name, b'h'),
-            Self::CellWrite => is_write && !is_slot(point.name, b'm') && !is_slot(point.name, b'h'),
+            Self::LargeWrite => is_write && slots::is_part(point.name, b'm'),
+            Self::HeadWrite => is_write && slots::is_part(point.name, b'h'),
+            Self::CellWrite => is_write && !slots::is_part(point.name, b'm') && !slots::is_part(point.name, b'h'),
             Self::Hint => point.call == HostCall::EnqueueQueue,
             Self::Dispatch => point.call == HostCall::HttpCall && destination_of(point.name).is_some(),
             Self::Answer => point.callback == Callback::CallResponse && point.nth == 0,
             Self::Log => point.callback == Callback::Log && point.nth == 0,
-            Self::RoutedForm => point.callback == Callback::Log && is_write && is_slot(point.name, b'm'),
+            Self::RoutedForm => point.callback == Callback::Log && is_write && slots::is_part(point.name, b'm'),
         }
     }
 }
@@ -84,9 +85,4 @@ pub(crate) const STALL_LONG: Duration = Duration::from_secs(1);
 
 pub(crate) fn destination_of(cluster: &[u8]) -> Option<Destination> {
     std::str::from_utf8(cluster).ok().and_then(Destination::of)
-}
-
-/// `rd<version><six digits>.<kind><eight digits>`: a part of a slot, `h` for its head, `m` for its large part.
-pub(crate) fn is_slot(name: &[u8], kind: u8) -> bool {
-    name.len() == 19 && name.starts_with(b"rd") && name.get(10) == Some(&kind)
 }

@@ -2,7 +2,7 @@
 //!
 //! A run whose cut was never reached ends the series: then every call has had its trap.
 
-use crate::generate::BEGIN;
+use crate::generate::at;
 use crate::history::History;
 use crate::hook::Cut;
 use crate::rules::{Form, Rules};
@@ -119,7 +119,6 @@ fn one_series(
 /// When the callback does what matters: ticks go on for ever, and send only after the receiver is back.
 #[must_use]
 pub fn window(callback: Callback) -> (Moment, Moment) {
-    let at = |millis| Moment(BEGIN.0 + Moment::millis(millis).0);
     match callback {
         Callback::Tick => (at(OUTAGE_TO), at(OUTAGE_TO + 4_000)),
         // Health is asked for ever too; the last of the eight messages has gone out by then.

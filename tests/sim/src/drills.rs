@@ -128,7 +128,7 @@ fn stall(millis: u64) -> Blow {
 fn last_stand(plan: &mut Plan) {
     plan.rules.timeout = Duration::from_secs(1);
     let (dead, back) = (plan.between(9_000, 12_000), plan.between(12_000, 16_000));
-    plan.outage(D0, 1_000, back, well(5));
+    plan.outage(D0, 1_000, back, Mood::WELL);
     plan.send(D0, 2_000, 30, 200);
     plan.then(dead, Action::DoomWorkers);
 }
@@ -144,7 +144,7 @@ fn takeover(plan: &mut Plan) {
     plan.then(hang, Action::Mood(D0, slow(5_900)));
     let dead = hang + plan.between(100, 1_500);
     plan.then(dead, Action::Doom(Thread::Leader(D0)));
-    plan.then(hang + 12_000, Action::Mood(D0, well(5)));
+    plan.then(hang + 12_000, Action::Mood(D0, Mood::WELL));
 }
 
 /// The leader's ticks are late, so it loses its lease; but answers still reach it. Its successor looks at a hundred slots
@@ -168,7 +168,7 @@ fn hanging_neighbour(plan: &mut Plan) {
     plan.outage(D1, 1_000, 5_000, well(pace));
     plan.send(D0, 1_500, 20, 100);
     plan.send(D1, 1_500, 220, 15);
-    plan.then(SPAN - 10_000, Action::Mood(D0, well(5)));
+    plan.then(SPAN - 10_000, Action::Mood(D0, Mood::WELL));
 }
 
 /// A message that fails often, at the edge of what a backoff can be.
@@ -178,13 +178,13 @@ fn long_failure(plan: &mut Plan) {
     let status = [500, 501, 502, 408][plan.random.usize(..4)];
     plan.outage(D0, 1_000, 4_000, Mood::Says(status));
     plan.send(D0, 1_500, 8, 100);
-    plan.then(SPAN - 5_000, Action::Mood(D0, well(5)));
+    plan.then(SPAN - 5_000, Action::Mood(D0, Mood::WELL));
 }
 
 /// A VM stands still in the middle of a store until its slot is given up, and goes on while another VM fills it.
 fn overtaken_store(plan: &mut Plan) {
     plan.workers = 7;
-    plan.outage(D0, 1_000, 40_000, well(5));
+    plan.outage(D0, 1_000, 40_000, Mood::WELL);
     plan.send(D0, 2_000, 260, 50);
     let begin = plan.between(2_100, 2_400);
     let wakes = plan.between(10_300, 11_000);
@@ -204,7 +204,7 @@ fn old_answer(plan: &mut Plan) {
     plan.ambush(5_000, Site::Answer, 1, stall(pause));
     plan.then(9_000, Action::Mood(D0, slow(5_900)));
     plan.then(dead, Action::Doom(Thread::Leader(D0)));
-    plan.then(30_000, Action::Mood(D0, well(5)));
+    plan.then(30_000, Action::Mood(D0, Mood::WELL));
 }
 
 /// A VM stands still between a message and its hint until the slot has another one.
@@ -215,10 +215,10 @@ fn old_hint(plan: &mut Plan) {
     let begin = plan.between(1_500, 3_000);
     let pause = plan.between(6_500, 12_000);
     plan.ambush(begin, Site::Hint, 1, stall(pause));
-    plan.outage(D0, 1_000, 3_500, well(5));
+    plan.outage(D0, 1_000, 3_500, Mood::WELL);
     plan.send(D0, begin + 50, 5, 100);
     // The next ones take its slot, and wait for another destination.
-    plan.outage(D1, begin + 5_000, begin + pause + 3_000, well(5));
+    plan.outage(D1, begin + 5_000, begin + pause + 3_000, Mood::WELL);
     plan.send(D1, begin + 5_100, 12, 100);
 }
 
@@ -230,8 +230,8 @@ fn crowd(plan: &mut Plan) {
     plan.then(0, Action::Rates(Rates { turn: 300_000, ..Rates::default() }));
     for turn in 0..8 {
         let from = 1_000 + turn * 6_000;
-        plan.outage(D0, from, from + 2_000, well(5));
-        plan.outage(D1, from, from + 2_000, well(5));
+        plan.outage(D0, from, from + 2_000, Mood::WELL);
+        plan.outage(D1, from, from + 2_000, Mood::WELL);
         for burst in 0..4 {
             plan.send(D0, from + 300 + burst * 400, 7, 0);
             plan.send(D1, from + 300 + burst * 400, 7, 0);
@@ -245,7 +245,7 @@ fn standstills(plan: &mut Plan) {
     plan.rules.form = Form::Routed;
     plan.rules.mode = Mode::Hold;
     plan.rules.holds_while_down = false;
-    plan.outage(D0, 500, 45_000, well(5));
+    plan.outage(D0, 500, 45_000, Mood::WELL);
     plan.send(D0, 1_000, 280, 200);
     // What was damaged is judged less strictly afterwards: half of these histories have none of it.
     let troubles = if plan.random.bool() { TROUBLES } else { TROUBLES_OF_MEMORY };

@@ -12,7 +12,7 @@ pub enum Fault {
     TrapAfter,
     /// A thread stands still for a moment.
     Stall,
-    /// A thread stands still for longer than leases last.
+    /// A thread stands still for a second or more, so that what it believed may be over.
     LongStall,
     /// A compare-and-set meets another writer.
     Conflict,

@@ -22,6 +22,13 @@ use std::time::Duration;
 
 /// Histories begin so long after the clock does, when all VMs are configured.
 pub const BEGIN: Moment = Moment::millis(3_601_000);
+
+/// So many milliseconds after the beginning.
+#[must_use]
+pub const fn at(millis: u64) -> Moment {
+    Moment(BEGIN.0 + Moment::millis(millis).0)
+}
+
 const SAFETY_SPAN: u64 = 120_000;
 const LIVENESS_FAULTS: u64 = 240_000;
 /// A request without a body whose VM died before its log is given up after five minutes (OPENING_MAX); everything else
@@ -144,7 +151,6 @@ pub fn history(seed: u64, phase: Phase) -> History {
         actions.extend(drill.actions);
     }
     actions.sort_by_key(|(at, _)| *at);
-    let at = |millis: u64| Moment(BEGIN.0 + Moment::millis(millis).0);
     History {
         origin: Origin::Seed,
         seed,
@@ -233,7 +239,7 @@ fn slow_recovery(random: &mut fastrand::Rng, destination: Destination, at: u64) 
         (away, Action::Health(destination, HealthView::Unhealthy)),
         (back, Action::Mood(destination, slow)),
         (back, Action::Health(destination, HealthView::Healthy)),
-        (at + random.u64(500..8_000), Action::Mood(destination, well())),
+        (at + random.u64(500..8_000), Action::Mood(destination, Mood::WELL)),
     ]
 }
 
@@ -262,7 +268,7 @@ fn surge(random: &mut fastrand::Rng, swarm: &Swarm, rules: &Rules, span: u64, ac
         (begin, Action::Health(destination, HealthView::Unhealthy)),
         (begin + 5_000, Action::Mood(destination, slow)),
         (begin + 5_000, Action::Health(destination, HealthView::Healthy)),
-        (begin + 18_000, Action::Mood(destination, well())),
+        (begin + 18_000, Action::Mood(destination, Mood::WELL)),
     ]);
     let send = |worker| Action::Send { destination, worker, listener: Listener::Newest };
     actions.extend((0..130).map(|n| (begin + 100 + u64::from(n) * 20, send(n))));
@@ -307,7 +313,7 @@ fn fault(
     match kind {
         Kind::Outage => outage(random, destination, at, end),
         Kind::Hindrance => {
-            vec![(at, Action::Mood(destination, mood(random))), (end, Action::Mood(destination, well()))]
+            vec![(at, Action::Mood(destination, mood(random))), (end, Action::Mood(destination, Mood::WELL))]
         }
         Kind::Lie => {
             let (first, then) = (HealthView::Unhealthy, HealthView::Healthy);
@@ -372,10 +378,6 @@ fn ambush(random: &mut fastrand::Rng, swarm: &Swarm) -> Ambush {
     Ambush { site: SITES[random.usize(..SITES.len())], skip: random.u32(..4), times: 1, blow }
 }
 
-fn well() -> Mood {
-    Mood::Well(Duration::from_millis(5))
-}
-
 fn mood(random: &mut fastrand::Rng) -> Mood {
     const STATUSES: [u16; 12] = [503, 503, 500, 429, 502, 504, 404, 409, 301, 401, 408, 425];
     match random.u32(..15) {
@@ -394,7 +396,7 @@ fn mood(random: &mut fastrand::Rng) -> Mood {
 
 /// A receiver is away, and Envoy notices after a while, or never.
 fn outage(random: &mut fastrand::Rng, destination: Destination, at: u64, end: u64) -> Vec<(u64, Action)> {
-    let mut actions = vec![(at, Action::Mood(destination, mood(random))), (end, Action::Mood(destination, well()))];
+    let mut actions = vec![(at, Action::Mood(destination, mood(random))), (end, Action::Mood(destination, Mood::WELL))];
     if random.u32(..4) > 0 {
         let (noticed, forgiven) = (at + random.u64(..1_500), end + random.u64(..1_500));
         actions.push((noticed, Action::Health(destination, HealthView::Unhealthy)));

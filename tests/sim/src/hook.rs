@@ -1,6 +1,6 @@
 //! The fault hook: what happens at each host call, by what was ordered for it or by rates.
 
-use crate::ambush::{Ambush, Blow, STALL_LONG, destination_of, is_slot};
+use crate::ambush::{Ambush, Blow, STALL_LONG, destination_of};
 use crate::faults::{Coverage, Fault, Rates};
 use crate::message::Destination;
 use crate::slots;
@@ -65,6 +65,7 @@ impl Work {
     const fn of(callback: Callback) -> Self {
         match callback {
             Callback::Tick | Callback::CallResponse | Callback::QueueReady => Self::Redelivery,
+            // Whatever else a guest is asked is about a stream, or about its own life.
             _ => Self::Request,
         }
     }
@@ -168,7 +169,7 @@ fn decide_about_memory(rates: Rates, random: &mut fastrand::Rng, point: &Point<'
     let dice = random.u32(..MILLION);
     match point.call {
         // A large part has one writer at a time; only heads and cells are fought over.
-        HostCall::SetSharedData if dice < rates.conflict && !is_slot(point.name, b'm') => {
+        HostCall::SetSharedData if dice < rates.conflict && !slots::is_part(point.name, b'm') => {
             (Verdict::Conflict, Some(Fault::Conflict))
         }
         HostCall::EnqueueQueue | HostCall::DequeueQueue if dice < rates.lost_hint => {
@@ -232,7 +233,7 @@ impl Board {
         if point.nth == 0 {
             last_head.clear();
         }
-        if is_slot(point.name, b'h') {
+        if slots::is_part(point.name, b'h') {
             last_head.clear();
             last_head.extend_from_slice(point.name);
         }

@@ -102,40 +102,47 @@ fn run_search(options: &Options) -> Result<Verdict, String> {
     let started = Instant::now();
     let mut verdict = Verdict::Well;
     for phase in &options.phases {
-        let mut first = options.seeds.start;
-        while first < options.seeds.end {
-            let last = (first + BLOCK).min(options.seeds.end);
-            if let Some(failures) = known.known(*phase, first) {
-                failures.iter().for_each(|failure| println!("known: {failure}"));
-                verdict = if failures.is_empty() { verdict } else { Verdict::Broken };
-            } else {
-                let totals =
-                    search(&module, first..last, *phase, &options.means(), StopAt::LastSeed, |seed, outcome| {
-                        if let Some(violation) = &outcome.violation {
-                            println!("{} seed {seed}: {violation}", report::phase_word(*phase));
-                            println!("  again: {}", report::again(&generate::history(seed, *phase), &options.means()));
-                        }
-                    });
-                if !totals.failed.is_empty() {
-                    verdict = Verdict::Broken;
+        for first in options.seeds.clone().step_by(BLOCK as usize) {
+            let failures = match known.known(*phase, first) {
+                Some(failures) => {
+                    failures.iter().for_each(|failure| println!("known: {failure}"));
+                    failures.len()
                 }
-                if let Some(path) = &options.results {
-                    results::append(path, &subject, *phase, first, &totals)?;
-                }
-                eprintln!(
-                    "{} {first}..{last}: {} failed, {} messages acknowledged, {} redeliveries, {} traps; {:.0} s so far",
-                    report::phase_word(*phase),
-                    totals.failed.len(),
-                    totals.counts.acknowledged,
-                    totals.counts.attempts,
-                    totals.traps,
-                    started.elapsed().as_secs_f64(),
-                );
-            }
-            first = last;
+                None => run_block(options, &module, &subject, (*phase, first), started)?,
+            };
+            verdict = if failures == 0 { verdict } else { Verdict::Broken };
         }
     }
     Ok(verdict)
+}
+
+/// The block of histories that begins with this seed; answers how many failed.
+fn run_block(
+    options: &Options,
+    module: &Module,
+    subject: &Subject,
+    (phase, first): (Phase, u64),
+    started: Instant,
+) -> Result<usize, String> {
+    let (last, word) = ((first + BLOCK).min(options.seeds.end), report::phase_word(phase));
+    let totals = search(module, first..last, phase, &options.means(), StopAt::LastSeed, |seed, outcome| {
+        if let Some(violation) = &outcome.violation {
+            println!("{word} seed {seed}: {violation}");
+            println!("  again: {}", report::again(&generate::history(seed, phase), &options.means()));
+        }
+    });
+    if let Some(path) = &options.results {
+        results::append(path, subject, phase, first, &totals)?;
+    }
+    eprintln!(
+        "{word} {first}..{last}: {} failed, {} messages acknowledged, {} redeliveries, {} traps; {:.0} s so far",
+        totals.failed.len(),
+        totals.counts.acknowledged,
+        totals.counts.attempts,
+        totals.traps,
+        started.elapsed().as_secs_f64(),
+    );
+    Ok(totals.failed.len())
 }
 
 fn replay(options: &Options, phase: Phase, seed: u64) -> Result<Verdict, String> {

@@ -91,7 +91,15 @@ fn write_run(text: &mut String, safety: &Sum, liveness: &Sum) -> std::fmt::Resul
     for failure in safety.failed.iter().chain(&liveness.failed) {
         writeln!(text, "\nFailed: {failure}")?;
     }
-    writeln!(text, "\n`scripts/sim.sh search --seeds 0..10000 --results FILE`; any part of it can be run alone.\n")
+    let command = |phase, sum: &Sum| {
+        format!(
+            "`scripts/sim.sh search --phase {} --seeds 0..{} --results FILE`",
+            phase_word(phase),
+            sum.number("histories")
+        )
+    };
+    let (safety, liveness) = (command(Phase::Safety, safety), command(Phase::Liveness, liveness));
+    writeln!(text, "\n{safety},\n{liveness}; any part can be run alone.\n")
 }
 
 fn write_faults(text: &mut String, sum: &Sum) -> std::fmt::Result {

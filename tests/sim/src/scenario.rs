@@ -4,12 +4,11 @@
 //! (`bugs.rs` says which).
 
 use crate::faults::Rates;
-use crate::generate::BEGIN;
+use crate::generate::at;
 use crate::history::{Action, Damage, HealthView, History, Listener, Origin, Phase, Thread};
 use crate::message::Destination;
 use crate::rules::{Form, Rules, Source};
 use crate::town::{Mood, Remedy, SourceMood};
-use simvoy::Moment;
 use std::time::Duration;
 
 /// A history with a name.
@@ -23,7 +22,6 @@ pub struct Scenario {
 }
 
 const D0: Destination = Destination(0);
-const WELL: Mood = Mood::Well(Duration::from_millis(5));
 
 /// Builds a history by hand, in milliseconds after its beginning.
 pub struct Script {
@@ -83,7 +81,7 @@ impl Script {
     pub fn outage_of(self, destination: Destination, from: u64, to: u64) -> Self {
         self.then(from, Action::Mood(destination, Mood::Refusing))
             .then(from, Action::Health(destination, HealthView::Unhealthy))
-            .then(to, Action::Mood(destination, WELL))
+            .then(to, Action::Mood(destination, Mood::WELL))
             .then(to, Action::Health(destination, HealthView::Healthy))
     }
 
@@ -93,10 +91,6 @@ impl Script {
         self.history.actions.sort_by_key(|(at, _)| *at);
         self.history
     }
-}
-
-fn at(millis: u64) -> Moment {
-    Moment(BEGIN.0 + Moment::millis(millis).0)
 }
 
 /// One outage of `minutes`, with `messages` spread over it: what the simulator's speed is measured with.

@@ -188,20 +188,30 @@ pub(crate) fn read_slot(data: &SharedData, keys: &Keys, index: SlotIndex) -> Opt
     Some(Slot { index, head, large })
 }
 
-/// The slot that a key is a part of: `rd<version><six digits>.<kind><eight digits>`, kind `h` for its head and `m` for its
-/// large part.
+/// What a key is, and its number: `rd<version><six digits>.<kind><digits>`. The product's `keys` module lists the kinds.
+fn numbered(key: &[u8]) -> Option<(u8, &[u8])> {
+    let (kind, digits) = key.get(10..).filter(|_| key.starts_with(b"rd"))?.split_first()?;
+    Some((*kind, digits))
+}
+
+/// Whether a key is this part of a slot: `h`, its head, or `m`, its large part.
+#[must_use]
+pub fn is_part(key: &[u8], part: u8) -> bool {
+    numbered(key).is_some_and(|(kind, digits)| kind == part && digits.len() == 8)
+}
+
+/// The slot that a key is a part of.
 #[must_use]
 pub fn slot_of(key: &[u8]) -> Option<SlotIndex> {
-    let kind = key.get(10).filter(|_| key.len() == 19 && key.starts_with(b"rd"))?;
-    let digits = std::str::from_utf8(&key[11..]).ok().filter(|_| matches!(kind, b'h' | b'm'))?;
-    u32::from_str_radix(digits, 16).ok().map(SlotIndex)
+    let (_, digits) = numbered(key).filter(|_| is_part(key, b'h') || is_part(key, b'm'))?;
+    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok().map(SlotIndex)
 }
 
 /// Whether a key is a bucket of idempotency keys (`d`) or of lines (`o`): there is a fixed number of these
 /// ([`redeliver_core::keys::BUCKETS`]), however much is stored.
 #[must_use]
 pub fn is_bucket(key: &[u8]) -> bool {
-    key.len() == 15 && key.starts_with(b"rd") && matches!(key.get(10), Some(b'd' | b'o'))
+    numbered(key).is_some_and(|(kind, digits)| matches!(kind, b'd' | b'o') && digits.len() == 4)
 }
 
 /// What the leader of a destination says of it; `None` if nobody leads it yet.
@@ -219,8 +229,7 @@ pub fn published(process: &Process, cluster: &str) -> Option<PublishedState> {
 /// The state that a head's bytes say.
 #[must_use]
 pub fn state_of(key: &[u8], bytes: &[u8]) -> Option<RecordState> {
-    let digits = std::str::from_utf8(key).ok()?.rsplit_once(".h")?.1;
-    let index = SlotIndex(u32::from_str_radix(digits, 16).ok()?);
+    let index = slot_of(key)?;
     Some(RecordState::of(Head::decode(bytes, index).ok()?.state))
 }
 

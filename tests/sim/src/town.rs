@@ -36,6 +36,9 @@ pub enum Mood {
 }
 
 impl Mood {
+    /// As usual.
+    pub const WELL: Self = Self::Well(LATENCY);
+
     /// Whether it takes every request soon.
     #[must_use]
     pub fn is_well(self) -> bool {
@@ -90,7 +93,7 @@ impl Town {
     /// Everybody is well.
     #[must_use]
     pub fn new(seed: u64, destinations: u8, oracle: Oracle) -> Self {
-        let moods = (0..destinations).map(|n| (Destination(n), Mood::Well(LATENCY))).collect();
+        let moods = (0..destinations).map(|n| (Destination(n), Mood::WELL)).collect();
         Self {
             moods,
             crashed: BTreeMap::new(),
@@ -164,7 +167,7 @@ impl Town {
     fn any_mood(&mut self) -> Mood {
         const STATUSES: [u16; 6] = [503, 500, 429, 502, 408, 425];
         match self.random.u32(..12) {
-            0..4 => Mood::Well(LATENCY),
+            0..4 => Mood::WELL,
             4 => Mood::Refusing,
             5 => Mood::Hanging,
             6 => Mood::Slow(Duration::from_millis(self.random.u64(..8_000))),

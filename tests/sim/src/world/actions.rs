@@ -9,7 +9,6 @@ use crate::rules::Source;
 use crate::slots::VM_ID;
 use crate::town::{Mood, Remedy, SourceMood};
 use simvoy::{Cluster, HealthChecks, Moment, Plugin, ThreadId, Upstream};
-use std::time::Duration;
 
 /// `dead_letter.ttl`: 168 hours.
 const LETTERS_TTL_MILLIS: i64 = 168 * 3_600_000;
@@ -211,7 +210,7 @@ impl World {
         for n in 0..self.history.rules.destinations {
             let destination = Destination(n);
             self.process.set_cluster(&destination.cluster(), Cluster::default());
-            self.town.set_mood(destination, Mood::Well(Duration::from_millis(5)));
+            self.town.set_mood(destination, Mood::WELL);
         }
         self.down_since.clear();
         self.later.retain(|_, later| !matches!(later, Later::HangUp(_)));

@@ -93,7 +93,7 @@ impl World {
     /// Books, leases, tables: everything that is no slot.
     pub(super) fn damage_cell(&mut self, which: u32) {
         let cells: Vec<Vec<u8>> = self.process.with_data(|data| {
-            let is_cell = |key: &[u8]| !matches!(key.get(10), Some(b'h' | b'm')) || key.len() != 19;
+            let is_cell = |key: &[u8]| slots::slot_of(key).is_none();
             data.entries(VM_ID).map(|(key, _)| key.to_vec()).filter(|key| is_cell(key)).collect()
         });
         let Some(key) = cells.get(which as usize % cells.len().max(1)) else { return };
