@@ -12,7 +12,7 @@ use crate::effect::Attempt;
 use crate::live::share;
 use crate::random::Random;
 use crate::rate::Bucket;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, Stopped};
 use crate::slot::{DeadReason, Epoch, Head, RuleDigest, SlotIndex, SlotState, Spot};
 use crate::store::{ReadyHint, Settlement, Ticket};
 use crate::units::{Monotonic, Wall};
@@ -152,21 +152,21 @@ impl Courier {
     }
 
     /// The message is not to be sent, and holds up those behind it: a dead letter, or one that is parked.
-    pub fn block(&mut self, ticket: Ticket, spot: Spot) {
+    pub fn stop(&mut self, ticket: Ticket, stopped: Stopped) {
         self.land(ticket);
-        self.schedule.block(ticket, spot);
+        self.schedule.stop(ticket, stopped);
         self.destination.probe_lost(ticket);
     }
 
-    /// The next of those that hold others up, to be looked at.
-    pub fn next_blocking(&mut self) -> Option<Ticket> {
-        self.schedule.next_blocking()
+    /// The next of those that are not to be sent, to be looked at.
+    pub fn next_stopped(&mut self) -> Option<Ticket> {
+        self.schedule.next_stopped()
     }
 
-    /// The message is not to be sent any more, and holds up the line in `spot`, if any.
-    fn leave(&mut self, ticket: Ticket, spot: Option<Spot>) {
-        match spot {
-            Some(spot) => self.schedule.block(ticket, spot),
+    /// The message is not to be sent any more; it is remembered only if others must know.
+    fn leave(&mut self, ticket: Ticket, stopped: Option<Stopped>) {
+        match stopped {
+            Some(stopped) => self.schedule.stop(ticket, stopped),
             None => self.schedule.forget(ticket),
         }
     }
@@ -284,8 +284,8 @@ impl Courier {
         let (ticket, spot) = (attempt.ticket, spot_of(&attempt.head, redelivery));
         match settlement {
             Settlement::Delivered => self.schedule.forget(ticket),
-            Settlement::Dead { .. } => self.leave(ticket, held_up_by_dead(&attempt.head, redelivery)),
-            Settlement::Parked { .. } => self.leave(ticket, spot),
+            Settlement::Dead { .. } => self.leave(ticket, dead_head(&attempt.head, redelivery)),
+            Settlement::Parked { .. } => self.leave(ticket, Some(parked(&attempt.head, redelivery))),
             Settlement::Again { due, .. } => {
                 self.schedule.wait(ticket, due, attempt.head.stored_at, spot);
                 self.schedule.keep_back(ticket, now.after(asked));
@@ -325,13 +325,13 @@ pub fn spot_of(head: &Head, redelivery: &Redelivery) -> Option<Spot> {
     }
 }
 
-/// The place in which a message that is not to be sent holds others up, if it does: parked ones do, which will be
-/// delivered before those behind them, and dead letters if they block.
+/// What a message that is not to be sent still is to others: parked ones wait, and will be delivered before those behind
+/// them; dead letters hold their line up if they block.
 #[must_use]
-pub fn held_up(head: &Head, redelivery: &Redelivery) -> Option<Spot> {
+pub fn stopped(head: &Head, redelivery: &Redelivery) -> Option<Stopped> {
     match head.state {
-        SlotState::Parked { .. } => spot_of(head, redelivery),
-        SlotState::Dead { .. } => held_up_by_dead(head, redelivery),
+        SlotState::Parked { .. } => Some(parked(head, redelivery)),
+        SlotState::Dead { .. } => dead_head(head, redelivery),
         SlotState::Free
         | SlotState::Filling { .. }
         | SlotState::Opening { .. }
@@ -340,9 +340,15 @@ pub fn held_up(head: &Head, redelivery: &Redelivery) -> Option<Spot> {
     }
 }
 
-fn held_up_by_dead(head: &Head, redelivery: &Redelivery) -> Option<Spot> {
+fn parked(head: &Head, redelivery: &Redelivery) -> Stopped {
+    Stopped::Parked { stored_at: head.stored_at, spot: spot_of(head, redelivery) }
+}
+
+fn dead_head(head: &Head, redelivery: &Redelivery) -> Option<Stopped> {
     match &redelivery.order {
-        Order::ByKey(KeyOrder { on_dead_head: OnDeadHead::Block, .. }) => spot_of(head, redelivery),
+        Order::ByKey(KeyOrder { on_dead_head: OnDeadHead::Block, .. }) => {
+            spot_of(head, redelivery).map(Stopped::DeadHead)
+        }
         Order::ByKey(KeyOrder { on_dead_head: OnDeadHead::Release, .. }) | Order::None => None,
     }
 }

@@ -55,6 +55,8 @@ pub struct Known {
     pub id: MessageId,
     /// What it asked for.
     pub content: Content,
+    /// Where it is, if it is still held.
+    pub held: Option<Ticket>,
 }
 
 /// What is done about a request with a known key.
@@ -102,12 +104,14 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
     }
 
     fn recall_of(&self, entry: &Entry, now: Now) -> Recall {
-        let known = Recall::Known(Known { id: entry.memo.id, content: entry.memo.fingerprint.content });
+        let (id, content) = (entry.memo.id, entry.memo.fingerprint.content);
         match entry.state {
-            EntryState::Delivered(at) if is_remembered(at, now.wall) => known,
+            EntryState::Delivered(at) if is_remembered(at, now.wall) => {
+                Recall::Known(Known { id, content, held: None })
+            }
             EntryState::Delivered(_) => Recall::New,
             EntryState::Stored(ticket) => match self.standing(ticket, now.monotonic) {
-                Standing::Held | Standing::Dead => known,
+                Standing::Held | Standing::Dead => Recall::Known(Known { id, content, held: Some(ticket) }),
                 Standing::Filling => Recall::BeingStored,
                 Standing::Over | Standing::Unreadable => Recall::New,
             },

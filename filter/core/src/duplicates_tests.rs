@@ -63,8 +63,12 @@ impl Shelf {
         self.store().settle(ticket, TERM, claim.large, settlement, now.wall).unwrap();
     }
 
+    /// What is known of a key; where its message is, only puts are asked for.
     fn recall(&self, number: u8, now: Now) -> Recall {
-        self.store().recall(fingerprint(number).identity, now)
+        match self.store().recall(fingerprint(number).identity, now) {
+            Recall::Known(known) => Recall::Known(Known { held: None, ..known }),
+            other @ (Recall::New | Recall::BeingStored) => other,
+        }
     }
 
     fn bucket(&self, number: u8) -> String {
@@ -76,8 +80,12 @@ impl Shelf {
     }
 }
 
+fn first(number: u8, held: Option<Ticket>) -> Known {
+    Known { id: MessageId([number; 16]), content: fingerprint(number).content, held }
+}
+
 fn known(number: u8) -> Recall {
-    Recall::Known(Known { id: MessageId([number; 16]), content: fingerprint(number).content })
+    Recall::Known(first(number, None))
 }
 
 #[test]
@@ -107,7 +115,7 @@ fn a_dead_letter_is_a_stored_message_until_it_is_removed() {
 
 #[test]
 fn the_same_content_joins_and_other_content_is_a_reuse() {
-    let known = Known { id: MessageId([1; 16]), content: fingerprint(1).content };
+    let known = first(1, None);
     assert_eq!(known.judge(fingerprint(1).content), Retry::Joins(MessageId([1; 16])));
     assert_eq!(known.judge(fingerprint(2).content), Retry::Reuses);
 }
@@ -119,8 +127,8 @@ fn a_key_that_is_known_is_not_stored_twice_and_the_refused_put_leaves_nothing_be
             let shelf = shelf();
             let ticket = shelf.put(1, at(0));
             settlement.into_iter().for_each(|settlement| shelf.end(ticket, settlement, at(1)));
-            let first = Known { id: MessageId([1; 16]), content: fingerprint(1).content };
-            assert_eq!(put(shelf.store(), &second, at(2)), Err(PutError::Known(first)));
+            let held = settlement.is_none().then_some(ticket);
+            assert_eq!(put(shelf.store(), &second, at(2)), Err(PutError::Known(first(1, held))));
             let books = crate::ledger::Ledger::read(&shelf.memory, &shelf.keys.ledger()).unwrap();
             assert_eq!(books.messages, u32::from(settlement.is_none()), "{books:?}");
         }

@@ -29,7 +29,13 @@ impl Hops {
     /// gateway, an egress and a sidecar), and a loop ends here.
     pub const MAX: Self = Self(3);
 
-    /// What a redelivery said. Garbage counts as nothing, too large a number as many.
+    /// What a redelivery with these headers says: of several, the largest.
+    #[must_use]
+    pub fn said(arrived: &HeaderList) -> Self {
+        arrived.all(HEADER_HOPS).map(Self::read).max().unwrap_or(Self::NONE)
+    }
+
+    /// What one header said. Garbage counts as nothing, too large a number as many.
     fn read(value: &[u8]) -> Self {
         let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
         let number =
@@ -61,9 +67,8 @@ impl Origin {
         match senders {
             Trust::Withheld => Ok(Self { id: None, hops: Hops::FIRST }),
             Trust::Given => {
-                let before = arrived.all(HEADER_HOPS).map(Hops::read).max().unwrap_or(Hops::NONE);
                 let id = arrived.first(HEADER_ID).and_then(MessageId::read);
-                before.next().map(|hops| Self { id, hops }).ok_or(NotStored::Unstorable)
+                Hops::said(arrived).next().map(|hops| Self { id, hops }).ok_or(NotStored::Unstorable)
             }
         }
     }

@@ -25,6 +25,36 @@ struct Entry {
     spot: Option<Spot>,
 }
 
+/// A message that is not to be sent until somebody has done something about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// A dead letter that holds its line up: no message that waits, so it has no age.
+    DeadHead(Spot),
+    /// Parked: it waits for another configuration, and holds its line up if it has one.
+    Parked {
+        /// Since when it is held.
+        stored_at: Wall,
+        /// `None` if it is not ordered.
+        spot: Option<Spot>,
+    },
+}
+
+impl Stopped {
+    const fn spot(self) -> Option<Spot> {
+        match self {
+            Self::DeadHead(spot) => Some(spot),
+            Self::Parked { spot, .. } => spot,
+        }
+    }
+
+    const fn waits_since(self) -> Option<Wall> {
+        match self {
+            Self::DeadHead(_) => None,
+            Self::Parked { stored_at, .. } => Some(stored_at),
+        }
+    }
+}
+
 /// Messages in line that are looked at for a probe: one that may not go yet is due no sooner than it may go, so only a
 /// backlog that was asked to wait as a whole has so many of them in front, and then the next due one is the probe.
 const PROBE_LOOK_MAX: usize = 100;
@@ -37,7 +67,7 @@ pub struct Schedule {
     by_age: BTreeSet<(Wall, SlotIndex)>,
     /// Messages in the order in which they were accepted, and those that hold their line up: dead letters and parked ones.
     lines: BTreeMap<LineKey, BTreeSet<(u64, SlotIndex)>>,
-    blocking: BTreeMap<SlotIndex, (Generation, Spot)>,
+    stopped: BTreeMap<SlotIndex, (Generation, Stopped)>,
     /// The one of those that was asked about last.
     asked_about: Option<SlotIndex>,
     /// The time that was last told.
@@ -63,7 +93,7 @@ impl Schedule {
         self.by_due.len()
     }
 
-    /// When the oldest message was stored.
+    /// When the oldest message was stored, parked ones included.
     #[must_use]
     pub fn oldest(&self) -> Option<Wall> {
         self.by_age.first().map(|(at, _)| *at)
@@ -137,26 +167,34 @@ impl Schedule {
         if self.knows(ticket) {
             self.remove(ticket.slot);
         }
-        if self.blocking.get(&ticket.slot).is_some_and(|(generation, _)| *generation == ticket.generation) {
-            self.unblock(ticket.slot);
+        if self.stopped.get(&ticket.slot).is_some_and(|(generation, _)| *generation == ticket.generation) {
+            self.go_on_without(ticket.slot);
         }
     }
 
-    /// The message is not to be sent, and holds up those behind it: a dead letter, or one that is parked.
-    pub fn block(&mut self, ticket: Ticket, spot: Spot) {
-        self.unblock(ticket.slot);
-        self.blocking.insert(ticket.slot, (ticket.generation, spot));
-        self.stand_in_line(ticket.slot, Some(spot));
+    /// The message is not to be sent, and holds up those behind it.
+    pub fn stop(&mut self, ticket: Ticket, stopped: Stopped) {
+        self.go_on_without(ticket.slot);
+        self.stopped.insert(ticket.slot, (ticket.generation, stopped));
+        self.stand_in_line(ticket.slot, stopped.spot());
         if let Some(entry) = self.entries.remove(&ticket.slot) {
             self.by_age.remove(&(entry.stored_at, ticket.slot));
             self.by_due.remove(&(entry.due.unwrap_or_default(), ticket.slot));
+            if stopped.spot().is_none()
+                && let Some(spot) = entry.spot
+            {
+                self.leave_line(ticket.slot, spot);
+            }
+        }
+        if let Some(since) = stopped.waits_since() {
+            self.by_age.insert((since, ticket.slot));
         }
     }
 
-    /// The next of those that hold their lines up, round and round: somebody else may have removed it.
-    pub fn next_blocking(&mut self) -> Option<Ticket> {
+    /// The next of those that are stopped, round and round: somebody else may have removed it.
+    pub fn next_stopped(&mut self) -> Option<Ticket> {
         let rest = self.asked_about.map_or(Bound::Unbounded, Bound::Excluded);
-        let next = self.blocking.range((rest, Bound::Unbounded)).next().or_else(|| self.blocking.iter().next());
+        let next = self.stopped.range((rest, Bound::Unbounded)).next().or_else(|| self.stopped.iter().next());
         let ticket = next.map(|(slot, (generation, _))| Ticket { slot: *slot, generation: *generation });
         self.asked_about = ticket.map(|ticket| ticket.slot);
         ticket
@@ -172,8 +210,12 @@ impl Schedule {
         }
     }
 
-    fn unblock(&mut self, slot: SlotIndex) {
-        if let Some((_, spot)) = self.blocking.remove(&slot) {
+    fn go_on_without(&mut self, slot: SlotIndex) {
+        let Some((_, stopped)) = self.stopped.remove(&slot) else { return };
+        if let Some(since) = stopped.waits_since() {
+            self.by_age.remove(&(since, slot));
+        }
+        if let Some(spot) = stopped.spot() {
             self.leave_line(slot, spot);
         }
     }
@@ -255,7 +297,7 @@ impl Schedule {
             self.remove(ticket.slot);
         }
         // A slot that has another use, or waits again, holds nobody up.
-        self.unblock(ticket.slot);
+        self.go_on_without(ticket.slot);
     }
 }
 
@@ -339,6 +381,10 @@ mod tests {
         Some(Spot { line: LineKey(line), number })
     }
 
+    fn dead_head(line: u64, number: u64) -> Stopped {
+        Stopped::DeadHead(Spot { line: LineKey(line), number })
+    }
+
     /// Lines 1 (slots 1, 2, 3 in this order) and 2 (slot 4), and slot 5 without a key; all due at 10.
     fn lined_up() -> Schedule {
         let mut schedule = Schedule::default();
@@ -411,13 +457,13 @@ mod tests {
     fn a_dead_letter_that_blocks_holds_its_line_up_until_it_is_gone() {
         let mut schedule = lined_up();
         assert_eq!(all_due(&mut schedule, 10), [1, 4, 5]);
-        schedule.block(ticket(1), spot(1, 10).unwrap());
+        schedule.stop(ticket(1), dead_head(1, 10));
         assert_eq!(all_due(&mut schedule, 99), [0; 0]);
         assert_eq!(schedule.oldest(), Some(Wall(2)), "a dead letter is no message that waits");
         schedule.forget(ticket(1));
         assert_eq!(all_due(&mut schedule, 99), [2]);
         let mut redriven = lined_up();
-        redriven.block(ticket(1), spot(1, 10).unwrap());
+        redriven.stop(ticket(1), dead_head(1, 10));
         redriven.wait(ticket(1), Monotonic(5), Wall(1), spot(1, 10));
         assert_eq!(all_due(&mut redriven, 99), [1, 4, 5]);
     }
@@ -425,11 +471,27 @@ mod tests {
     #[test]
     fn dead_letters_that_block_are_asked_about_in_turn() {
         let mut schedule = lined_up();
-        assert_eq!(schedule.next_blocking(), None);
-        schedule.block(ticket(1), spot(1, 10).unwrap());
-        schedule.block(ticket(4), spot(2, 15).unwrap());
-        let asked: Vec<_> = (0..4).map(|_| schedule.next_blocking()).collect();
+        assert_eq!(schedule.next_stopped(), None);
+        schedule.stop(ticket(1), dead_head(1, 10));
+        schedule.stop(ticket(4), dead_head(2, 15));
+        let asked: Vec<_> = (0..4).map(|_| schedule.next_stopped()).collect();
         assert_eq!(asked, [Some(ticket(1)), Some(ticket(4)), Some(ticket(1)), Some(ticket(4))]);
+    }
+
+    #[test]
+    fn a_parked_message_keeps_its_age_and_holds_up_only_its_own_line() {
+        for (spot, due) in [(None, vec![1, 4, 5]), (spot(1, 5), vec![4, 5])] {
+            let mut schedule = lined_up();
+            schedule.wait(ticket(6), Monotonic(10), Wall(0), spot);
+            schedule.out(ticket(6), Wall(0), spot);
+            schedule.stop(ticket(6), Stopped::Parked { stored_at: Wall(0), spot });
+            assert_eq!((all_due(&mut schedule, 99), schedule.oldest()), (due, Some(Wall(0))), "{spot:?}");
+            // Released: it waits like any other. Gone: nothing is left of it.
+            schedule.wait(ticket(6), Monotonic(99), Wall(0), spot);
+            assert_eq!(all_due(&mut schedule, 99), [6], "{spot:?}");
+            schedule.forget(ticket(6));
+            assert_eq!((schedule.oldest(), schedule.next_stopped()), (Some(Wall(1)), None), "{spot:?}");
+        }
     }
 
     #[test]

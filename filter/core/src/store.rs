@@ -20,6 +20,7 @@ use crate::ledger::{self, ReserveError};
 use crate::lines::LineError;
 use crate::memory::{Cas, Change, Conflict, Expect, SharedMemory, update};
 use crate::message::{self, LargePart, Memo, Message};
+use crate::neighbours::Hops;
 pub use crate::slot::Ticket;
 use crate::slot::{
     DeadReason, DestinationIndex, Epoch, Generation, Head, Place, RuleDigest, SlotIndex, SlotState, Spot,
@@ -522,6 +523,16 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         match large.map(|large| message::decode(&large.bytes, slot, head.generation)) {
             Some(Ok(LargePart::Message(message))) => Some((head.destination, Some(message.cluster))),
             Some(Ok(LargePart::Settled(_)) | Err(_)) | None => Some((head.destination, None)),
+        }
+    }
+
+    /// What redeliveries of the message in `ticket` say of their hops, if it can be read.
+    #[must_use]
+    pub fn hops_of(&self, ticket: Ticket) -> Option<Hops> {
+        let large = self.memory.get(&self.keys.large(ticket.slot))?;
+        match message::decode(&large.bytes, ticket.slot, ticket.generation) {
+            Ok(LargePart::Message(message)) => Some(message.hops),
+            Ok(LargePart::Settled(_)) | Err(_) => None,
         }
     }
 

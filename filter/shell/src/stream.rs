@@ -547,7 +547,7 @@ fn untaken(vm: &Vm, error: PutError, arrived: &HeaderList, ties: Ties) -> Untake
     match error {
         PutError::Full | PutError::Busy => Untaken::NotStored(NotStored::Full),
         // Its store is this one: custody stays where it is.
-        PutError::Known(known) if vm.delivery.is_its_redelivery(known.id, arrived) => {
+        PutError::Known(known) if vm.delivery.is_its_redelivery(&vm.memory, &known, arrived) => {
             Untaken::NotStored(NotStored::Unstorable)
         }
         PutError::Known(known) => match ties.fingerprint.map(|fingerprint| known.judge(fingerprint.content)) {

@@ -37,8 +37,8 @@ const SPREAD_STEP: Millis = Millis(50);
 const LOOK_MAX: usize = 64;
 /// A VM that never knew the table of destinations waits so long for one that does: they look at it each tick.
 const NAMES_UNKNOWN_MAX: Millis = Millis(3_000);
-/// Messages that one tick looks at, of those that hold up a line: a hundred are seen each second.
-const BLOCKING_LOOKS: usize = 10;
+/// Messages that one tick looks at, of those that are not to be sent: a hundred are seen each second.
+const STOPPED_LOOKS: usize = 10;
 /// Hints that one tick takes per destination; what is left comes with the next.
 const HINTS_MAX: usize = 2_000;
 
@@ -240,7 +240,7 @@ impl Delivery {
         }
     }
 
-    /// Messages that held up their lines and do not any more: removed, or sent again, by whatever VM.
+    /// Messages that were not to be sent, and are gone or are to be sent again, by the doing of whatever VM.
     fn forget_removed(
         &mut self,
         memory: &dyn SharedMemory,
@@ -248,9 +248,9 @@ impl Delivery {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        for _ in 0..BLOCKING_LOOKS {
-            let Some(ticket) = self.couriers.get_mut(&destination).and_then(Courier::next_blocking) else { return };
-            if self.holds_up(memory, ticket).is_none() {
+        for _ in 0..STOPPED_LOOKS {
+            let Some(ticket) = self.couriers.get_mut(&destination).and_then(Courier::next_stopped) else { return };
+            if self.stopped(memory, ticket).is_none() {
                 self.forget(destination, ticket);
                 self.sweep_slot(memory, ticket.slot, now, effects);
             }

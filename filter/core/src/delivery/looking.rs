@@ -15,11 +15,12 @@
 use super::Delivery;
 use crate::config::{KeyOrder, OnDeadHead, Order, Trust};
 use crate::digest::{self, Fingerprint, LineKey};
-use crate::duplicates::{Recall, Retry};
+use crate::duplicates::{Known, Recall, Retry};
 use crate::headers::{HEADER_ID, HeaderList};
 use crate::lines::Line;
 use crate::memory::SharedMemory;
 use crate::message::{MessageId, Ties};
+use crate::neighbours::Hops;
 use crate::protect::RouteFacts;
 use crate::store::Now;
 use crate::units::{ClusterName, Monotonic};
@@ -77,20 +78,23 @@ impl Delivery {
     ) -> Option<Retry> {
         let identity = digest::identity(arrived, &self.config.idempotency)?;
         match self.store(memory).recall(identity, clock()) {
-            Recall::Known(known) if self.is_its_redelivery(known.id, arrived) => None,
+            Recall::Known(known) if self.is_its_redelivery(memory, &known, arrived) => None,
             Recall::Known(known) => Some(known.judge(digest::content(arrived, &route.cluster()?, body))),
             // The one that is being stored has been promised to nobody yet.
             Recall::New | Recall::BeingStored => None,
         }
     }
 
-    /// Whether a request is a redelivery of message `id` of this very store, which has come to a listener of the same
-    /// Envoy: it must not join itself. Of a trusted sender it may as well be that one's second attempt, which joins.
+    /// Whether a request is a redelivery of this very message, which has come to a listener of the same Envoy: it must not
+    /// join itself. Of a trusted sender it may as well be that one's second attempt, which joins: then it has passed
+    /// through one filter less.
     #[must_use]
-    pub fn is_its_redelivery(&self, id: MessageId, arrived: &HeaderList) -> bool {
+    pub fn is_its_redelivery(&self, memory: &dyn SharedMemory, known: &Known, arrived: &HeaderList) -> bool {
+        let is_named = arrived.first(HEADER_ID).and_then(MessageId::read) == Some(known.id);
+        let hops = || known.held.and_then(|ticket| self.store(memory).hops_of(ticket));
         match self.config.trust.senders {
-            Trust::Withheld => arrived.first(HEADER_ID).and_then(MessageId::read) == Some(id),
-            Trust::Given => false,
+            Trust::Withheld => is_named,
+            Trust::Given => is_named && hops() == Some(Hops::said(arrived)),
         }
     }
 
@@ -137,6 +141,7 @@ impl Delivery {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::headers::HEADER_HOPS;
     use crate::keys::Keys;
     use crate::memory::double::{MemoryDouble, VmMemory};
     use crate::message::Message;
@@ -219,14 +224,23 @@ mod tests {
 
     #[test]
     fn a_redelivery_that_comes_to_a_listener_of_its_own_envoy_does_not_join_itself() {
-        for (trust, joins) in [("false", false), ("true", true)] {
+        // What is stored says one hop. Among neighbours, one who says none is the hop before, at its second attempt.
+        for (trust, hops, joins) in [
+            ("false", "1", false),
+            ("false", "0", false),
+            ("true", "1", false),
+            ("true", "0", true),
+            ("true", "", true),
+        ] {
             let text = format!(r#"{{"trust": {{"from_senders": {trust}}}}}"#);
             let delivery = delivery(crate::config::parse(text.as_bytes()).unwrap());
             let (memory, id) = stored(&delivery);
             let mut arrived = request("k", "a");
             arrived.0.push((HEADER_ID.to_owned(), id.to_string().into_bytes()));
+            arrived.0.push((HEADER_HOPS.to_owned(), hops.as_bytes().to_vec()));
             let look = delivery.look_before(&memory, &arrived, Some(b"ten"), &ToOrders, &now);
-            assert_eq!(look, if joins { Look::Joins(id) } else { Look::Passes }, "trust: {trust}");
+            let expected = if joins { Look::Joins(id) } else { Look::Passes };
+            assert_eq!(look, expected, "trust: {trust}, hops: {hops:?}");
         }
     }
 

@@ -4,7 +4,7 @@ use super::calls::read_call;
 use super::{CallToken, Delivery, note};
 use crate::answer::{self, Answer, Contact, EnvoyReply, Fate, Reading};
 use crate::config::{KeyOrder, OnDeadHead, Order, Trust};
-use crate::courier::{self, held_up, judge, spot_of};
+use crate::courier::{self, judge, spot_of, stopped};
 use crate::effect::{Attempt, Call, Counter, Dispatch, Effect, Level};
 use crate::grpc::Protocol;
 use crate::headers::HeaderList;
@@ -13,7 +13,8 @@ use crate::message::{Road, Terms};
 use crate::neighbours::has_custody;
 use crate::pass::Pass;
 use crate::retry_after::asked_wait;
-use crate::slot::{DeadReason, DestinationIndex, Head, RuleDigest, SlotState, Spot};
+use crate::schedule::Stopped;
+use crate::slot::{DeadReason, DestinationIndex, Head, RuleDigest, SlotState};
 use crate::store::{Claim, ClaimError, Now, ReadyHint, Settlement, Ticket};
 use crate::units::{ClusterName, Millis, Wall};
 
@@ -268,22 +269,22 @@ impl Delivery {
 
     /// The message was buried, by this VM or another: nobody waits for it any more, unless dead letters hold others up.
     pub(super) fn leave_dead(&mut self, memory: &dyn SharedMemory, destination: DestinationIndex, ticket: Ticket) {
-        let held_up = match self.on_dead_head(destination) {
+        let stopped = match self.on_dead_head(destination) {
             None | Some(OnDeadHead::Release) => None,
-            Some(OnDeadHead::Block) => self.holds_up(memory, ticket),
+            Some(OnDeadHead::Block) => self.stopped(memory, ticket),
         };
-        match (self.couriers.get_mut(&destination), held_up) {
-            (Some(courier), Some(spot)) => courier.block(ticket, spot),
+        match (self.couriers.get_mut(&destination), stopped) {
+            (Some(courier), Some(stopped)) => courier.stop(ticket, stopped),
             (Some(courier), None) => courier.forget(ticket),
             (None, _) => {}
         }
     }
 
-    /// Where a message that is not to be sent holds others up, as its head says.
-    pub(super) fn holds_up(&self, memory: &dyn SharedMemory, ticket: Ticket) -> Option<Spot> {
+    /// What a message that is not to be sent still is to others, as its head says.
+    pub(super) fn stopped(&self, memory: &dyn SharedMemory, ticket: Ticket) -> Option<Stopped> {
         let (head, _) = self.store(memory).head(ticket.slot).ok().flatten()?;
         let is_it = head.generation == ticket.generation;
-        if is_it { held_up(&head, &self.policy(head.destination).redelivery) } else { None }
+        if is_it { stopped(&head, &self.policy(head.destination).redelivery) } else { None }
     }
 
     /// Makes a waiting message a dead letter.

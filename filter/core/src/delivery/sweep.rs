@@ -9,14 +9,15 @@
 //! | `Sending`, lease over | its leader | freed if its receipt is there; else queued again, the attempt counts |
 //! | `Sending` | a new leader | counted as out, so that the window holds |
 //! | `Parked` by another configuration | its leader | queued again, due at once |
-//! | `Parked`, `Dead` | its leader | holds its line up, if it does |
+//! | `Parked` | its leader | counted as waiting; holds its line up, if it has one |
+//! | `Dead` | its leader | holds its line up, if it does |
 //! | `Dead` for longer than `dead_letter.ttl` | its leader | removed, counted |
 //!
 //! A bounded number of heads per tick; more while a new leader takes over.
 
 use super::{Delivery, note};
 use crate::config::OnDeadHead;
-use crate::courier::{held_up, spot_of};
+use crate::courier::{spot_of, stopped};
 use crate::effect::{Call, Counter, Effect, Level};
 use crate::ledger::Ledger;
 use crate::memory::SharedMemory;
@@ -140,7 +141,7 @@ impl Delivery {
             SlotState::Queued { due } => self.sweep_queued(memory, ticket, head, due, now, effects),
             SlotState::Sending { until, .. } if is_over(until) => self.reclaim(memory, ticket, head, now, effects),
             SlotState::Sending { epoch, until } => self.count_as_out(ticket, head, epoch, until),
-            SlotState::Parked { rule } if rule.0 == self.digest => self.hold_up(ticket, head),
+            SlotState::Parked { rule } if rule.0 == self.digest => self.stop_message(ticket, head),
             SlotState::Parked { .. } => self.release(memory, ticket, head, now),
             SlotState::Dead { .. } => self.sweep_dead(memory, ticket, head, now, effects),
         }
@@ -275,16 +276,16 @@ impl Delivery {
             effects.push(note(Level::Warn, "a dead letter was removed: its dead_letter.ttl is over"));
             self.forget(head.destination, ticket);
         } else {
-            self.hold_up(ticket, head);
+            self.stop_message(ticket, head);
         }
     }
 
-    /// The message is not to be sent: those behind it may have to know.
-    fn hold_up(&mut self, ticket: Ticket, head: &Head) {
-        if let Some(spot) = held_up(head, &self.policy(head.destination).redelivery)
+    /// The message is not to be sent: those behind it, and whoever asks for the oldest, may have to know.
+    fn stop_message(&mut self, ticket: Ticket, head: &Head) {
+        if let Some(stopped) = stopped(head, &self.policy(head.destination).redelivery)
             && let Some(courier) = self.couriers.get_mut(&head.destination)
         {
-            courier.block(ticket, spot);
+            courier.stop(ticket, stopped);
         }
     }
 

@@ -571,11 +571,13 @@ fn a_parked_message_waits_without_growing_old_until_another_configuration_rules(
         world.pass(60_000);
         assert_eq!((world.asked.len(), world.queued(), world.dead()), (4, 2, 0), "{status}{}", world.state());
         assert_eq!(world.gauges.get(&Gauge::Queued), Some(&2));
+        assert!(world.gauges.get(&Gauge::OldestAgeMs) > Some(&59_000), "what is held has an age: {:?}", world.gauges);
         assert_eq!(world.published("orders"), Some(PublishedState::Up), "it is no backlog that could be drained");
         let leader = world.leaders("orders")[0];
         world.kill(leader);
         world.pass(10_000);
         assert_eq!(world.asked.len(), 4, "another leader of the same configuration releases nothing{}", world.state());
+        assert!(world.gauges.get(&Gauge::OldestAgeMs) > Some(&69_000), "and knows its age: {:?}", world.gauges);
         // Released, and refused once more: parked again by the new configuration.
         let pushed = world.start(&parking("20s", 6), 2);
         world.vms[pushed].delivery.saw_stream();

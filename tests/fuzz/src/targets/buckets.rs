@@ -50,7 +50,8 @@ fn check(bytes: &[u8]) {
     match recall {
         Recall::New => {
             assert!(put.is_ok(), "{put:?}");
-            assert_eq!(store.recall(identity, NOW), Recall::Known(Known { id: message.id, content }));
+            let held = put.ok();
+            assert_eq!(store.recall(identity, NOW), Recall::Known(Known { id: message.id, content, held }));
             assert_eq!(store.line(line, OnDeadHead::Release, NOW.monotonic), Line::Waiting);
         }
         Recall::Known(known) => assert_eq!(put, Err(PutError::Known(known)), "delivered not long ago"),

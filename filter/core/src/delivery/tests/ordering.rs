@@ -164,6 +164,31 @@ fn a_blocked_line_goes_on_when_somebody_else_removes_the_dead_letter() {
     assert_eq!(world.arrivals, [2, 3]);
 }
 
+/// Its place in the line is lost with its head, so not even `block` can be kept for it.
+#[test]
+fn a_line_goes_on_without_a_message_whose_head_was_damaged() {
+    type Moment = fn(&World) -> bool;
+    let waiting: Moment = |world| world.queued() == 4;
+    let out: Moment = |world| world.asked.iter().any(|asked| asked.at >= 5_000);
+    let cases = [(waiting, 0, vec![2, 3, 4]), (out, 0, vec![1, 2, 3, 4]), (waiting, 1, vec![1, 3, 4])];
+    for policy in ["release", "block"] {
+        for (nth, (moment, slot, delivered)) in cases.iter().enumerate() {
+            let settings = ORDERED.replace("by_key\"", &format!("by_key\", \"on_dead_head\": \"{policy}\""));
+            let mut world = world(2, &settings, one_line);
+            world.receiver(|asked| if asked.at < 5_000 { (REFUSED, 5) } else { (Answers::Status(200), 1_000) });
+            world.witness(1, "orders", Sign::NoHealthyHost);
+            world.store(1, "orders", 1..5);
+            world.pass_until(20_000, moment);
+            let head = Keys::of(b"world").head(SlotIndex(*slot));
+            world.memory.set(&head, b"damaged", Expect::Anything).unwrap();
+            world.pass(30_000);
+            let story = format!("{policy}, case {nth}{}", world.state());
+            assert_eq!((world.queued(), world.dead(), &world.arrivals), (0, 1, delivered), "{story}");
+            assert_eq!(world.counter(Counter::Corrupt), 1, "{story}");
+        }
+    }
+}
+
 #[test]
 fn what_outlives_its_ttl_ends_in_its_turn() {
     for policy in ["release", "block"] {
