@@ -306,3 +306,31 @@ async fn a_destination_that_fails_again_while_it_drains_loses_nothing() {
     assert_eq!(envoy.wait_drained(SOON * 2).await.delivered(), 40);
     assert_eq!(orders.delivered().len(), 40, "something was delivered twice though every outcome was known");
 }
+
+/// With Envoy's default threshold a cluster whose hosts are all unhealthy is used as if they were well.
+#[tokio::test]
+async fn in_panic_mode_nothing_is_redelivered_to_hosts_that_envoy_calls_unhealthy() {
+    let orders = Receiver::start().await;
+    let panicking = json!({"healthy_panic_threshold": {"value": 50}, "update_merge_window": "0s"});
+    let bootstrap = Bootstrap::new()
+        .destination(Destination::new("orders", orders.port()).checked().with("common_lb_config", panicking))
+        .route(Route::new("/", "orders"))
+        .filter(Filter::quick(health("health_check_filter")));
+    let envoy = bootstrap.start().await;
+    orders.health(500);
+    envoy.wait_healthy("orders", 0).await;
+    orders.answer(503);
+    store(&envoy, 3).await;
+    envoy.wait_metrics("orders is down", SOON, |m| m.destinations_down() == 1 && m.queued() == 3).await;
+    orders.answer(200);
+    let live = envoy.send(&Request::post("/live")).await;
+    assert_eq!((live.status, live.custody()), (200, Custody::Unsaid), "this is panic mode: Envoy sends all the same");
+    throughout("nothing is redelivered", Duration::from_secs(2), || match (envoy.metrics(), orders.received()) {
+        (m, received) if m.attempts() == 0 && received.iter().all(|request| request.attempt().is_none()) => Ok(()),
+        (m, received) => Err(format!("{m:?}, {} requests", received.len())),
+    })
+    .await;
+    orders.health(200);
+    let metrics = envoy.wait_drained(SOON).await;
+    assert_eq!((metrics.delivered(), metrics.attempts()), (3, 3));
+}

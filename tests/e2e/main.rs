@@ -4,9 +4,11 @@
 //! picks the Envoy; the module `outage` is the one to run on several versions.
 
 mod answers;
+mod capacity;
 mod configuration;
 mod destinations;
 mod duplicates;
+mod fairness;
 mod faults;
 mod full;
 mod grpc;

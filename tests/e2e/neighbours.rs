@@ -5,7 +5,9 @@
 //!   sender ──> gateway (trusts receivers) ──> sidecar (trusts senders) ──> receiver
 //! ```
 
-use redeliver_tests::{Bootstrap, Custody, Envoy, Filter, Received, Receiver, Request, Response, SOON};
+use redeliver_tests::{
+    Again, Bootstrap, Custody, Destination, Envoy, Filter, Received, Receiver, Request, Response, Route, SOON,
+};
 use serde_json::{Value, json};
 
 const TRUSTING: &str = r#"{"trust": {"from_senders": true, "from_receivers": true}}"#;
@@ -185,5 +187,35 @@ async fn a_neighbours_reason_gives_way_to_ours() {
         let answer = envoy.send(&Request::post("/orders/1")).await;
         assert_eq!((answer.status, answer.custody()), (503, expected));
         assert_eq!(answer.headers.0.iter().filter(|(name, _)| name == "x-redeliver-status").count(), 1);
+    }
+}
+
+/// A chain within one Envoy: both listeners have one store, and the second closes it to what it sends on.
+#[tokio::test]
+async fn a_redelivery_to_a_listener_with_the_same_store_is_not_taken_for_a_retry() {
+    for trust in [true, false] {
+        let orders = Receiver::absent().await;
+        let filter = Filter::quick(json!({
+            "trust": {"from_senders": trust},
+            "destinations": {"orders": {"store": {"accept": false}}},
+        }));
+        let bootstrap = Bootstrap::new()
+            .destination(Destination::new("orders", orders.port()))
+            .route(Route::new("/in", "again").action("prefix_rewrite", json!("/out")))
+            .route(Route::new("/out", "orders"))
+            .again(Again::Filtered)
+            .filter(filter);
+        let envoy = bootstrap.start().await;
+        let request = Request::post("/in/1").header("idempotency-key", "k").body("ten");
+        let id = envoy.send(&request).await.stored_id();
+        // A redelivery that fails there is an attempt, and one that gets through is the message's delivery.
+        envoy.wait_metrics("an attempt has failed", SOON, |m| m.attempt_failures() > 0).await;
+        orders.come_back().await;
+        let metrics = envoy.wait_drained(SOON).await;
+        assert_eq!((metrics.stored(), metrics.delivered(), metrics.dead()), (1, 1, 0), "trust {trust}: {metrics:?}");
+        let [delivered] = &orders.received()[..] else { panic!("trust {trust}: {:?}", orders.received()) };
+        assert_eq!((delivered.path.as_str(), delivered.body.as_slice()), ("/out/1", b"ten".as_slice()));
+        let retry = envoy.send(&request).await;
+        assert_eq!((retry.custody(), retry.header("x-redeliver-id")), (Custody::Duplicate, Some(id)), "trust {trust}");
     }
 }
