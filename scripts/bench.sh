@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# usage: scripts/bench.sh [--quick] [--dry-run] [--help] [ROW...]
+# usage: scripts/bench.sh [--quick] [--judge] [--page] [--dry-run] [--help] [ROW...]
 #
 # What redeliver costs a real Envoy, as ratios to yardsticks measured in turns with it (scripts/bench/ is the program;
-# its --help names the rows). Builds the filter and the yardstick, gets the pinned Envoy. A table on stdout, progress on
-# stderr, JSON in cargo's target folder. Once built, a whole run takes some 5 minutes, --quick under 3. It reports, and
-# never judges.
+# its --help names the rows). Builds the filter, the yardsticks and, for the row that needs it, the simulator; gets the
+# pinned Envoy. A table on stdout, progress on stderr, JSON in cargo's target folder. Once built, a whole run takes some
+# 25 minutes on a quiet machine, --quick under 3. It reports; with --judge it also fails where a bar is missed.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -12,14 +12,21 @@ need cargo "get Rust from https://rustup.rs"
 cargo build --quiet --profile tool --locked -p redeliver-bench || die "the benchmarks do not build: see cargo's messages above"
 target=$(target_dir)
 bench=$target/tool/redeliver-bench
-case " $* " in *" --help "* | *" -h "* | *" --dry-run "*) exec "$bench" "$@" ;; esac
+results=(--json "$target/bench.json")
+case " $* " in *" --help "* | *" -h "* | *" --dry-run "* | *" --page "*) exec "$bench" "${results[@]}" "$@" ;; esac
 # A wrong argument is told now and not after minutes of building.
-"$bench" --dry-run "$@" >&2 || exit
+rows=$("$bench" --dry-run "$@") || exit
+say "$rows"
 
 say "building the filter and getting Envoy (takes minutes the first time)"
 scripts/build.sh >&2
-cargo build --quiet --release --locked -p redeliver-yardstick --target wasm32-wasip1 ||
-    die "the yardstick does not build: see cargo's messages above"
+yardsticks=$target/wasm32-wasip1/release
+cargo build --quiet --release --locked -p redeliver-yardstick -p redeliver-loop --target wasm32-wasip1 ||
+    die "the yardsticks do not build: see cargo's messages above"
+case $rows in *guest*)
+    cargo build --quiet "${sim_packages[@]}" || die "the simulator does not build: see cargo's messages above"
+    ;;
+esac
 envoy=$(scripts/envoy.sh --print-path)
-exec "$bench" --envoy "$envoy" --yardstick "$target/wasm32-wasip1/release/redeliver_yardstick.wasm" \
-    --json "$target/bench.json" "$@"
+exec "$bench" --envoy "$envoy" --yardstick "$yardsticks/redeliver_yardstick.wasm" --loop "$yardsticks/redeliver_loop.wasm" \
+    --sim "$target/sim/redeliver-sim" "${results[@]}" "$@"

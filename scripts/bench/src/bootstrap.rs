@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 pub const CLUSTER: &str = "orders";
 /// What Envoy's admin port calls the receiver's own traffic.
 pub const RECEIVER_STAT: &str = "http.receiver.downstream_rq_2xx";
+/// Where the receiver is asked whether it lives.
+const HEALTH_PATH: &str = "/healthz";
 
 /// What stands in front of the router.
 pub enum Candidate<'a> {
@@ -74,14 +76,15 @@ pub fn proxy(port: u16, candidate: &Candidate<'_>, receiver: u16, health: &Healt
     })
 }
 
-/// A receiver that answers 200 on `port`, and health checks on `health_port`.
+/// A receiver that answers 200 on `port`, and health checks on `health_port`: 200, or 503 after its admin port was told
+/// `POST /healthcheck/fail`.
 ///
 /// The buffer filter is there because Envoy closes a connection whose request it answers before it has read the body.
 pub fn receiver(port: u16, health_port: u16) -> Value {
     let routes =
         json!([{"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "ok"}}}]);
     let traffic = listener("receiver", port, &[buffer_filter()], &routes);
-    let checks = listener("checks", health_port, &[], &routes);
+    let checks = listener("checks", health_port, &[health_filter(HEALTH_PATH, &json!({}))], &routes);
     json!({"static_resources": {"listeners": [traffic, checks]}})
 }
 
@@ -133,6 +136,16 @@ fn buffer_filter() -> Value {
     }})
 }
 
+/// Answers itself at this path, by the health of these clusters and of the process.
+fn health_filter(path: &str, clusters: &Value) -> Value {
+    json!({"name": "health", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck",
+        "pass_through_mode": false,
+        "headers": [{"name": ":path", "string_match": {"exact": path}}],
+        "cluster_min_healthy_percentages": clusters,
+    }})
+}
+
 fn cluster(port: u16, health: &Health<'_>) -> Value {
     let mut endpoint = json!({"address": address(port)});
     let mut checks = Vec::new();
@@ -153,7 +166,7 @@ fn cluster(port: u16, health: &Health<'_>) -> Value {
 fn health_check(events: &Path) -> Value {
     json!({
         "timeout": "1s", "interval": "0.2s", "no_traffic_interval": "0.2s", "no_traffic_healthy_interval": "0.2s",
-        "unhealthy_threshold": 1, "healthy_threshold": 1, "http_health_check": {"path": "/healthz"},
+        "unhealthy_threshold": 1, "healthy_threshold": 1, "http_health_check": {"path": HEALTH_PATH},
         "event_logger": [{"name": "envoy.health_check.event_sink.file", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink",
             "event_log_path": events,
@@ -163,12 +176,7 @@ fn health_check(events: &Path) -> Value {
 
 /// Answers from Envoy's own view of the cluster, to callers inside this process only.
 fn health_listener() -> Value {
-    let filter = json!({"name": "health", "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck",
-        "pass_through_mode": false,
-        "headers": [{"name": ":path", "string_match": {"exact": format!("/{CLUSTER}")}}],
-        "cluster_min_healthy_percentages": {CLUSTER: {"value": 1}},
-    }});
+    let filter = health_filter(&format!("/{CLUSTER}"), &json!({CLUSTER: {"value": 1}}));
     let routes = json!([{"match": {"prefix": "/"}, "direct_response": {"status": 404}}]);
     json!({
         "name": "health", "internal_listener": {},

@@ -31,7 +31,7 @@ const LOG_TAIL_LINES: usize = 3;
 pub struct CpuMicros(pub f64);
 
 /// How many worker threads an Envoy has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workers(pub u32);
 
 /// A running Envoy.
@@ -98,6 +98,22 @@ impl Envoy {
             Ok(0) | Err(_) => of_process(&process),
         };
         read.map_err(|error| Failure::Machine { what: process, error })
+    }
+
+    /// The bytes of memory that the process has now.
+    pub fn resident(&self) -> Result<f64, Failure> {
+        let status = PathBuf::from(format!("/proc/{}/status", self.child.id()));
+        let read = fs::read_to_string(&status).and_then(|text| {
+            let none = || io::Error::new(io::ErrorKind::InvalidData, "status without VmRSS");
+            resident_kib(&text).map(|kib| kib as f64 * 1024.0).ok_or_else(none)
+        });
+        read.map_err(|error| Failure::Machine { what: status, error })
+    }
+
+    /// `POST path` to its admin port.
+    pub fn tell(&self, path: &str) -> Result<(), Failure> {
+        let told = self.admin.post(path);
+        told.map(drop).map_err(|error| Failure::Machine { what: PathBuf::from(format!("admin port {path}")), error })
     }
 
     /// Waits until a stat has this value.
@@ -187,6 +203,12 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(next()? + next()?)
 }
 
+/// `VmRSS` of `/proc/<pid>/status` (proc_pid_status(5)), which is in KiB whatever it says.
+fn resident_kib(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
 /// Looks until `look` returns a value. (The harness's own way of waiting ends in a panic, as a test should.)
 pub async fn until<T>(what: &str, within: Duration, mut look: impl FnMut() -> Result<T, String>) -> Result<T, Failure> {
     let start = Instant::now();
@@ -208,5 +230,11 @@ mod tests {
         let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 120 30 99 99 20 0";
         assert_eq!(ticks(stat), Some(150));
         assert_eq!(ticks("7 (cut short) S 1"), None);
+    }
+
+    #[test]
+    fn memory_is_read_in_kib() {
+        assert_eq!(resident_kib("VmHWM:\t  200 kB\nVmRSS:\t  1234 kB\nThreads:\t3\n"), Some(1234));
+        assert_eq!(resident_kib("Threads:\t3\n"), None);
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 /// The samples of one thing, in the order they were taken; at least one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Figures(pub Vec<f64>);
 
 impl Figures {
@@ -23,6 +23,11 @@ impl Figures {
         Figures(self.0.iter().zip(&other.0).map(|(ours, theirs)| ours / theirs).collect())
     }
 
+    /// `self - other`, sample by sample.
+    pub fn less(&self, other: &Figures) -> Figures {
+        Figures(self.0.iter().zip(&other.0).map(|(ours, theirs)| ours - theirs).collect())
+    }
+
     /// The smallest and the largest sample.
     pub fn range(&self) -> Range {
         let sorted = self.sorted();
@@ -34,6 +39,12 @@ impl Figures {
     pub fn to_json(&self) -> Value {
         let Range { low, high } = self.range();
         json!({"median": self.median(), "low": low, "high": high, "samples": self.0})
+    }
+
+    /// What `to_json` wrote; `None` if it is anything else.
+    pub fn from_json(value: &Value) -> Option<Figures> {
+        let samples = value["samples"].as_array()?.iter().map(Value::as_f64).collect::<Option<_>>();
+        samples.map(Figures)
     }
 
     fn sorted(&self) -> Vec<f64> {

@@ -18,9 +18,17 @@ use tokio::time::timeout;
 use crate::failure::Failure;
 
 /// Enough to keep one worker busy, few enough that nothing queues for long.
-const CONNECTIONS: u64 = 16;
-/// The message size of every row (issue table: 1 KiB).
-const BODY_BYTES: usize = 1024;
+pub const CONNECTIONS: u64 = 16;
+/// What Envoy adds to a request without being asked, and what is kept of it like any other header: the scheme,
+/// `x-forwarded-proto: http` and an `x-request-id` of 36 characters.
+const ADDED_BYTES: usize = "http".len() + "x-forwarded-protohttp".len() + "x-request-id".len() + 36;
+
+/// How large a request's body is.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyBytes(pub usize);
+
+/// The usual message.
+pub const ONE_KIB: BodyBytes = BodyBytes(1024);
 /// A batch takes seconds; a machine busy with other things may need many times that, a hang for ever.
 const BATCH_WITHIN: Duration = Duration::from_secs(120);
 
@@ -31,22 +39,55 @@ pub struct Load {
     expected: u16,
 }
 
+const PATH: &str = "/orders";
+
 impl Load {
-    /// A POST of 1 KiB.
-    pub fn post(expected: u16) -> Load {
+    /// A POST with a body.
+    pub fn post(BodyBytes(body): BodyBytes, expected: u16) -> Load {
         let head = format!(
-            "POST /orders HTTP/1.1\r\nhost: orders.internal\r\nuser-agent: bench\r\naccept: */*\r\n\
-             content-type: application/octet-stream\r\ncontent-length: {BODY_BYTES}\r\n\r\n"
+            "POST {PATH} HTTP/1.1\r\nhost: orders.internal\r\nuser-agent: bench\r\naccept: */*\r\n\
+             content-type: application/octet-stream\r\ncontent-length: {body}\r\n\r\n"
         );
         let mut request = head.into_bytes();
-        request.resize(request.len() + BODY_BYTES, b'x');
+        request.resize(request.len() + body, b'x');
         Load { request: request.into(), expected }
     }
 
     /// A GET, which no default configuration protects.
     pub fn get(expected: u16) -> Load {
-        let head = "GET /orders HTTP/1.1\r\nhost: orders.internal\r\nuser-agent: bench\r\naccept: */*\r\n\r\n";
+        Load::get_from(PATH, expected)
+    }
+
+    /// The same, from another path.
+    pub fn get_from(path: &str, expected: u16) -> Load {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: orders.internal\r\nuser-agent: bench\r\naccept: */*\r\n\r\n");
         Load { request: head.as_bytes().into(), expected }
+    }
+
+    /// Names and values of the headers that are kept of such a request, and its body: what a message of it must take.
+    pub fn message_bytes(&self) -> usize {
+        let head_length = self.request.windows(4).position(|bytes| bytes == b"\r\n\r\n").map_or(0, |at| at + 4);
+        let (head, body) = self.request.split_at(head_length);
+        let kept = head.split(|byte| *byte == b'\n').map(|line| kept_bytes(line.trim_ascii()));
+        kept.sum::<usize>() + ADDED_BYTES + body.len()
+    }
+
+    /// The request's bytes.
+    pub fn request(&self) -> &[u8] {
+        &self.request
+    }
+
+    /// Whether an answer's head is the one that it must get, on a connection that stays.
+    pub fn check(&self, head: &[u8]) -> Result<(), Failure> {
+        if status(head) != Some(self.expected) {
+            let head = String::from_utf8_lossy(head).into_owned();
+            return Err(Failure::Answer { expected: self.expected, head });
+        }
+        if header(head, b"connection:").is_some_and(|value| value.eq_ignore_ascii_case(b"close")) {
+            let error = io::Error::new(ErrorKind::ConnectionAborted, "Envoy announced that it closes it");
+            return Err(Failure::Connection { error });
+        }
+        Ok(())
     }
 
     /// Sends this many requests to `port` of the loopback interface and waits for all answers.
@@ -78,13 +119,7 @@ async fn one_connection(load: Load, port: u16, left: Arc<AtomicU64>) -> Result<(
     let mut buffer = Vec::with_capacity(4096);
     while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
         let head_length = exchange(&mut stream, &load.request, &mut buffer).await.map_err(lost)?;
-        let head = &buffer[..head_length];
-        if status(head) != Some(load.expected) {
-            return Err(Failure::Answer { expected: load.expected, head: String::from_utf8_lossy(head).into_owned() });
-        }
-        if header(head, b"connection:").is_some_and(|value| value.eq_ignore_ascii_case(b"close")) {
-            return Err(lost(io::Error::new(ErrorKind::ConnectionAborted, "Envoy announced that it closes it")));
-        }
+        load.check(&buffer[..head_length])?;
     }
     Ok(())
 }
@@ -97,13 +132,29 @@ async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) 
         if stream.read_buf(buffer).await? == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        let Some(head_length) = buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n").map(|at| at + 4) else {
-            continue;
-        };
-        if buffer.len() >= head_length + body_length(&buffer[..head_length])? {
+        if let Some(head_length) = whole_answer(buffer)? {
             return Ok(head_length);
         }
     }
+}
+
+/// How long the head of the answer in `buffer` is, once the answer is whole.
+pub fn whole_answer(buffer: &[u8]) -> io::Result<Option<usize>> {
+    let Some(head_length) = buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n").map(|at| at + 4) else {
+        return Ok(None);
+    };
+    let is_whole = buffer.len() >= head_length + body_length(&buffer[..head_length])?;
+    Ok(is_whole.then_some(head_length))
+}
+
+/// Of one line of a request's head: method and path; a host's value only, since it is kept as the authority; nothing of
+/// the framing; name and value of any other header.
+fn kept_bytes(line: &[u8]) -> usize {
+    if line.starts_with(b"content-length:") {
+        return 0;
+    }
+    let text = line.strip_suffix(b" HTTP/1.1").or(line.strip_prefix(b"host:")).unwrap_or(line);
+    text.iter().filter(|byte| !matches!(byte, b':' | b' ')).count()
 }
 
 fn status(head: &[u8]) -> Option<u16> {
@@ -134,5 +185,21 @@ mod tests {
         assert_eq!(body_length(head).unwrap(), 57);
         assert_eq!(header(head, b"connection:"), Some(&b"close"[..]));
         assert!(body_length(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn an_answer_is_whole_with_the_last_byte_of_its_body() {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        let head_length = answer.len() - 2;
+        assert_eq!(whole_answer(answer).unwrap(), Some(head_length));
+        for length in [0, head_length - 1, head_length, head_length + 1] {
+            assert_eq!(whole_answer(&answer[..length]).unwrap(), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_what_is_kept_of_a_request() {
+        let kept = "POST/ordersorders.internaluser-agentbenchaccept*/*content-typeapplication/octet-stream";
+        assert_eq!(Load::post(BodyBytes(256), 202).message_bytes(), kept.len() + ADDED_BYTES + 256);
     }
 }

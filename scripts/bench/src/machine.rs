@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// The machine and the two binaries under test.
-#[derive(Debug)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Machine {
     cores: usize,
     model: String,
@@ -17,7 +17,8 @@ pub struct Machine {
     /// Of the last minute before the run: how busy the machine was with other things.
     load_average: String,
     envoy: String,
-    wasm_bytes: usize,
+    /// Size of the module.
+    pub wasm_bytes: u64,
     wasm_sha256: String,
 }
 
@@ -31,7 +32,7 @@ impl Machine {
             kernel: known(Some(read("/proc/sys/kernel/osrelease").trim().to_owned())),
             load_average: known(read("/proc/loadavg").split(' ').next().map(str::to_owned)),
             envoy: known(version(envoy)),
-            wasm_bytes: module.len(),
+            wasm_bytes: module.len() as u64,
             wasm_sha256: Sha256::digest(&module).iter().map(|byte| format!("{byte:02x}")).collect(),
         }
     }
@@ -41,6 +42,20 @@ impl Machine {
         json!({
             "cores": self.cores, "model": self.model, "kernel": self.kernel, "load_average_before": self.load_average,
             "envoy": self.envoy, "wasm_bytes": self.wasm_bytes, "wasm_sha256": self.wasm_sha256,
+        })
+    }
+
+    /// What `to_json` wrote; `None` if it is anything else.
+    pub fn from_json(value: &Value) -> Option<Machine> {
+        let text = |key: &str| value[key].as_str().map(str::to_owned);
+        Some(Machine {
+            cores: usize::try_from(value["cores"].as_u64()?).ok()?,
+            model: text("model")?,
+            kernel: text("kernel")?,
+            load_average: text("load_average_before")?,
+            envoy: text("envoy")?,
+            wasm_bytes: value["wasm_bytes"].as_u64()?,
+            wasm_sha256: text("wasm_sha256")?,
         })
     }
 }
@@ -71,4 +86,22 @@ fn version(envoy: &Path) -> Option<String> {
     let output = Command::new(envoy).arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Some(text.split_once("version: ")?.1.split('/').nth(1)?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_reads_back_as_written() {
+        let machine = Machine { cores: 2, model: "a model".to_owned(), wasm_bytes: 7, ..Machine::default() };
+        assert_eq!(Machine::from_json(&machine.to_json()), Some(machine));
+        assert_eq!(Machine::from_json(&Value::Null), None);
+    }
+
+    #[test]
+    fn the_models_name_is_read_without_its_blanks() {
+        assert_eq!(model_name("processor\t: 0\nmodel name\t: Some CPU @ 2GHz\n").as_deref(), Some("Some CPU @ 2GHz"));
+        assert_eq!(model_name("Hardware: none"), None);
+    }
 }

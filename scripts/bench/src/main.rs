@@ -6,16 +6,24 @@
 //!   load ──> Envoy: redeliver        ──┘          in turns; the processor time of each process is read around its turn
 //! ```
 //!
-//! It never judges a figure, never talks to anything but loopback, and leaves no process behind, interrupted or not.
+//! It never judges a figure unless it is asked to, never talks to anything but loopback, and leaves no process behind,
+//! interrupted or not.
 
 mod bootstrap;
 mod envoy;
 mod failure;
 mod figures;
+mod goal;
+mod growth;
+mod line;
 mod load;
 mod machine;
 mod options;
+mod pace;
+mod page;
+mod plot;
 mod report;
+mod row;
 mod rows;
 
 use std::io::Write;
@@ -27,11 +35,12 @@ use tokio::time::timeout;
 
 use crate::failure::Failure;
 use crate::machine::Machine;
-use crate::options::{Options, Parsed, Row};
-use crate::report::{Line, Outcome};
+use crate::options::{Judgement, Options, Parsed};
+use crate::report::{Found, Outcome};
+use crate::row::Row;
 
-/// No row needs half of it; together they stay under the 40 minutes that a whole run may take.
-const ROW_WITHIN: Duration = Duration::from_secs(8 * 60);
+/// No row needs half of it on a quiet machine, where all of them stay under the 40 minutes that a whole run may take.
+const ROW_WITHIN: Duration = Duration::from_secs(30 * 60);
 
 /// One thread: it feeds one worker of Envoy with ease, and leaves the other cores to the Envoys.
 #[tokio::main(flavor = "current_thread")]
@@ -43,8 +52,9 @@ async fn main() -> ExitCode {
             print(&format!("{} run of: {}\n", options.extent.name(), rows.join(", ")));
             return ExitCode::SUCCESS;
         }
+        Ok(Parsed::Page(options)) => return write_page(&options),
         Ok(Parsed::Help) => {
-            print(options::USAGE);
+            print(&options::usage());
             return ExitCode::SUCCESS;
         }
         Err(wrong) => {
@@ -60,22 +70,21 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> ExitCode {
-    if let Some(missing) = [&options.wasm, &options.yardstick].into_iter().find(|file| !file.is_file()) {
+    let needed = [&options.wasm, &options.yardstick, &options.bare_loop];
+    if let Some(missing) = needed.into_iter().find(|file| !file.is_file()) {
         eprintln!("redeliver-bench: {} is missing: scripts/bench.sh builds it", missing.display());
         return ExitCode::from(2);
     }
     let machine = Machine::look(&options.envoy, &options.wasm);
-    let mut outcome = Outcome { extent: options.extent, machine, lines: Vec::new(), failed: Vec::new() };
+    let mut outcome = Outcome { extent: options.extent, machine, found: Found::default(), failed: Vec::new() };
     for row in &options.rows {
-        match bounded(*row, options).await {
-            Ok(lines) => outcome.lines.extend(lines),
-            Err(failure) => {
-                eprintln!("redeliver-bench: {}: {failure}", row.name());
-                outcome.failed.push((*row, failure));
-            }
+        let result = bounded(*row, options).await;
+        if let Err(failure) = &result {
+            eprintln!("redeliver-bench: {}: {failure}", row.name());
         }
+        outcome.add(*row, result);
     }
-    if !outcome.lines.is_empty() {
+    if !outcome.found.lines.is_empty() {
         print(&format!("\n{}\n", outcome.table()));
     }
     if let Err(error) = std::fs::write(&options.json, format!("{:#}\n", outcome.to_json())) {
@@ -83,12 +92,34 @@ async fn run(options: &Options) -> ExitCode {
         return ExitCode::FAILURE;
     }
     print(&format!("{}\n", options.json.display()));
-    if outcome.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    code(&outcome, options.judgement)
 }
 
-async fn bounded(row: Row, options: &Options) -> Result<Vec<Line>, Failure> {
+/// A row without figures is a failure always, a missed bar only if somebody asked for a judgement.
+fn code(outcome: &Outcome, judgement: Judgement) -> ExitCode {
+    let is_well = match judgement {
+        Judgement::Report => outcome.failed.is_empty(),
+        Judgement::Judge => outcome.failed.is_empty() && !outcome.misses_a_bar(),
+    };
+    if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn bounded(row: Row, options: &Options) -> Result<Found, Failure> {
     let too_late = |_| Failure::TooLate { what: format!("row {} is done", row.name()), seen: "it runs on".to_owned() };
     timeout(ROW_WITHIN, rows::measure(row, options)).await.map_err(too_late)?
+}
+
+fn write_page(options: &Options) -> ExitCode {
+    match page::write(&options.json) {
+        Ok(written) => {
+            print(&written);
+            ExitCode::SUCCESS
+        }
+        Err(wrong) => {
+            eprintln!("redeliver-bench: {wrong}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 async fn interrupted() {

@@ -3,56 +3,35 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::row::{Row, chosen};
+
 /// What `--help` prints.
-pub const USAGE: &str = "\
-usage: scripts/bench.sh [--quick] [--dry-run] [ROW...]
+pub fn usage() -> String {
+    let rows = Row::ALL.map(|row| {
+        let help = row.sheet().help.replace('\n', &format!("\n{:11}", ""));
+        format!("  {:8} {help}\n", row.name())
+    });
+    USAGE.replace("ROWS\n", &rows.concat())
+}
+
+const USAGE: &str = "\
+usage: scripts/bench.sh [--quick] [--judge] [--dry-run] [ROW...]
+       scripts/bench.sh --page
 
 Measures what redeliver costs a real Envoy, against yardsticks that are measured in turns with it. Prints a table, and
 writes it as JSON beside what cargo builds (bench.json). Rows; all of them if none is named:
 
-  post    1 KiB POST that succeeds, protected: processor time per request, against a filter that does nothing
-  get     GET that succeeds, not protected: the same
-  store   1 KiB POST during an outage: stored and answered 202, against Envoy's buffer filter answering 503
-  drain   20,000 stored messages when the receiver comes: messages per second, processor time per message
-  first   time from Envoy calling the receiver healthy to the first redelivery
-
-  --quick      fewer and smaller samples: under 3 minutes for all rows, once built
+ROWS
+  --quick      fewer and smaller samples: under 3 minutes, once built; without the rows of a million messages, which are
+               shrunk if they are named
+  --judge      end with 1 if a figure misses its bar
+  --page       run nothing: write docs/performance.md and docs/growth.svg from the last run's JSON
   --dry-run    name the rows that would run, and run nothing
   --help       this text
 
-For comparing builds: --envoy FILE, --wasm FILE, --yardstick FILE (the do-nothing filter), --json FILE.
+For comparing builds: --envoy FILE, --wasm FILE, --yardstick FILE (the do-nothing filter), --loop FILE (the bare loop of
+dispatches), --sim FILE (redeliver-sim), --json FILE.
 ";
-
-/// One benchmark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Row {
-    /// Success path, protected.
-    Post,
-    /// Success path, not protected.
-    Get,
-    /// Storing under outage.
-    Store,
-    /// Redelivery rate.
-    Drain,
-    /// Healthy to first redelivery.
-    First,
-}
-
-impl Row {
-    /// In the order in which they run.
-    pub const ALL: [Row; 5] = [Row::Post, Row::Get, Row::Store, Row::Drain, Row::First];
-
-    /// Its name on the command line and in the table.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Row::Post => "post",
-            Row::Get => "get",
-            Row::Store => "store",
-            Row::Drain => "drain",
-            Row::First => "first",
-        }
-    }
-}
 
 /// How thoroughly to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +52,15 @@ impl Extent {
     }
 }
 
+/// What a figure that misses its bar does to the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is reported.
+    Report,
+    /// It also makes the run end with 1.
+    Judge,
+}
+
 /// What a run needs.
 #[derive(Debug)]
 pub struct Options {
@@ -80,13 +68,19 @@ pub struct Options {
     pub rows: Vec<Row>,
     /// How thoroughly.
     pub extent: Extent,
+    /// Whether bars are enforced.
+    pub judgement: Judgement,
     /// The Envoy binary.
     pub envoy: PathBuf,
     /// Our module.
     pub wasm: PathBuf,
     /// The module that does nothing.
     pub yardstick: PathBuf,
-    /// Where the result goes.
+    /// The module that only dispatches.
+    pub bare_loop: PathBuf,
+    /// The simulator, for what Envoy does not show.
+    pub sim: PathBuf,
+    /// Where the result goes, or comes from.
     pub json: PathBuf,
 }
 
@@ -97,6 +91,8 @@ pub enum Parsed {
     Run(Options),
     /// Say what would run.
     DryRun(Options),
+    /// Write the page from an earlier run.
+    Page(Options),
     /// Print the usage.
     Help,
 }
@@ -128,60 +124,78 @@ pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Parsed, Wron
     let mut options = Options {
         rows: Vec::new(),
         extent: Extent::Whole,
+        judgement: Judgement::Report,
         envoy: PathBuf::from("envoy"),
         wasm: PathBuf::from("dist/redeliver.wasm"),
         yardstick: PathBuf::from("target/wasm32-wasip1/release/redeliver_yardstick.wasm"),
+        bare_loop: PathBuf::from("target/wasm32-wasip1/release/redeliver_loop.wasm"),
+        sim: PathBuf::from("target/sim/redeliver-sim"),
         json: PathBuf::from("target/bench.json"),
     };
+    let mut named = Vec::new();
     let mut parsed: fn(Options) -> Parsed = Parsed::Run;
     while let Some(argument) = arguments.next() {
-        let file = match argument.as_str() {
+        match argument.as_str() {
             "--help" | "-h" => return Ok(Parsed::Help),
-            "--quick" => {
-                options.extent = Extent::Quick;
-                continue;
+            "--quick" => options.extent = Extent::Quick,
+            "--judge" => options.judgement = Judgement::Judge,
+            "--dry-run" => parsed = Parsed::DryRun,
+            "--page" => parsed = Parsed::Page,
+            option if option.starts_with('-') => {
+                let file = options.file(option).ok_or_else(|| Wrong::Option(argument.clone()))?;
+                *file = PathBuf::from(arguments.next().ok_or(Wrong::NoFile(argument))?);
             }
-            "--dry-run" => {
-                parsed = Parsed::DryRun;
-                continue;
-            }
-            "--envoy" => &mut options.envoy,
-            "--wasm" => &mut options.wasm,
-            "--yardstick" => &mut options.yardstick,
-            "--json" => &mut options.json,
-            option if option.starts_with('-') => return Err(Wrong::Option(argument)),
-            name => {
-                let row = Row::ALL.into_iter().find(|row| row.name() == name);
-                options.rows.push(row.ok_or_else(|| Wrong::Row(name.to_owned()))?);
-                continue;
-            }
-        };
-        *file = PathBuf::from(arguments.next().ok_or(Wrong::NoFile(argument))?);
+            name => named.push(Row::of(name).ok_or_else(|| Wrong::Row(name.to_owned()))?),
+        }
     }
-    options.rows = chosen(&options.rows);
+    options.rows = chosen(&named, options.extent);
     Ok(parsed(options))
 }
 
-/// All rows if none was named; each once, in their own order.
-fn chosen(named: &[Row]) -> Vec<Row> {
-    Row::ALL.into_iter().filter(|row| named.is_empty() || named.contains(row)).collect()
+impl Options {
+    /// The file that an option names.
+    fn file(&mut self, option: &str) -> Option<&mut PathBuf> {
+        Some(match option {
+            "--envoy" => &mut self.envoy,
+            "--wasm" => &mut self.wasm,
+            "--yardstick" => &mut self.yardstick,
+            "--loop" => &mut self.bare_loop,
+            "--sim" => &mut self.sim,
+            "--json" => &mut self.json,
+            _ => return None,
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn rows(arguments: &str) -> Result<Vec<Row>, Wrong> {
+    fn options(arguments: &str) -> Result<Options, Wrong> {
         match parse(arguments.split_whitespace().map(str::to_owned))? {
-            Parsed::Run(options) | Parsed::DryRun(options) => Ok(options.rows),
-            Parsed::Help => Ok(Vec::new()),
+            Parsed::Run(options) | Parsed::DryRun(options) | Parsed::Page(options) => Ok(options),
+            Parsed::Help => panic!("nobody asked for help"),
         }
+    }
+
+    fn rows(arguments: &str) -> Result<Vec<Row>, Wrong> {
+        options(arguments).map(|options| options.rows)
     }
 
     #[test]
     fn names_choose_rows_and_no_name_means_all() {
-        assert_eq!(rows("--quick"), Ok(Row::ALL.to_vec()));
+        assert_eq!(rows(""), Ok(Row::ALL.to_vec()));
         assert_eq!(rows("first post first"), Ok(vec![Row::Post, Row::First]));
+    }
+
+    #[test]
+    fn options_may_stand_before_and_behind_names() {
+        let options = options("--json a.json post --judge --quick").unwrap();
+        assert_eq!(
+            (options.rows, options.judgement, options.extent),
+            (vec![Row::Post], Judgement::Judge, Extent::Quick)
+        );
+        assert_eq!(options.json, PathBuf::from("a.json"));
     }
 
     #[test]
@@ -189,5 +203,13 @@ mod tests {
         assert_eq!(rows("post poost"), Err(Wrong::Row("poost".to_owned())));
         assert_eq!(rows("--quik"), Err(Wrong::Option("--quik".to_owned())));
         assert_eq!(rows("--json"), Err(Wrong::NoFile("--json".to_owned())));
+    }
+
+    #[test]
+    fn the_usage_tells_every_row() {
+        let usage = usage();
+        for row in Row::ALL {
+            assert!(usage.contains(&format!("\n  {:8} ", row.name())), "{}: {usage}", row.name());
+        }
     }
 }

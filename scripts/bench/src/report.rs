@@ -1,109 +1,36 @@
-//! The result: one line per ratio, as a table for people and as JSON. It reports; it never judges.
+//! The result of a run, as a table for people and as JSON for programs and for the page. It compares and never measures.
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::figures::{Figures, Short};
+use crate::goal::Verdict;
+use crate::growth::Growth;
+use crate::line::{Line, TITLES};
 use crate::machine::Machine;
-use crate::options::{Extent, Row};
-
-/// What the project wants to reach, as far as it was written down beforehand.
-#[derive(Clone, Copy, Debug)]
-pub enum Bar {
-    /// Nothing was.
-    None,
-    /// The ratio is to be at most this.
-    Ratio {
-        /// Must.
-        bar: f64,
-        /// Should.
-        aim: f64,
-    },
-    /// Our own figure is to be at most this.
-    Ours {
-        /// Must.
-        bar: f64,
-        /// Should.
-        aim: f64,
-    },
-}
-
-/// One line of the table.
-#[derive(Clone, Debug)]
-pub struct Line {
-    /// The row it belongs to.
-    pub row: &'static str,
-    /// What is compared with what.
-    pub what: &'static str,
-    /// Of both figures.
-    pub unit: &'static str,
-    /// The candidate.
-    pub ours: Figures,
-    /// What it is compared with, measured beside it; `None` if a figure stands for itself.
-    pub yardstick: Option<Figures>,
-    /// What to reach.
-    pub bar: Bar,
-}
-
-impl Line {
-    fn ratio(&self) -> Option<Figures> {
-        self.yardstick.as_ref().map(|yardstick| self.ours.over(yardstick))
-    }
-
-    fn cells(&self) -> [String; 7] {
-        let median = |figures: &Figures| format!("{} {}", Short(figures.median()), self.unit);
-        let ratio = self.ratio();
-        // The spread of the ratio says how far to trust it; without a ratio, that of the figure itself.
-        let spread = ratio.as_ref().unwrap_or(&self.ours);
-        [
-            self.row.to_owned(),
-            self.what.to_owned(),
-            median(&self.ours),
-            self.yardstick.as_ref().map_or_else(|| "-".to_owned(), median),
-            ratio.as_ref().map_or_else(|| "-".to_owned(), |ratio| Short(ratio.median()).to_string()),
-            format!("{} ({})", spread.range(), spread.0.len()),
-            self.bar.to_string(),
-        ]
-    }
-
-    fn to_json(&self) -> Value {
-        let (bar, aim) = match self.bar {
-            Bar::None => (Value::Null, Value::Null),
-            Bar::Ratio { bar, aim } | Bar::Ours { bar, aim } => (json!(bar), json!(aim)),
-        };
-        let of = match self.bar {
-            Bar::None => Value::Null,
-            Bar::Ratio { .. } => json!("ratio"),
-            Bar::Ours { .. } => json!("ours"),
-        };
-        json!({
-            "row": self.row, "what": self.what, "unit": self.unit,
-            "ours": self.ours.to_json(),
-            "yardstick": self.yardstick.as_ref().map(Figures::to_json),
-            "ratio": self.ratio().as_ref().map(Figures::to_json),
-            "bar": bar, "aim": aim, "bar_of": of,
-        })
-    }
-}
-
-impl fmt::Display for Bar {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Bar::None => f.write_str("-"),
-            Bar::Ratio { bar, aim } => write!(f, "ratio {} (aim {})", Short(*bar), Short(*aim)),
-            Bar::Ours { bar, aim } => write!(f, "{bar} (aim {aim})"),
-        }
-    }
-}
+use crate::options::Extent;
+use crate::row::Row;
 
 const LEGEND: &str = "
-Figures are medians; n is how often each was measured. A ratio is taken within each pair, which was measured in turns, and
-its spread is the smallest and the largest one. Figures with a unit depend on the machine and on what else it did.
+Figures are medians; n is how often each was measured. A comparison is made within each pair, which was measured in turns,
+and its spread is the smallest and the largest one. Figures with a unit depend on the machine and on what else it did.
 ";
 
-const TITLES: [&str; 7] = ["row", "what", "ours", "yardstick", "ratio", "spread (n)", "bar"];
+/// What one row found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Its lines of the table.
+    pub lines: Vec<Line>,
+    /// What a message costs as the backlog grows, if it looked.
+    pub growth: Option<Growth>,
+}
+
+impl From<Vec<Line>> for Found {
+    fn from(lines: Vec<Line>) -> Found {
+        Found { lines, growth: None }
+    }
+}
 
 /// All that a run found.
 #[derive(Debug)]
@@ -113,25 +40,31 @@ pub struct Outcome {
     /// On what.
     pub machine: Machine,
     /// What it measured.
-    pub lines: Vec<Line>,
+    pub found: Found,
     /// The rows without figures, and why.
     pub failed: Vec<(Row, Failure)>,
 }
 
 impl Outcome {
+    /// A row is done.
+    pub fn add(&mut self, row: Row, result: Result<Found, Failure>) {
+        match result {
+            Ok(found) => {
+                self.found.lines.extend(found.lines);
+                self.found.growth = found.growth.or(self.found.growth.take());
+            }
+            Err(failure) => self.failed.push((row, failure)),
+        }
+    }
+
+    /// Whether a figure that counts is not what it must be.
+    pub fn misses_a_bar(&self) -> bool {
+        self.found.lines.iter().any(|line| line.verdict() == Verdict::Missed)
+    }
+
     /// For the screen.
     pub fn table(&self) -> String {
-        let rows: Vec<[String; 7]> =
-            std::iter::once(TITLES.map(str::to_owned)).chain(self.lines.iter().map(Line::cells)).collect();
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-        let widths: [usize; 7] = std::array::from_fn(width);
-        let mut text = format!("{}\n\n", self.machine);
-        for row in &rows {
-            let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-            let line = cells.collect::<Vec<_>>().join("  ");
-            writeln!(text, "{}", line.trim_end()).unwrap_or_default();
-        }
-        text + LEGEND
+        format!("{}\n\n{}{LEGEND}", self.machine, columns(&self.found.lines))
     }
 
     /// For programs.
@@ -140,8 +73,53 @@ impl Outcome {
         json!({
             "extent": self.extent.name(),
             "machine": self.machine.to_json(),
-            "lines": self.lines.iter().map(Line::to_json).collect::<Vec<_>>(),
+            "lines": self.found.lines.iter().map(Line::to_json).collect::<Vec<_>>(),
+            "growth": self.found.growth.as_ref().map(Growth::to_json),
             "failed": self.failed.iter().map(failed).collect::<Vec<_>>(),
         })
+    }
+}
+
+fn columns(lines: &[Line]) -> String {
+    let rows: Vec<_> = std::iter::once(TITLES.map(str::to_owned)).chain(lines.iter().map(Line::cells)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: [usize; TITLES.len()] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        writeln!(text, "{}", line.trim_end()).unwrap_or_default();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::goal::{Goal, Mark, Of};
+    use crate::line::tests::line;
+
+    #[test]
+    fn columns_stand_under_their_titles() {
+        let text = columns(&[line(Goal::None, Some(100.0))]);
+        let (titles, cells) = text.split_once('\n').unwrap();
+        for (title, cell) in [("yardstick", "100.0 us"), ("compared", "1.10"), ("spread", "1.10 .. 1.10 (1)")] {
+            assert_eq!(titles.find(title), cells.find(cell), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_judged_can_miss_a_bar() {
+        let mark = Mark::at_most(Of::Ratio, 1.05, 1.0);
+        for (goal, misses) in [(Goal::Judged(mark), true), (Goal::Reported(mark), false), (Goal::None, false)] {
+            let mut outcome = Outcome {
+                extent: Extent::Quick,
+                machine: Machine::default(),
+                found: Found::default(),
+                failed: Vec::new(),
+            };
+            outcome.add(Row::Post, Ok(vec![line(goal, Some(100.0))].into()));
+            assert_eq!(outcome.misses_a_bar(), misses, "{goal:?}");
+        }
     }
 }

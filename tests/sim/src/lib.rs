@@ -13,6 +13,7 @@ pub mod ambush;
 pub mod audit;
 pub mod content;
 pub mod cuts;
+pub mod cycles;
 pub mod drills;
 pub mod faults;
 pub mod generate;

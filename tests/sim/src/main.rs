@@ -10,7 +10,7 @@ use redeliver_sim::results::{self, BLOCK, Results, Subject};
 use redeliver_sim::search::{StopAt, search};
 use redeliver_sim::shrink::{shrink, write_places};
 use redeliver_sim::world::{self, Means};
-use redeliver_sim::{cuts, generate, page, scenario};
+use redeliver_sim::{cuts, cycles, generate, page, scenario};
 use sha2::{Digest, Sha256};
 use simvoy::Module;
 use std::path::Path;
@@ -58,6 +58,7 @@ fn run(options: &Options) -> Result<Verdict, String> {
         Command::Hunt(names) => run_hunt(options, names),
         Command::Refind => refind(options),
         Command::Endurance => endurance(options),
+        Command::Cycles => run_cycles(options),
         Command::Speed => speed(options),
         Command::Page => write_page(options),
     }
@@ -314,6 +315,13 @@ fn endurance(options: &Options) -> Result<Verdict, String> {
         many.counts.delivered == many.counts.acknowledged && many.counts.acknowledged > u64::from(options.messages) / 2;
     let is_small = growth <= PAGE + GROWTH_PER_MESSAGE_MAX * options.messages as usize;
     Ok(if violation.is_none() && are_delivered && is_small { Verdict::Well } else { Verdict::Broken })
+}
+
+/// How much a guest grows over many messages, one line of JSON.
+fn run_cycles(options: &Options) -> Result<Verdict, String> {
+    let cycled = cycles::run(&load(options)?, options.messages.into())?;
+    println!("{}", cycled.to_json());
+    Ok(Verdict::Well)
 }
 
 /// Simulated against real time, for one outage with 500 messages.

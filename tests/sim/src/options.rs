@@ -26,6 +26,8 @@ usage: redeliver-sim search [--seeds FROM..TO] [--phase safety|liveness] [--resu
            every planted bug again, by the seed that found it
        redeliver-sim endurance [--messages N]
            N messages stored and delivered: what is delivered once, and how much a guest grows
+       redeliver-sim cycles [--messages N]
+           the same without judges and faults, as fast as it goes; one line of JSON (scripts/bench.sh reads it)
        redeliver-sim speed          simulated to real time, for one outage with 500 messages
        redeliver-sim page --results FILE --findings FILE < LIST
            the reliability page, from the results of a search
@@ -43,6 +45,7 @@ pub enum Command {
     Hunt(Vec<String>),
     Refind,
     Endurance,
+    Cycles,
     Speed,
     Page,
 }
@@ -64,7 +67,7 @@ pub struct Options {
 
 /// Events in words that a replay prints unless it is told otherwise.
 const EVENTS: usize = 80;
-/// Messages of an endurance run without `--messages`.
+/// Messages of an endurance run, or of cycles, without `--messages`.
 const MESSAGES: u32 = 20_000;
 /// Histories of a search without `--seeds`.
 const SEEDS: Range<u64> = 0..1_000;
@@ -138,6 +141,7 @@ fn command(words: &[&str]) -> Result<Command, String> {
         ["hunt", names @ ..] => Command::Hunt(names.iter().map(|name| (*name).to_owned()).collect()),
         ["refind"] => Command::Refind,
         ["endurance"] => Command::Endurance,
+        ["cycles"] => Command::Cycles,
         ["speed"] => Command::Speed,
         ["page"] => Command::Page,
         [] => return Err("say what to do".to_owned()),

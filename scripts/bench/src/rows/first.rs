@@ -20,9 +20,12 @@ use crate::bootstrap::{CLUSTER, Health, proxy};
 use crate::envoy::{Envoy, SOON, Workers, until};
 use crate::failure::Failure;
 use crate::figures::{Figures, Short};
-use crate::load::Load;
-use crate::options::{Options, Row};
-use crate::report::{Bar, Line};
+use crate::goal::{Goal, Mark, Of};
+use crate::line::Line;
+use crate::load::{Load, ONE_KIB};
+use crate::options::Options;
+use crate::report::Found;
+use crate::row::Row;
 
 const EVENTS: &str = "health.log";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -47,14 +50,23 @@ impl Outage {
 }
 
 /// Two lines; they have no yardstick, and stand for themselves.
-pub async fn measure(options: &Options) -> Result<Vec<Line>, Failure> {
+pub async fn measure(options: &Options) -> Result<Found, Failure> {
     let long = measured(options, Outage::Long).await?;
     let short = measured(options, Outage::Short).await?;
-    let line = |what, ours, bar| Line { row: Row::First.name(), what, unit: "ms", ours, yardstick: None, bar };
+    let line = |what: &str, ours, goal| Line {
+        row: Row::First,
+        what: what.to_owned(),
+        unit: "ms".to_owned(),
+        ours,
+        yardstick: None,
+        goal,
+    };
+    let goal = Goal::Judged(Mark::at_most(Of::Ours, 500.0, 300.0));
     Ok(vec![
-        line("from healthy to the first redelivery", long, Bar::Ours { bar: 500.0, aim: 300.0 }),
-        line("the same after less than a second of outage", short, Bar::None),
-    ])
+        line("from healthy to the first redelivery", long, goal),
+        line("the same after less than a second of outage", short, Goal::None),
+    ]
+    .into())
 }
 
 async fn measured(options: &Options, outage: Outage) -> Result<Figures, Failure> {
@@ -90,7 +102,7 @@ impl Scene {
         let Scene { envoy, port, receiver, outage, messages } = self;
         receiver.refuse().await;
         envoy.wait_stat(&format!("cluster.{CLUSTER}.membership_healthy"), 0).await?;
-        Load::post(202).run(*port, *messages).await?;
+        Load::post(ONE_KIB, 202).run(*port, *messages).await?;
         // The filter must know of the outage, or it would not have to find out that it is over.
         envoy.wait_stat("wasmcustom.redeliver_destinations_down", 1).await?;
         sleep(outage.goes_on_for()).await;

@@ -1,15 +1,23 @@
 //! The benchmarks. Each starts its own Envoys, measures in turns, and gives lines of the table; none judges.
 //!
-//! | row           | module    | candidates                                     | what is read                    |
-//! | ------------- | --------- | ---------------------------------------------- | ------------------------------- |
-//! | `post`, `get` | `success` | ours, a do-nothing filter, no filter           | processor time of each Envoy    |
-//! | `store`       | `outage`  | ours, Envoy's buffer filter                    | the same                        |
-//! | `drain`       | `drain`   | ours with 1 worker and with 3                  | the receiver's count, and both  |
-//! | `first`       | `first`   | ours                                           | Envoy's event log, the receiver |
+//! | row                   | module    | candidates                                     | what is read                    |
+//! | --------------------- | --------- | ---------------------------------------------- | ------------------------------- |
+//! | `size`                | `size`    | ours                                           | the module's length             |
+//! | `post`, `get`, `body` | `success` | ours, a do-nothing filter or the buffer filter | processor time of each Envoy    |
+//! | `latency`             | `latency` | ours, a do-nothing filter                      | when answers come               |
+//! | `store`               | `outage`  | ours, Envoy's buffer filter                    | processor time of each Envoy    |
+//! | `drain`               | `drain`   | ours with 1 worker and with 3, a bare loop     | the receiver's count, and both  |
+//! | `first`               | `first`   | ours                                           | Envoy's event log, the receiver |
+//! | `million`             | `million` | ours with a large backlog and with small ones  | processor time, memory          |
+//! | `guest`               | `guest`   | ours, in the simulator                         | what the simulator says         |
 
 mod drain;
 mod first;
+mod guest;
+mod latency;
+mod million;
 mod outage;
+mod size;
 mod success;
 mod turns;
 
@@ -19,17 +27,23 @@ use serde_json::{Value, json};
 
 use crate::bootstrap::Candidate;
 use crate::failure::Failure;
-use crate::options::{Extent, Options, Row};
-use crate::report::Line;
+use crate::options::{Extent, Options};
+use crate::report::Found;
+use crate::row::Row;
 
 /// Measures one row.
-pub async fn measure(row: Row, options: &Options) -> Result<Vec<Line>, Failure> {
+pub async fn measure(row: Row, options: &Options) -> Result<Found, Failure> {
     match row {
+        Row::Size => size::measure(options),
         Row::Post => success::post(options).await,
         Row::Get => success::get(options).await,
+        Row::Body => success::body(options).await,
+        Row::Latency => latency::measure(options).await,
         Row::Store => outage::measure(options).await,
         Row::Drain => drain::measure(options).await,
         Row::First => first::measure(options).await,
+        Row::Million => million::measure(options).await,
+        Row::Guest => guest::measure(options).await,
     }
 }
 
@@ -44,14 +58,21 @@ struct Size {
 impl Size {
     fn of(row: Row, extent: Extent) -> Size {
         // Long enough that a pause of the machine (some 10 ms) is lost in a batch, short enough that the machine is much
-        // the same for all candidates of a turn.
+        // the same for all candidates of a turn. The last two rows have one pair: a million messages are their measure.
         let (pairs, requests) = match (row, extent) {
             (Row::Post | Row::Get | Row::Store, Extent::Whole) => (9, 20_000),
-            (Row::Post | Row::Get | Row::Store, Extent::Quick) => (5, 10_000),
-            (Row::Drain, Extent::Whole) => (5, 20_000),
+            (Row::Post | Row::Get | Row::Store, Extent::Quick) => (5, 8_000),
+            (Row::Body, Extent::Whole) => (9, 6_000),
+            (Row::Body, Extent::Quick) => (5, 2_000),
+            (Row::Latency, Extent::Whole) => (9, 20_000),
+            (Row::Latency, Extent::Quick) => (5, 8_000),
+            (Row::Drain, Extent::Whole) => (5, 100_000),
             (Row::Drain, Extent::Quick) => (2, 10_000),
             (Row::First, Extent::Whole) => (11, 10),
             (Row::First, Extent::Quick) => (5, 10),
+            (Row::Million | Row::Guest, Extent::Whole) => (1, 1_000_000),
+            (Row::Million | Row::Guest, Extent::Quick) => (1, 50_000),
+            (Row::Size, Extent::Whole | Extent::Quick) => (1, 1),
         };
         Size { pairs, requests }
     }

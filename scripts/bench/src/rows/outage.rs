@@ -8,12 +8,15 @@ use super::{Size, during_an_outage, ours};
 use crate::bootstrap::{CLUSTER, Candidate, Health, proxy};
 use crate::envoy::{Envoy, Workers};
 use crate::failure::Failure;
-use crate::load::Load;
-use crate::options::{Options, Row};
-use crate::report::{Bar, Line};
+use crate::goal::{Goal, Mark, Of};
+use crate::line::Line;
+use crate::load::{Load, ONE_KIB};
+use crate::options::Options;
+use crate::report::Found;
+use crate::row::Row;
 
 /// One line.
-pub async fn measure(options: &Options) -> Result<Vec<Line>, Failure> {
+pub async fn measure(options: &Options) -> Result<Found, Failure> {
     let stored = ours(&options.wasm, during_an_outage());
     let candidates = [("ours, 202", stored, 202), ("buffer filter, 503", Candidate::Buffer, 503)];
     let mut contenders = Vec::new();
@@ -26,7 +29,7 @@ pub async fn measure(options: &Options) -> Result<Vec<Line>, Failure> {
         };
         let envoy = Envoy::start(name, &options.envoy, Workers(1), document).await?;
         envoy.wait_stat(&format!("cluster.{CLUSTER}.membership_healthy"), 0).await?;
-        contenders.push(Contender { name, envoy, port, load: Load::post(*answer) });
+        contenders.push(Contender { name, envoy, port, load: Load::post(ONE_KIB, *answer) });
     }
     let size = Size::of(Row::Store, options.extent);
     let figures = cpu_per_request(Row::Store.name(), &contenders, &size).await?;
@@ -34,11 +37,12 @@ pub async fn measure(options: &Options) -> Result<Vec<Line>, Failure> {
     contenders[0].envoy.wait_stat("wasmcustom.redeliver_stored_total", requests_in_all(&size)).await?;
     let [ours, yardstick] = [figures[0].clone(), figures[1].clone()];
     Ok(vec![Line {
-        row: Row::Store.name(),
-        what: "1 KiB POST, no healthy host: ours 202 / buffer filter 503",
-        unit: "us",
+        row: Row::Store,
+        what: "1 KiB POST, no healthy host: ours 202 / buffer filter 503".to_owned(),
+        unit: "us".to_owned(),
         ours,
         yardstick: Some(yardstick),
-        bar: Bar::Ratio { bar: 2.3, aim: 1.8 },
-    }])
+        goal: Goal::Judged(Mark::at_most(Of::Ratio, 2.3, 1.8)),
+    }]
+    .into())
 }

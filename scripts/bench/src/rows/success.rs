@@ -8,55 +8,94 @@ use super::{Size, ours};
 use crate::bootstrap::{Candidate, Health, proxy, receiver};
 use crate::envoy::{Envoy, Workers};
 use crate::failure::Failure;
-use crate::load::Load;
-use crate::options::{Options, Row};
-use crate::report::{Bar, Line};
+use crate::figures::Figures;
+use crate::goal::{Goal, Mark, Of};
+use crate::line::Line;
+use crate::load::{BodyBytes, Load, ONE_KIB};
+use crate::options::Options;
+use crate::report::Found;
+use crate::row::Row;
+
+/// Larger than any piece in which Envoy hands on a body (16 KiB), and small enough to be stored by default.
+const LARGE: BodyBytes = BodyBytes(64 * 1024);
 
 /// A protected POST in hold mode.
-pub async fn post(options: &Options) -> Result<Vec<Line>, Failure> {
-    let what = ["1 KiB POST, protected: ours / do-nothing filter", "1 KiB POST: do-nothing filter / no filter"];
-    three(options, Row::Post, &Load::post(200), what, Bar::Ratio { bar: 1.12, aim: 1.00 }).await
+pub async fn post(options: &Options) -> Result<Found, Failure> {
+    against_nothing(options, Row::Post, &Load::post(ONE_KIB, 200), "1 KiB POST, protected", 1.12).await
 }
 
 /// A GET that is not protected.
-pub async fn get(options: &Options) -> Result<Vec<Line>, Failure> {
-    let what = ["GET, not protected: ours / do-nothing filter", "GET: do-nothing filter / no filter"];
-    three(options, Row::Get, &Load::get(200), what, Bar::Ratio { bar: 1.08, aim: 1.00 }).await
+pub async fn get(options: &Options) -> Result<Found, Failure> {
+    against_nothing(options, Row::Get, &Load::get(200), "GET, not protected", 1.08).await
 }
 
-async fn three(
+/// A protected POST with a large body.
+pub async fn body(options: &Options) -> Result<Found, Failure> {
+    let candidates = against(options, [("buffer filter", Candidate::Buffer)]);
+    let figures = measure(options, Row::Body, &Load::post(LARGE, 200), &candidates).await?;
+    let [yardstick, ours] = [figures[0].clone(), figures[1].clone()];
+    let goal = Goal::Judged(Mark::at_most(Of::Ratio, 1.30, 1.20));
+    Ok(vec![line(Row::Body, "64 KiB POST, protected: ours / buffer filter", [ours, yardstick], goal)].into())
+}
+
+async fn against_nothing(options: &Options, row: Row, load: &Load, what: &str, bar: f64) -> Result<Found, Failure> {
+    let nothing = Candidate::Wasm { module: &options.yardstick, config: json!({}) };
+    let candidates = against(options, [("no filter", Candidate::Alone), ("do-nothing", nothing)]);
+    let figures = measure(options, row, load, &candidates).await?;
+    let [alone, nothing, ours] = [0, 1, 2].map(|candidate: usize| figures[candidate].clone());
+    let goal = Goal::Judged(Mark::at_most(Of::Ratio, bar, 1.00));
+    Ok(vec![
+        line(row, &format!("{what}: ours / do-nothing filter"), [ours, nothing.clone()], goal),
+        line(row, &format!("{what}: do-nothing filter / no filter"), [nothing, alone], Goal::None),
+    ]
+    .into())
+}
+
+/// The yardsticks, and us as the last.
+fn against<'a, const N: usize>(
+    options: &'a Options,
+    yardsticks: [(&'static str, Candidate<'a>); N],
+) -> Vec<(&'static str, Candidate<'a>)> {
+    yardsticks.into_iter().chain([("ours", ours(&options.wasm, json!({})))]).collect()
+}
+
+async fn measure(
     options: &Options,
     row: Row,
     load: &Load,
-    what: [&'static str; 2],
-    bar: Bar,
-) -> Result<Vec<Line>, Failure> {
+    candidates: &[(&'static str, Candidate<'_>)],
+) -> Result<Vec<Figures>, Failure> {
     let upstream = free_port();
     let serving = |_: &_| receiver(upstream, free_port());
     let _receiver = Envoy::start("receiver", &options.envoy, Workers(1), serving).await?;
-    let nothing = Candidate::Wasm { module: &options.yardstick, config: json!({}) };
-    let candidates =
-        [("no filter", Candidate::Alone), ("do-nothing", nothing), ("ours", ours(&options.wasm, json!({})))];
     let mut contenders = Vec::new();
-    for (name, candidate) in &candidates {
-        let port = free_port();
-        let document = |_: &_| proxy(port, candidate, upstream, &Health::Unchecked);
-        let envoy = Envoy::start(name, &options.envoy, Workers(1), document).await?;
-        contenders.push(Contender { name, envoy, port, load: load.clone() });
+    for (name, candidate) in candidates {
+        contenders.push(contender(options, name, candidate, upstream, load).await?);
     }
     let size = Size::of(row, options.extent);
     let figures = cpu_per_request(row.name(), &contenders, &size).await?;
     // A filter that sleeps would be the fastest of all.
-    let protected = if row == Row::Post { requests_in_all(&size) } else { 0 };
-    contenders[2].envoy.wait_stat("wasmcustom.redeliver_protected_total", protected).await?;
-    let line = |what, ours: usize, yardstick: usize, bar| Line {
-        row: row.name(),
-        what,
-        unit: "us",
-        ours: figures[ours].clone(),
-        yardstick: Some(figures[yardstick].clone()),
-        bar,
-    };
-    let [first, second] = what;
-    Ok(vec![line(first, 2, 1, bar), line(second, 1, 0, Bar::None)])
+    let protected = if row == Row::Get { 0 } else { requests_in_all(&size) };
+    if let Some(ours) = contenders.last() {
+        ours.envoy.wait_stat("wasmcustom.redeliver_protected_total", protected).await?;
+    }
+    Ok(figures)
+}
+
+/// An Envoy with one candidate in front of a receiver that always lives.
+pub async fn contender(
+    options: &Options,
+    name: &'static str,
+    candidate: &Candidate<'_>,
+    upstream: u16,
+    load: &Load,
+) -> Result<Contender, Failure> {
+    let port = free_port();
+    let document = |_: &_| proxy(port, candidate, upstream, &Health::Unchecked);
+    let envoy = Envoy::start(name, &options.envoy, Workers(1), document).await?;
+    Ok(Contender { name, envoy, port, load: load.clone() })
+}
+
+fn line(row: Row, what: &str, [ours, yardstick]: [Figures; 2], goal: Goal) -> Line {
+    Line { row, what: what.to_owned(), unit: "us".to_owned(), ours, yardstick: Some(yardstick), goal }
 }
