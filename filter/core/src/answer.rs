@@ -247,6 +247,58 @@ mod tests {
         check(|status| read(Answer::ReceivedGrpc(status)), expected, 0..=u16::MAX);
     }
 
+    /// The rows of the document's table that are about statuses: its cells.
+    fn rows_of_the_document() -> Vec<Vec<&'static str>> {
+        let document = include_str!("../../../docs/configuration.md");
+        let (_, table) = document.split_once("| HTTP | gRPC |").unwrap();
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with("| ") && !line.contains("no whole answer"));
+        rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect()
+    }
+
+    fn meaning(row: &[&str]) -> (Fate, Contact) {
+        let fate = match row[2] {
+            "delivered" => Fate::Delivered,
+            "again" => Fate::Failed,
+            "by `redelivery.on_unauthorized`" => Fate::Unauthorized,
+            "dead letter, `rejected`" => Fate::Rejected,
+            other => panic!("{other}"),
+        };
+        let contact = match (row[4], row[5]) {
+            ("grows", "succeeds") => Contact::Answered,
+            ("shrinks", "succeeds") => Contact::Gateway,
+            ("shrinks", "fails") => Contact::Overloaded,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(row[3], if fate == Fate::Failed { "counts" } else { "" }, "{row:?}");
+        (fate, contact)
+    }
+
+    #[test]
+    fn the_document_shows_these_tables() {
+        let rows = rows_of_the_document();
+        let names = |cell: &str, word: &str| cell.split(", ").any(|part| part == word);
+        let row_of = |column: usize, words: [&str; 2]| {
+            let named = |word| rows.iter().find(|row| names(row[column], word));
+            meaning(words.into_iter().find_map(named).unwrap_or_else(|| panic!("no row has {words:?}: {rows:?}")))
+        };
+        let http = |status: u16| match status {
+            200..=299 => "200 to 299",
+            300..=399 => "3xx",
+            400..=499 => "other 4xx",
+            _ => "other 5xx",
+        };
+        check(
+            |status| read(Answer::Received(status)),
+            |status| row_of(0, [&status.to_string(), http(status)]),
+            200..=599,
+        );
+        check(
+            |status| read(Answer::ReceivedGrpc(status)),
+            |status| row_of(1, [&status.to_string(), "a code that does not exist"]),
+            0..=20,
+        );
+    }
+
     #[test]
     fn every_row_is_the_first_for_some_status() {
         for table in [HTTP, GRPC] {

@@ -113,6 +113,23 @@ fn a_dead_letter_is_a_stored_message_until_it_is_removed() {
     assert_eq!(shelf.recall(1, at(3)), Recall::New);
 }
 
+/// The memory of a delivery goes by the wall clock: a jump ahead can only make a retry a new message under the same key.
+#[test]
+fn a_stored_messages_key_is_known_whatever_the_wall_clock_says() {
+    let day = 24 * REMEMBERED.0;
+    for (wall, is_remembered) in
+        [(0, true), (100 * day, true), (100 * day + REMEMBERED.0 + 1, false), (5_000 * day, false)]
+    {
+        let shelf = shelf();
+        let then = Now { wall: Wall(100 * day), ..at(0) };
+        let ticket = shelf.put(1, then);
+        let later = Now { wall: Wall(wall), ..at(1) };
+        assert_eq!(shelf.recall(1, later), known(1), "stored, {wall}");
+        shelf.end(ticket, Settlement::Delivered, then);
+        assert_eq!(shelf.recall(1, later), if is_remembered { known(1) } else { Recall::New }, "delivered, {wall}");
+    }
+}
+
 #[test]
 fn the_same_content_joins_and_other_content_is_a_reuse() {
     let known = first(1, None);

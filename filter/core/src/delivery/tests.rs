@@ -12,6 +12,8 @@ use crate::units::{ByteCount, Wall};
 use wasm_bindgen_test::wasm_bindgen_test as test;
 use world::{Answers, Asked, Life, REFUSED, World, config};
 
+mod clocks;
+mod complaints;
 mod ordering;
 mod world;
 
