@@ -77,3 +77,8 @@ async fn redelivery_settles_near_what_a_receiver_takes_at_a_time_with_1_worker()
 async fn redelivery_settles_near_what_a_receiver_takes_at_a_time_with_3_workers() {
     settles_near_the_capacity(3).await;
 }
+
+#[tokio::test]
+async fn redelivery_settles_near_what_a_receiver_takes_at_a_time_with_8_workers() {
+    settles_near_the_capacity(8).await;
+}
