@@ -2,6 +2,7 @@
 
 use crate::message::{Message, Number, Poison};
 use crate::oracle::{Oracle, Record};
+use crate::rules::Rules;
 use crate::slots::{Large, Slot, Table};
 use crate::violation::{Invariant, Violation};
 use redeliver_core::slot::{DeadReason, Head, SlotState};
@@ -164,7 +165,7 @@ fn unrest(
         let record = oracle.records.get(&number);
         circumstances.poison_works && record.is_some_and(|record| record.message.poison != Poison::None)
     };
-    let mut waiting: Vec<Number> = waiting(table);
+    let mut waiting: Vec<Number> = waiting(table, &oracle.rules);
     waiting.retain(|number| !may_wait(*number));
     if !waiting.is_empty() {
         let text = format!("{} messages still wait: {:?}", waiting.len(), &waiting[..waiting.len().min(5)]);
@@ -175,17 +176,32 @@ fn unrest(
     if books.is_some() {
         return books;
     }
+    let parked = numbers(table, &|state| matches!(state, SlotState::Parked { .. }));
     let unknown = oracle.records.values().filter(|record| record.acknowledged.is_some()).find(|record| {
         let has_ended = record.is_settled || record.is_dead || may_be_gone(oracle, record);
+        let has_ended = has_ended || parked.contains(&record.message.number);
         !has_ended && !may_wait(record.message.number)
     })?;
     let text = "acknowledged, and neither delivered nor a dead letter";
     Some(Violation::of(Invariant::NothingLost, unknown.message.number, text))
 }
 
-fn waiting(table: &Table) -> Vec<Number> {
-    let waits = |state| !matches!(state, SlotState::Free | SlotState::Dead { .. });
-    let slots = table.used().filter(|(_, head)| waits(head.state));
+/// What is not parked by rule, nor a dead letter.
+fn waiting(table: &Table, rules: &Rules) -> Vec<Number> {
+    let rests = |state| match state {
+        SlotState::Free | SlotState::Dead { .. } => true,
+        SlotState::Parked { .. } => rules.receiving.parks,
+        SlotState::Filling { .. }
+        | SlotState::Opening { .. }
+        | SlotState::Queued { .. }
+        | SlotState::Sending { .. } => false,
+    };
+    numbers(table, &|state| !rests(state))
+}
+
+/// The messages in slots of a state.
+fn numbers(table: &Table, chosen: &dyn Fn(SlotState) -> bool) -> Vec<Number> {
+    let slots = table.used().filter(|(_, head)| chosen(head.state));
     slots
         .map(|(slot, _)| match &slot.large {
             Large::Message(_, path) => Message::number_of(path).unwrap_or(Number(u32::MAX)),
@@ -250,7 +266,9 @@ fn wrong_books(table: &Table, circumstances: &Circumstances, metric: &impl Fn(&s
         let heads = table.used().map(|(_, head)| head).filter(|head| chosen(head));
         heads.fold((0, 0), |(count, bytes), head| (count + 1, bytes + head.charge.0))
     };
+    let is_parked = |head: &Head| matches!(head.state, SlotState::Parked { .. });
     let ((all, bytes), (dead, dead_bytes)) = (sum(&|_| true), sum(&is_dead));
+    let (parked, parked_bytes) = sum(&is_parked);
     let wrong = |text: String| Some(Violation::whole(Invariant::BooksBalance, text));
     match table.ledger {
         None => return wrong("the ledger is damaged, and nobody has mended it".to_owned()),
@@ -266,8 +284,11 @@ fn wrong_books(table: &Table, circumstances: &Circumstances, metric: &impl Fn(&s
         return None;
     }
     let gauges = ["redeliver_queued", "redeliver_queued_bytes", "redeliver_dead", "redeliver_in_flight"].map(metric);
-    if gauges != [0, 0, dead, 0] {
-        return wrong(format!("queued, queued_bytes, dead, in_flight are {gauges:?}; {dead} dead letters are there"));
+    if gauges != [parked, parked_bytes, dead, 0] {
+        let text = format!(
+            "queued, queued_bytes, dead, in_flight are {gauges:?}; {dead} dead letters and {parked} parked messages are there"
+        );
+        return wrong(text);
     }
     None
 }

@@ -65,5 +65,6 @@ const GAPS: &[&str] = &[
     "A claim whose VM traps, or stands still, before the request goes out counts as an attempt: nobody can know that it did not.",
     "A wall clock that jumps forward expires what is stored, and removes dead letters, as if the time had passed.",
     "A request whose headers had left the filter before its failure, and whose VM traps before the end of its stream, ends as a dead letter (unstorable) after five minutes: its routed form is read at the end.",
-    "The histories use no gRPC, no ordering keys, no retries of senders, no `Retry-After`, one filter and no listener to go through: what those do is shown by the tests of the core and on a real Envoy only.",
+    "A leader that takes over knows a wait that was asked for (`Retry-After`) as a due time only: a probe, which goes by none, may send such a message sooner, once.",
+    "The histories use no gRPC, no ordering keys, no retries of senders, one filter and no listener to go through: what those do is shown by the tests of the core and on a real Envoy only.",
 ];

@@ -9,6 +9,7 @@ use crate::ambush::{Ambush, Blow, Site};
 use crate::faults::Rates;
 use crate::history::{Action, Configuration, Damage, HealthView, Leaving, Listener, Thread};
 use crate::message::Destination;
+use crate::receiving;
 use crate::rules::{Form, Mode, Rules, Source};
 use crate::slots::RecordState;
 use crate::town::{Mood, SourceMood};
@@ -45,21 +46,27 @@ pub struct Plan {
     pub rules: Rules,
     /// What happens, by milliseconds.
     pub actions: Vec<(u64, Action)>,
-    random: fastrand::Rng,
+    pub(crate) random: fastrand::Rng,
 }
 
 /// Whether the history of this seed begins with a drill.
 #[must_use]
-pub const fn has_one(seed: u64) -> bool {
-    seed % EVERY == EVERY - 1
+pub fn has_one(seed: u64) -> bool {
+    chosen(seed).is_some()
+}
+
+/// One of those above, or of those that are about receivers.
+fn chosen(seed: u64) -> Option<fn(&mut Plan)> {
+    if seed % EVERY == EVERY - 1 {
+        return Some(DRILLS[(seed / EVERY) as usize % DRILLS.len()]);
+    }
+    receiving::drills::chosen(seed)
 }
 
 /// The drill of this seed, if it has one; `rules` are those that the history would have without it.
 #[must_use]
 pub fn of(seed: u64, rules: &Rules) -> Option<Plan> {
-    if !has_one(seed) {
-        return None;
-    }
+    let drill = chosen(seed)?;
     let mut plan = Plan {
         workers: 3,
         rules: Rules {
@@ -78,29 +85,29 @@ pub fn of(seed: u64, rules: &Rules) -> Option<Plan> {
     // Poison would only hide what a drill is about.
     plan.then(0, Action::Cure);
     plan.then(0, Action::Rates(Rates { turn: 50_000, ..Rates::default() }));
-    DRILLS[(seed / EVERY) as usize % DRILLS.len()](&mut plan);
+    drill(&mut plan);
     plan.rules = plan.rules.settled();
     Some(plan)
 }
 
 impl Plan {
-    fn then(&mut self, at: u64, action: Action) {
+    pub(crate) fn then(&mut self, at: u64, action: Action) {
         self.actions.push((at, action));
     }
 
-    fn between(&mut self, from: u64, to: u64) -> u64 {
+    pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
         self.random.u64(from..to)
     }
 
     /// A destination is away, and Envoy knows; then it is back, in this mood.
-    fn outage(&mut self, destination: Destination, from: u64, to: u64, mood: Mood) {
+    pub(crate) fn outage(&mut self, destination: Destination, from: u64, to: u64, mood: Mood) {
         self.then(from, Action::Mood(destination, Mood::Refusing));
         self.then(from, Action::Health(destination, HealthView::Unhealthy));
         self.then(to, Action::Mood(destination, mood));
         self.then(to, Action::Health(destination, HealthView::Healthy));
     }
 
-    fn send(&mut self, destination: Destination, from: u64, count: u64, every: u64) {
+    pub(crate) fn send(&mut self, destination: Destination, from: u64, count: u64, every: u64) {
         for n in 0..count {
             let worker = self.random.u32(..64);
             self.then(from + n * every, Action::Send { destination, worker, listener: Listener::Newest });
@@ -116,7 +123,7 @@ fn slow(millis: u64) -> Mood {
     Mood::Slow(Duration::from_millis(millis))
 }
 
-fn well(millis: u64) -> Mood {
+pub(crate) fn well(millis: u64) -> Mood {
     Mood::Well(Duration::from_millis(millis))
 }
 

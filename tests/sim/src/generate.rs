@@ -14,6 +14,7 @@ use crate::drills;
 use crate::faults::Rates;
 use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving, Listener, Origin, Phase, Thread};
 use crate::message::Destination;
+use crate::receiving::Receiving;
 use crate::rules::Rules;
 use crate::town::{Mood, Remedy, SourceMood};
 use simvoy::Moment;
@@ -123,7 +124,7 @@ pub fn history(seed: u64, phase: Phase) -> History {
         Phase::Liveness => LIVENESS_FAULTS,
     };
     let swarm = Swarm::random(&mut random, span);
-    let rules = Rules::random(&mut random);
+    let rules = Rules { receiving: Receiving::of(seed), ..Rules::random(&mut random) };
     let workers = [1, 2, 2, 3, 3, 7][random.usize(..6)];
     let mut actions = traffic(&mut random, &rules, &swarm, phase);
     actions.extend(faults(&mut random, &swarm, &rules, span));

@@ -3,7 +3,7 @@
 //! ```text
 //!   seed ──> history ──> world ──┬── Process (simvoy): threads, VMs, the filter
 //!            (generate, drills)  ├── Hook: faults at host calls                     (hook, ambush)
-//!                                ├── Town: receivers and their moods                (town)
+//!                                ├── Town: receivers, their moods and words         (town, receiving)
 //!                                └── Oracle, audit, patience: what must hold        (oracle, audit, patience)
 //! ```
 //! It knows the filter by its contract; only `slots` (and `mirror`, which remembers what it read) reads shared memory, with
@@ -25,6 +25,7 @@ pub mod mirror;
 pub mod oracle;
 pub mod page;
 pub mod patience;
+pub mod receiving;
 pub mod report;
 pub mod results;
 pub mod rules;

@@ -17,6 +17,12 @@ impl Destination {
         format!("d{}", self.0)
     }
 
+    /// The destination of a path that some sender sent.
+    #[must_use]
+    pub fn of_path(path: &str) -> Option<Self> {
+        Self::of(path.strip_prefix('/')?.split('/').next()?)
+    }
+
     /// The destination of a cluster.
     #[must_use]
     pub fn of(cluster: &str) -> Option<Self> {

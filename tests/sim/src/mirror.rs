@@ -74,6 +74,12 @@ impl Mirror {
         self.visible().filter(move |slot| slot.head.as_ref().is_some_and(is_due)).filter_map(Slot::path)
     }
 
+    /// Paths of messages that are parked.
+    pub fn parked(&self) -> impl Iterator<Item = &str> {
+        let is_parked = |head: &Head| matches!(head.state, SlotState::Parked { .. });
+        self.visible().filter(move |slot| slot.head.as_ref().is_some_and(is_parked)).filter_map(Slot::path)
+    }
+
     /// The states in which some slot is.
     #[must_use]
     pub fn states(&self) -> BTreeSet<RecordState> {

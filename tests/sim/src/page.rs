@@ -8,6 +8,7 @@ use crate::report::phase_word;
 use crate::results::{Results, Sum};
 use crate::slots::RecordState;
 use crate::violation::Invariant;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// A real bug, and the command that shows it.
@@ -44,6 +45,7 @@ fn write_page(
     writeln!(text, "{HEAD}")?;
     writeln!(text, "`dist/redeliver.wasm` sha256 `{module_hash}`; simvoy imitates Envoy 1.40.0.\n")?;
     write_run(text, safety, liveness)?;
+    write_uses(text, safety, liveness)?;
     write_faults(text, &safety.clone().and(liveness))?;
     write_planted(text, planted)?;
     write_bugs(text)?;
@@ -100,6 +102,17 @@ fn write_run(text: &mut String, safety: &Sum, liveness: &Sum) -> std::fmt::Resul
     };
     let (safety, liveness) = (command(Phase::Safety, safety), command(Phase::Liveness, liveness));
     writeln!(text, "\n{safety},\n{liveness}; any part can be run alone.\n")
+}
+
+/// What not all histories have, and how many have it.
+fn write_uses(text: &mut String, safety: &Sum, liveness: &Sum) -> std::fmt::Result {
+    writeln!(text, "Not all histories have all of it. So many had:\n\n| | safety | liveness |\n| --- | ---: | ---: |")?;
+    let names: BTreeSet<&String> = safety.uses.keys().chain(liveness.uses.keys()).collect();
+    for name in names {
+        let count = |sum: &Sum| sum.uses.get(name).copied().unwrap_or(0);
+        writeln!(text, "| {name} | {} | {} |", count(safety), count(liveness))?;
+    }
+    writeln!(text)
 }
 
 fn write_faults(text: &mut String, sum: &Sum) -> std::fmt::Result {

@@ -95,6 +95,7 @@ fn line(subject: &Subject, phase: Phase, first: u64, totals: &Totals) -> Value {
             "dead": counts.dead,
         },
         "guest_bytes_max": totals.guest_bytes_max,
+        "uses": totals.uses,
         "struck": struck(&totals.coverage), "met": met(&totals.coverage),
         "failed": totals.failed.iter().map(|(seed, _, violation)| json!([seed, violation.invariant.to_string(), violation.to_string()])).collect::<Vec<_>>(),
     })
@@ -126,6 +127,8 @@ pub struct Sum {
     pub numbers: BTreeMap<String, u64>,
     /// Faults by name.
     pub struck: BTreeMap<String, u64>,
+    /// Histories that had what not all have, by its name.
+    pub uses: BTreeMap<String, u64>,
     /// Pairs of fault and record state by name.
     pub met: BTreeMap<String, u64>,
     /// The largest guest, in bytes.
@@ -146,6 +149,7 @@ impl Sum {
         add(&mut self.numbers, &value["numbers"]);
         add(&mut self.struck, &value["struck"]);
         add(&mut self.met, &value["met"]);
+        add(&mut self.uses, &value["uses"]);
         self.guest_bytes_max = self.guest_bytes_max.max(value["guest_bytes_max"].as_u64().unwrap_or(0));
         self.failed.extend(failures(value));
         for failure in value["failed"].as_array().into_iter().flatten() {
@@ -162,6 +166,7 @@ impl Sum {
             (&mut self.numbers, &other.numbers),
             (&mut self.struck, &other.struck),
             (&mut self.met, &other.met),
+            (&mut self.uses, &other.uses),
             (&mut self.broken, &other.broken),
         ] {
             for (name, count) in from {

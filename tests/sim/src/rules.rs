@@ -1,6 +1,7 @@
 //! The configuration of a history: what the filter reads, and the same as numbers for the oracle.
 
 use crate::message::{CREDENTIAL, Destination};
+use crate::receiving::Receiving;
 use serde_json::{Value, json};
 use simvoy::Route;
 use std::time::Duration;
@@ -95,9 +96,13 @@ pub struct Rules {
     pub rewrites: bool,
     /// Retries of the routes.
     pub retries: u32,
+    /// What receivers say, and what is said of them, beyond this.
+    pub receiving: Receiving,
 }
 
 const JITTER: f64 = 0.2;
+/// More than a history of chance stores at once.
+const BACKLOG_MESSAGES: u32 = 500;
 /// `redelivery.backoff.multiplier`: the default.
 const MULTIPLIER: f64 = 2.0;
 /// `capture.max_hold`.
@@ -132,6 +137,7 @@ impl Default for Rules {
             window: (5, 64),
             rewrites: false,
             retries: 0,
+            receiving: Receiving::default(),
         }
         .settled()
     }
@@ -183,6 +189,7 @@ impl Rules {
             window: [(1, 1), (1, 4), (5, 64), (5, 64)][random.usize(..4)],
             rewrites: random.bool(),
             retries: pick(random, &[0, 0, 1]) as u32,
+            receiving: Receiving::default(),
         };
         rules.settled()
     }
@@ -194,21 +201,39 @@ impl Rules {
     pub fn patience(&self) -> Duration {
         const BACKLOG: Duration = Duration::from_secs(12);
         let knows = INTERVAL * 4 + self.stable_for + PROBE_MAX;
-        knows + self.timeout * 2 + self.backoff_max.mul_f64(1.0 + JITTER) + BACKLOG
+        knows
+            + self.timeout * 2
+            + self.backoff_max.mul_f64(1.0 + JITTER)
+            + self.receiving.patience(BACKLOG_MESSAGES)
+            + BACKLOG
     }
 
     /// The shortest wait after so many failed attempts: what the multiplier has made of the initial one, less its jitter.
     #[must_use]
     pub fn backoff_min(&self, failures: usize) -> Duration {
+        self.backoff_bounds(failures).0.saturating_sub(Duration::from_millis(1))
+    }
+
+    /// The shortest and the longest of those waits: jitter goes both ways, but not beyond `backoff.max`.
+    #[must_use]
+    pub fn backoff_bounds(&self, failures: usize) -> (Duration, Duration) {
         let grown = self.backoff_initial.as_secs_f64() * MULTIPLIER.powi(failures.saturating_sub(1) as i32);
         let span = Duration::from_secs_f64(grown.min(self.backoff_max.as_secs_f64()));
-        span.mul_f64(1.0 - JITTER).saturating_sub(Duration::from_millis(1))
+        (span.mul_f64(1.0 - JITTER), Self::jittered_up(span).min(self.backoff_max))
+    }
+
+    /// The longest that jitter makes of a wait.
+    #[must_use]
+    pub fn jittered_up(wait: Duration) -> Duration {
+        wait.mul_f64(1.0 + JITTER)
     }
 
     /// The plugin configuration.
     #[must_use]
     pub fn configuration(&self) -> String {
-        self.configuration_value().to_string()
+        let mut value = self.configuration_value();
+        self.receiving.configure(&mut value);
+        value.to_string()
     }
 
     fn configuration_value(&self) -> Value {

@@ -7,6 +7,7 @@ use crate::oracle::Counts;
 use crate::violation::{Invariant, Violation};
 use crate::world::{self, Means, Outcome};
 use simvoy::Module;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +30,8 @@ pub struct Totals {
     pub traps: u64,
     /// The largest guest, in bytes.
     pub guest_bytes_max: usize,
+    /// How many had what not all have, by name.
+    pub uses: BTreeMap<&'static str, u64>,
     /// The seeds that failed, with the first thing that went wrong.
     pub failed: Vec<(u64, Phase, Violation)>,
 }
@@ -43,6 +46,9 @@ impl Totals {
         self.counts.add(&outcome.counts);
         self.traps += outcome.traps;
         self.guest_bytes_max = self.guest_bytes_max.max(outcome.guest_bytes_max);
+        for name in &outcome.uses {
+            *self.uses.entry(name).or_default() += 1;
+        }
         if let Some(violation) = &outcome.violation {
             self.failed.push((seed, phase, violation.clone()));
         }

@@ -4,6 +4,7 @@
 
 use crate::message::{Destination, Message, Poison};
 use crate::oracle::{Contact, Oracle, Sighting};
+use crate::receiving::speech::Speech;
 use simvoy::{Exchange, Moment, Origin, Receivers, Request, Response};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -72,6 +73,7 @@ pub struct Town {
     /// Receivers that have crashed, and until when.
     crashed: BTreeMap<Destination, Moment>,
     random: fastrand::Rng,
+    speech: Speech,
     /// What should be, and what is.
     pub oracle: Oracle,
     /// Whether there is a remedy for poison.
@@ -98,6 +100,7 @@ impl Town {
             moods,
             crashed: BTreeMap::new(),
             random: fastrand::Rng::with_seed(seed ^ 0x746f_776e),
+            speech: Speech::new(oracle.rules.receiving.clone(), seed),
             oracle,
             remedy: Remedy::None,
             source: SourceMood::Honest,
@@ -200,11 +203,13 @@ impl Receivers for Town {
     fn exchange(&mut self, cluster: &str, origin: Origin, request: &Request, now: Moment) -> Exchange {
         let Some(destination) = Destination::of(cluster) else { return self.source(request) };
         let (number, poison) = self.poison(request);
-        let (exchange, contact) = self.act(destination, poison, now);
+        let (mut exchange, contact) = self.act(destination, poison, now);
         match origin {
             Origin::Live(_) => self.oracle.reached_live(number, contact, &exchange, now),
             Origin::Dispatch(vm, token) => {
-                let call = Sighting { vm, token, destination, now, wall_millis: self.wall_millis };
+                let (reworded, wish) = self.speech.reword(exchange, self.wall_millis);
+                exchange = reworded;
+                let call = Sighting { vm, token, destination, now, wall_millis: self.wall_millis, wish };
                 self.oracle.reached_again(number, &call, request, contact, &exchange);
             }
         }

@@ -4,9 +4,12 @@
 //! event does not grow with the history; what must hold for all messages at once is looked at by [`crate::audit`].
 
 mod custody;
+mod ending;
+mod pace;
 mod record;
 
 pub use custody::{Failure, Room, View};
+pub use ending::{Seen, Writes};
 pub use record::{Attempt, Contact, Knowledge, LiveContact, Record, Sighting};
 
 use crate::hook::Standstill;
@@ -14,6 +17,7 @@ use crate::message::{Destination, KEY, Manner, Message, Number, Poison};
 use crate::rules::Rules;
 use crate::town::FORGED_ID;
 use crate::violation::{Invariant, Violation};
+use pace::Pace;
 use record::{End, LEASE_SLACK, header_number, is_success};
 use simvoy::{CallToken, Exchange, Headers, Moment, Request, Response, ThreadId, VmId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +34,8 @@ pub struct Oracle {
     /// Ids that senders were told.
     ids: BTreeSet<String>,
     calls: BTreeMap<(VmId, CallToken), Number>,
+    /// Redeliveries on their way out: how many attempts had failed before.
+    claims: BTreeMap<(VmId, CallToken), u16>,
     answers: BTreeMap<Destination, u64>,
     trouble: BTreeMap<Destination, Moment>,
     /// When a receiver was last not reached, be it for the message's own sake.
@@ -53,6 +59,11 @@ pub struct Oracle {
     /// When the process was last disturbed: another VM may lead since, and not know what the one before it saw.
     pub disturbed_at: Moment,
     letters_gone_before: Number,
+    pace: Pace,
+    /// Since when something has waited for a destination, as its VMs can know; none: nothing does.
+    pub backlog_since: BTreeMap<Destination, Moment>,
+    /// When a configuration last came or went.
+    pub configured_at: Moment,
     /// When the wall clock last jumped: a callback that began before knows the time before.
     pub jumped_at: Moment,
     /// Cells were damaged on purpose, and are mended by then: what was out may have been forgotten.
@@ -109,6 +120,7 @@ impl Oracle {
             violation: None,
             ids: BTreeSet::new(),
             calls: BTreeMap::new(),
+            claims: BTreeMap::new(),
             answers: BTreeMap::new(),
             trouble: BTreeMap::new(),
             not_reached: BTreeMap::new(),
@@ -122,6 +134,9 @@ impl Oracle {
             stalls: BTreeMap::new(),
             disturbed_at: Moment(0),
             letters_gone_before: Number(0),
+            pace: Pace::default(),
+            backlog_since: BTreeMap::new(),
+            configured_at: Moment(0),
             jumped_at: Moment(0),
             doubt_until: Moment(0),
             counts: Counts::default(),
@@ -150,6 +165,8 @@ impl Oracle {
             identity: None,
             is_settled: false,
             is_dead: false,
+            parked: None,
+            was_parked: false,
             is_damaged: false,
             message,
         };
@@ -295,7 +312,10 @@ impl Oracle {
         }
         record.live.push(LiveContact { contact, said: said(exchange) });
         let (destination, is_settled) = (record.message.destination, record.acknowledged.is_some());
+        let thread = record.thread;
         *self.answers.entry(destination).or_default() += u64::from(contact != Contact::None);
+        let until = now + span(exchange).unwrap_or(self.rules.timeout);
+        self.pace.serves(destination, thread, now, until);
         if is_settled {
             let number = record.message.number;
             self.violated(Violation::of(
@@ -333,7 +353,9 @@ impl Oracle {
         let answers = self.answers.entry(sighting.destination).or_default();
         let answers_before = *answers;
         *answers += u64::from(contact != Contact::None && !matches!(exchange, Exchange::CutBeforeHeaders { .. }));
-        self.calls.insert((sighting.vm, sighting.token), number);
+        let call = (sighting.vm, sighting.token);
+        self.calls.insert(call, number);
+        let failures_before = self.claims.remove(&call);
         let Some(record) = self.records.get_mut(&number) else { return };
         if contact == Contact::Processed && record.times_processed() > 0 {
             match record.attempts.iter().any(|attempt| attempt.heard.is_none()) {
@@ -347,7 +369,7 @@ impl Oracle {
             .get_or_insert_with(|| (header("x-redeliver-id").unwrap_or_default(), header(KEY).unwrap_or_default()));
         record.attempts.push(Attempt {
             number: header_number(&request.headers, "x-redeliver-attempt").unwrap_or(0),
-            call: (sighting.vm, sighting.token),
+            call,
             sent: sighting.now,
             contact,
             heard: None,
@@ -359,7 +381,12 @@ impl Oracle {
             others_answered: false,
             must_count: false,
             knowledge,
+            wish: sighting.wish,
+            failures_before,
+            told: None,
+            kept_until: None,
         });
+        record.parked = None;
     }
 
     /// Whether nothing has been on its way to a receiver for so long.
@@ -394,6 +421,7 @@ impl Oracle {
                 format!("{count} redeliveries are at {}: window.max is {window}", sighting.destination.cluster());
             self.violated(Violation::whole(Invariant::Paced, text));
         }
+        self.pace(sighting, knowledge, count);
     }
 
     /// A call goes out with this head: framing is Envoy's, and not replayed.
@@ -431,6 +459,8 @@ impl Oracle {
             check(Invariant::Paced, record.one_too_many(&self.rules));
             check(Invariant::OneLease, record.second_lease(sighting, &self.rules));
             check(Invariant::Paced, self.too_soon(record, sighting));
+            check(Invariant::Paced, self.asked_too_soon(record, sighting));
+            check(Invariant::NothingUnexpected, self.after_parking(record));
         }
         faults
     }
@@ -471,13 +501,14 @@ impl Oracle {
     }
 
     /// The filter is told the end of a call: it may have acted on it even if it then trapped.
-    pub fn told(&mut self, call: (VmId, CallToken)) {
+    pub fn told(&mut self, call: (VmId, CallToken), now: Moment, wall_millis: u64) {
         for out in self.at_receiver.values_mut() {
             out.remove(&call);
         }
         let record = self.calls.get(&call).and_then(|number| self.records.get_mut(number));
         if let Some(attempt) = record.and_then(|r| r.attempts.iter_mut().find(|attempt| attempt.call == call)) {
             attempt.was_told = true;
+            attempt.told = Some((now, wall_millis));
         }
     }
 

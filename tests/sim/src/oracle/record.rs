@@ -1,6 +1,7 @@
 //! One message: what is known of it, and what must hold for each of its attempts and for its end.
 
 use crate::message::{Destination, KEY, Message};
+use crate::receiving::speech::Wish;
 use crate::rules::Rules;
 use redeliver_core::slot::DeadReason;
 use simvoy::{CallToken, Headers, Moment, Request, ThreadId, VmId};
@@ -30,6 +31,8 @@ pub struct Sighting {
     pub now: Moment,
     /// When, on the wall clock.
     pub wall_millis: u64,
+    /// The wait that its answer will ask for.
+    pub wish: Wish,
 }
 
 /// One redelivery.
@@ -61,6 +64,14 @@ pub struct Attempt {
     pub must_count: bool,
     /// What its sender could know. Old: nobody else could know of this attempt either.
     pub knowledge: Knowledge,
+    /// The wait that its answer asks for.
+    pub wish: Wish,
+    /// How many attempts had failed before, as its slot says; `None`: the slot could not be read.
+    pub failures_before: Option<u16>,
+    /// When its VM was told its end, and at which millisecond of the wall clock.
+    pub told: Option<(Moment, u64)>,
+    /// The slot agrees that it must not be sent again before this.
+    pub kept_until: Option<Moment>,
 }
 
 impl Attempt {
@@ -133,6 +144,10 @@ pub struct Record {
     pub is_settled: bool,
     /// It was seen as a dead letter.
     pub is_dead: bool,
+    /// When it was parked, if it has not been sent since.
+    pub parked: Option<Moment>,
+    /// It once was: that time does not count for its ttl.
+    pub was_parked: bool,
     /// A fault was aimed at its bytes: it may end as corrupt, and must still not arrive wrong.
     pub is_damaged: bool,
 }
@@ -205,7 +220,7 @@ impl Record {
         }
         let (_, since) = self.acknowledged.as_ref()?;
         let age = Duration::from_millis(sighting.wall_millis.saturating_sub(*since));
-        (age > rules.ttl + Duration::from_secs(1))
+        (age > rules.ttl + Duration::from_secs(1) && !self.was_parked)
             .then(|| format!("sent {age:?} after its 202; its ttl is {:?}", rules.ttl))
     }
 
@@ -226,7 +241,9 @@ impl Record {
             let Some((heard, status)) = attempt.heard else { return false };
             let is_in_time =
                 heard <= attempt.sent + rules.timeout + LEASE_SLACK && attempt.knowledge == Knowledge::Current;
-            let is_genuine = attempt.contact != Contact::None || attempt.must_count;
+            // One that is parked for it is no failure.
+            let is_parked = rules.receiving.parks && matches!(attempt.said, Some(401 | 403)) && attempt.said == status;
+            let is_genuine = (attempt.contact != Contact::None || attempt.must_count) && !is_parked;
             is_in_time && is_genuine && !status.is_some_and(is_success)
         };
         let failed = self.attempts.iter().filter(has_failed).count();

@@ -47,7 +47,9 @@ impl World {
             Action::NotBeside => {
                 if let Some(beside) = self.beside.take() {
                     self.strikes(Fault::Push);
-                    self.disturbed(self.process.now() + self.history.drain_time);
+                    let gone = self.process.now() + self.history.drain_time;
+                    self.disturbed(gone);
+                    self.town.oracle.configured_at = gone;
                     self.process.remove_beside(beside);
                 }
             }
@@ -156,6 +158,7 @@ impl World {
         }
         self.strikes(Fault::Push);
         self.disturbed(self.process.now());
+        self.town.oracle.configured_at = self.process.now();
         let rules = crate::rules::Rules { tick: self.history.rules.tick * 3, ..self.history.rules.clone() };
         let plugin = self.plugin(rules.configuration());
         let beside = self.process.push_beside(plugin);
@@ -171,6 +174,7 @@ impl World {
 
     pub(super) fn push(&mut self, configuration: Configuration) {
         self.disturbed(self.process.now());
+        self.town.oracle.configured_at = self.process.now();
         let rules = &self.history.rules;
         let text = match configuration {
             Configuration::Own => rules.configuration(),
@@ -185,6 +189,9 @@ impl World {
             }
             Configuration::Faulty => r#"{"redelivery": {"timeout": "0s"}}"#.to_owned(),
         };
+        if configuration != Configuration::Faulty && self.ruled.insert(text.clone()) {
+            self.ruled_at = self.process.now();
+        }
         let plugin = self.plugin(text);
         match configuration {
             // Envoy keeps the listener that it has; a real one would not even drain it.

@@ -143,6 +143,8 @@ impl World {
             self.follow();
             self.check_patience(now);
             self.check_idleness(now);
+            self.check_parked(now);
+            self.note_backlogs(now);
         }
         self.follow();
         self.circumstances.used_max = self.circumstances.used_max.max(self.mirror.used_count());

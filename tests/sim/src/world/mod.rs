@@ -4,6 +4,7 @@
 
 mod actions;
 mod damage;
+mod endings;
 mod looks;
 mod senders;
 
@@ -53,6 +54,8 @@ pub struct Outcome {
     pub last_events: Vec<Event>,
     /// Warnings and errors of the filter's log.
     pub log: Vec<String>,
+    /// What the history had of what not all have, by name.
+    pub uses: Vec<&'static str>,
 }
 
 /// What a history is run with.
@@ -106,6 +109,9 @@ pub struct World {
     besides: BTreeSet<Generation>,
     source_since: Moment,
     log: Vec<String>,
+    /// Configurations that have ruled, and when one last did that had not before.
+    ruled: BTreeSet<String>,
+    ruled_at: Moment,
 }
 
 /// Runs a history to its end, or to the first violation.
@@ -166,6 +172,8 @@ impl World {
             besides: BTreeSet::new(),
             source_since: Moment(0),
             log: Vec::new(),
+            ruled: BTreeSet::new(),
+            ruled_at: Moment(0),
             history,
         };
         world.push(Configuration::Own);
@@ -263,12 +271,18 @@ impl World {
                     self.check_record(number);
                 }
             }
-            Happening::Called { head, .. } => self.town.oracle.called(&head),
+            Happening::Called { vm, token, head } => {
+                self.town.oracle.called(&head);
+                self.note_claim((vm, token), &head);
+            }
             Happening::Reset { stream } => {
                 self.senders.remove(&stream);
             }
-            Happening::Told { vm, token } => self.town.oracle.told((vm, token)),
-            Happening::Heard { vm, token, status } => self.town.oracle.heard((vm, token), status, now),
+            Happening::Told { vm, token } => self.town.oracle.told((vm, token), now, wall),
+            Happening::Heard { vm, token, status } => {
+                self.town.oracle.heard((vm, token), status, now);
+                self.judge_ending((vm, token));
+            }
             Happening::Trapped { message, thread, vm } => {
                 self.town.oracle.trapped(vm, now);
                 self.town.oracle.interrupted();
@@ -314,6 +328,7 @@ impl World {
             guest_bytes_max: self.process.memory_bytes_max(),
             table: Table::read(&self.process),
             last_events: self.process.last_events(),
+            uses: self.history.rules.receiving.names(),
             coverage: self.coverage,
             log: self.log,
         }

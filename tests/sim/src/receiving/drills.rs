@@ -1,0 +1,54 @@
+//! Drills about receivers and configurations (see [`crate::drills`]): what chance would seldom put together.
+
+use super::Receiving;
+use crate::drills::{Plan, SPAN, well};
+use crate::history::{Action, Configuration};
+use crate::message::Destination;
+use crate::rules::Rules;
+use crate::town::Mood;
+
+const D0: Destination = Destination(0);
+
+/// So many of the histories that have anything of this begin with a drill.
+const EVERY: usize = 3;
+
+const DRILLS: [fn(&mut Plan); 3] = [saved_rate, beside_live, parked_then_pushed];
+
+/// The drill of this seed, if it has one.
+#[must_use]
+pub fn chosen(seed: u64) -> Option<fn(&mut Plan)> {
+    if Receiving::of(seed) == Receiving::default() {
+        return None;
+    }
+    let place = fastrand::Rng::with_seed(seed ^ 0x6472_696c_6c73).usize(..DRILLS.len() * EVERY);
+    DRILLS.get(place).copied()
+}
+
+/// A rate, and a backlog from a long outage: what was not sent meanwhile must not come in one moment.
+fn saved_rate(plan: &mut Plan) {
+    plan.rules.receiving = Receiving { rate: 10, ..Receiving::default() };
+    plan.rules.window = (20, 64);
+    let back = plan.between(15_000, 25_000);
+    plan.outage(D0, 1_000, back, Mood::WELL);
+    plan.send(D0, 2_000, 120, 100);
+}
+
+/// A backlog for a receiver that takes its time, and serves others meanwhile.
+fn beside_live(plan: &mut Plan) {
+    plan.rules = Rules { timeout: std::time::Duration::from_secs(3), window: (5, 64), ..plan.rules.clone() };
+    let back = plan.between(5_000, 7_000);
+    plan.outage(D0, 1_000, back, well(600));
+    plan.send(D0, 1_500, 150, 20);
+    plan.send(D0, back + 200, 400, 100);
+    plan.then(SPAN - 5_000, Action::Mood(D0, Mood::WELL));
+}
+
+/// Messages are parked, and another configuration comes.
+fn parked_then_pushed(plan: &mut Plan) {
+    plan.rules.receiving = Receiving { parks: true, ..Receiving::default() };
+    let status = [401, 403][plan.random.usize(..2)];
+    plan.outage(D0, 1_000, 4_000, Mood::Says(status));
+    plan.send(D0, 1_500, 12, 100);
+    let pushed = plan.between(10_000, 14_000);
+    plan.then(pushed, Action::Push(Configuration::Slower));
+}

@@ -1,0 +1,79 @@
+//! What receivers say, and what a configuration says to them, beyond the plainest rules: waits that are asked for, every
+//! status of the contract's table, parking, a rate.
+//!
+//! | a history has | receivers | configuration |
+//! | --- | --- | --- |
+//! | `asks` | ask for a wait when they refuse a redelivery: see [`speech`] | |
+//! | `says_anything` | refuse a redelivery with any status | |
+//! | `parks` | | `redelivery.on_unauthorized: park` |
+//! | `rate` | | `redelivery.rate` |
+//!
+//! Drawn from a source of its own, and by a minority of seeds: the others stay the histories that they are.
+
+pub mod drills;
+pub mod speech;
+
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// One history in so many has any of it.
+const EVERY: u32 = 4;
+
+/// See the table above.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Receiving {
+    /// Receivers ask for waits.
+    pub asks: bool,
+    /// They refuse with any status.
+    pub says_anything: bool,
+    /// 401 and 403 park a message.
+    pub parks: bool,
+    /// Redeliveries per second and destination; 0: as many as there is room for.
+    pub rate: u32,
+}
+
+impl Receiving {
+    /// What the history of this seed has of it.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed ^ 0x7265_6365_6976_6572);
+        if random.u32(..EVERY) > 0 {
+            return Self::default();
+        }
+        let mut one_in = |n: u32| random.u32(..n) == 0;
+        let (asks, says_anything, parks) = (one_in(2), one_in(2), one_in(2));
+        let rate = if one_in(4) { [10, 50][random.usize(..2)] } else { 0 };
+        Self { asks, says_anything, parks, rate }
+    }
+
+    /// The names of what it has, for the report.
+    #[must_use]
+    pub fn names(&self) -> Vec<&'static str> {
+        let has = [
+            (self.asks, "receivers that ask for a wait (`Retry-After`)"),
+            (self.says_anything, "receivers that refuse with any status"),
+            (self.parks, "`redelivery.on_unauthorized: park`"),
+            (self.rate > 0, "`redelivery.rate`"),
+        ];
+        has.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect()
+    }
+
+    /// Adds what it says to a configuration.
+    pub fn configure(&self, configuration: &mut Value) {
+        if self.parks {
+            configuration["redelivery"]["on_unauthorized"] = json!("park");
+        }
+        if self.rate > 0 {
+            configuration["redelivery"]["rate"] = json!(self.rate);
+        }
+    }
+
+    /// How much longer a backlog of `messages` may take for its sake.
+    #[must_use]
+    pub fn patience(&self, messages: u32) -> Duration {
+        match self.rate {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs(u64::from(messages / rate)),
+        }
+    }
+}
