@@ -9,7 +9,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 need cargo "get Rust from https://rustup.rs"
-cargo build --quiet --profile tool --locked -p redeliver-bench || die "the benchmarks do not build: see cargo's messages above"
+cargo build --quiet --profile tool --locked -p redeliver-bench ||
+    die "the benchmarks do not build: see cargo's messages above"
 target=$(target_dir)
 bench=$target/tool/redeliver-bench
 results=(--json "$target/bench.json")
@@ -28,5 +29,5 @@ case $rows in *guest*)
     ;;
 esac
 envoy=$(scripts/envoy.sh --print-path)
-exec "$bench" --envoy "$envoy" --yardstick "$yardsticks/redeliver_yardstick.wasm" --loop "$yardsticks/redeliver_loop.wasm" \
-    --sim "$target/sim/redeliver-sim" "${results[@]}" "$@"
+exec "$bench" --envoy "$envoy" --sim "$target/sim/redeliver-sim" --yardstick "$yardsticks/redeliver_yardstick.wasm" \
+    --loop "$yardsticks/redeliver_loop.wasm" "${results[@]}" "$@"

@@ -1,4 +1,5 @@
-//! The Envoys of the benchmarks, as JSON: a proxy with one candidate in front of its router, and a receiver that is fast.
+//! The Envoys of the benchmarks, as JSON: a proxy with one candidate in front of its router, and a receiver that is
+//! fast.
 //!
 //! ```text
 //!   load ──> proxy: [candidate] router ──> receiver: direct_response
@@ -9,6 +10,8 @@
 //! log, which costs each candidate the same and so would move every ratio towards 1, and because it has no receiver.
 //! This one never adds what a row does not need.
 
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -17,6 +20,10 @@ use serde_json::{Value, json};
 pub const CLUSTER: &str = "orders";
 /// What Envoy's admin port calls the receiver's own traffic.
 pub const RECEIVER_STAT: &str = "http.receiver.downstream_rq_2xx";
+/// The listener that requests come to.
+const PROXY: &str = "proxy";
+/// The file that Envoy watches for it.
+const LISTENERS: &str = "listeners.json";
 /// Where the receiver is asked whether it lives.
 const HEALTH_PATH: &str = "/healthz";
 
@@ -62,7 +69,7 @@ pub enum Health<'a> {
 pub fn proxy(port: u16, candidate: &Candidate<'_>, receiver: u16, health: &Health<'_>) -> Value {
     let filters: Vec<Value> = candidate.filter().into_iter().collect();
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": CLUSTER}}]);
-    let mut listeners = vec![listener("proxy", port, &filters, &routes)];
+    let mut listeners = vec![listener(PROXY, port, &filters, &routes)];
     let mut clusters = vec![cluster(receiver, health)];
     if let Health::Checked { .. } = health {
         listeners.push(health_listener());
@@ -74,6 +81,29 @@ pub fn proxy(port: u16, candidate: &Candidate<'_>, receiver: u16, health: &Healt
         }}],
         "static_resources": {"listeners": listeners, "clusters": clusters},
     })
+}
+
+/// The same proxy with its own listener in a file of `folder` that Envoy watches, so that it can be pushed again.
+pub fn watched(mut document: Value, folder: &Path) -> Value {
+    if let Some(listeners) = document["static_resources"]["listeners"].as_array_mut() {
+        listeners.retain(|listener| listener["name"] != PROXY);
+    }
+    document["dynamic_resources"] = json!({"lds_config": {
+        "resource_api_version": "V3", "path_config_source": {"path": folder.join(LISTENERS)},
+    }});
+    document
+}
+
+/// Writes that file, or another version of it: Envoy reads it when a name moves over it.
+pub fn push(document: &Value, folder: &Path) -> io::Result<()> {
+    let listeners = document["static_resources"]["listeners"].as_array().into_iter().flatten();
+    let proxy = listeners.filter(|listener| listener["name"] == PROXY).cloned().map(|mut listener| {
+        listener["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
+        listener
+    });
+    let next = folder.join("listeners.next");
+    fs::write(&next, json!({"resources": proxy.collect::<Vec<_>>()}).to_string())?;
+    fs::rename(next, folder.join(LISTENERS))
 }
 
 /// A receiver that answers 200 on `port`, and health checks on `health_port`: 200, or 503 after its admin port was told
@@ -96,13 +126,16 @@ fn listener(name: &str, port: u16, filters: &[Value], routes: &Value) -> Value {
     json!({"name": name, "address": address(port), "filter_chains": [{"filters": [manager(name, filters, routes)]}]})
 }
 
+const MANAGER_TYPE: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+
 fn manager(name: &str, filters: &[Value], routes: &Value) -> Value {
     let router = json!({"name": "envoy.filters.http.router", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
     }});
     let filters: Vec<&Value> = filters.iter().chain([&router]).collect();
     json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": MANAGER_TYPE,
         "stat_prefix": name,
         "http_filters": filters,
         "route_config": {"name": name, "virtual_hosts": [{"name": name, "domains": ["*"], "routes": routes}]},
@@ -191,4 +224,26 @@ fn health_cluster() -> Value {
             {"endpoint": {"address": {"envoy_internal_address": {"server_listener_name": "health"}}}},
         ]}]},
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watched_proxy_has_its_listener_in_the_file_and_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let events = folder.path().join("health.log");
+        let document = proxy(1, &Candidate::Alone, 2, &Health::Checked { port: 3, events: &events });
+        push(&document, folder.path()).unwrap();
+        let watched = watched(document, folder.path());
+        let file = watched["dynamic_resources"]["lds_config"]["path_config_source"]["path"].as_str().unwrap();
+        let pushed: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+        let names = |listeners: &Value| -> Vec<String> {
+            let name = |listener: &Value| listener["name"].as_str().unwrap().to_owned();
+            listeners.as_array().unwrap().iter().map(name).collect()
+        };
+        assert_eq!(names(&pushed["resources"]), [PROXY]);
+        assert_eq!(names(&watched["static_resources"]["listeners"]), ["health"]);
+    }
 }

@@ -1,7 +1,7 @@
 //! One Envoy process of a row: started, awaited, its processor time read, and gone with its value.
 //!
-//! The harness has such a value too, but gives out no process id and runs at most two at a time; a row needs the first and
-//! up to four. It never touches a process that it did not start.
+//! The harness has such a value too, but gives out no process id and runs at most two at a time; a row needs the first
+//! and up to four. It never touches a process that it did not start.
 
 use std::fs;
 use std::io;
@@ -43,7 +43,8 @@ pub struct Envoy {
 }
 
 impl Envoy {
-    /// Starts `binary` and waits until its workers accept. `bootstrap` gets its own folder, for files it wants to write.
+    /// Starts `binary` and waits until its workers accept. `bootstrap` gets its own folder, for files it wants to
+    /// write.
     pub async fn start(
         name: &str,
         binary: &Path,
@@ -80,6 +81,11 @@ impl Envoy {
             }
             sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// A file in its folder.
@@ -166,6 +172,8 @@ fn spawn(binary: &Path, workers: Workers, folder: &Path) -> io::Result<Child> {
         .arg("-c")
         .arg(folder.join("envoy.json"))
         .args(["--concurrency", &workers.0.to_string()])
+        // A configuration that was replaced is gone soon, as a row that pushes one expects.
+        .args(["--drain-time-s", "2"])
         // Several Envoys run side by side; none of them is ever restarted hot.
         .arg("--disable-hot-restart")
         .args(["--log-level", "warning"])

@@ -63,7 +63,7 @@ pub enum Verdict {
     /// Neither.
     Missed,
     /// Neither, but it is not judged.
-    Above,
+    Unjudged,
 }
 
 impl Verdict {
@@ -74,7 +74,7 @@ impl Verdict {
             Verdict::Aim => "aim",
             Verdict::Bar => "bar",
             Verdict::Missed => "MISSED",
-            Verdict::Above => "not judged",
+            Verdict::Unjudged => "not judged",
         }
     }
 }
@@ -143,7 +143,7 @@ impl Goal {
         match self {
             Goal::None => Verdict::NoGoal,
             Goal::Judged(mark) => mark.reached(figure).unwrap_or(Verdict::Missed),
-            Goal::Reported(mark) => mark.reached(figure).unwrap_or(Verdict::Above),
+            Goal::Reported(mark) => mark.reached(figure).unwrap_or(Verdict::Unjudged),
         }
     }
 
@@ -190,7 +190,7 @@ mod tests {
             (Goal::Judged(LARGE), 0.95, Verdict::Aim),
             (Goal::Judged(LARGE), 0.8, Verdict::Bar),
             (Goal::Judged(LARGE), 0.79, Verdict::Missed),
-            (Goal::Reported(LARGE), 0.79, Verdict::Above),
+            (Goal::Reported(LARGE), 0.79, Verdict::Unjudged),
             (Goal::Judged(SMALL), f64::NAN, Verdict::Missed),
         ];
         for (goal, figure, verdict) in cases {

@@ -3,11 +3,11 @@
 //! ```text
 //!   due       |0        |1        |2        |3        ...   request n is due at start + n / rate, whatever came before
 //!   sent       0───────────>       2──>
-//!                           1──>            3──>            1 waited for its connection: it counts from when it was due
+//!                           1──>            3──>           1 waited for its connection: it counts from when it was due
 //! ```
-//! Latency counts from the moment a request was due, so a pause of the server counts for every request that it delays, and
-//! not for one only. Blocking threads, one per connection: a thread wakes within a tenth of a millisecond, a timer of the
-//! runtime only within one.
+//! Latency counts from the moment a request was due, so a pause of the server counts for every request that it delays,
+//! and not for one only. Blocking threads, one per connection: a thread wakes within a tenth of a millisecond, a timer
+//! of the runtime only within one.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};

@@ -1,5 +1,5 @@
-//! The curve of cost against backlog as an SVG: a few lines of text, so that it can be committed beside the page. It draws
-//! what it gets and knows nothing of how it was measured.
+//! The curve of cost against backlog as an SVG: a few lines of text, so that it can be committed beside the page. It
+//! draws what it gets and knows nothing of how it was measured.
 
 use std::fmt::Write;
 

@@ -1,4 +1,5 @@
-//! The result of a run, as a table for people and as JSON for programs and for the page. It compares and never measures.
+//! The result of a run, as a table for people and as JSON for programs and for the page. It compares and never
+//! measures.
 
 use std::fmt::Write;
 
@@ -13,8 +14,9 @@ use crate::options::Extent;
 use crate::row::Row;
 
 const LEGEND: &str = "
-Figures are medians; n is how often each was measured. A comparison is made within each pair, which was measured in turns,
-and its spread is the smallest and the largest one. Figures with a unit depend on the machine and on what else it did.
+Figures are medians; n is how often each was measured. A comparison is made within each pair, which was measured in
+turns, and its spread is the smallest and the largest one. Figures with a unit depend on the machine and on what else it
+did.
 ";
 
 /// What one row found.

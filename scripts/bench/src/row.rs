@@ -1,5 +1,5 @@
-//! The rows: what each is called, what it measures, and what limits it. One table, which the usage, the command line and
-//! the page are made of; how a row is measured stands in `rows/`. It never runs anything.
+//! The rows: what each is called, what it measures, and what limits it. One table, which the usage, the command line
+//! and the page are made of; how a row is measured stands in `rows/`. It never runs anything.
 
 use crate::options::Extent;
 
@@ -77,27 +77,28 @@ impl Row {
             Row::Size => (
                 "size",
                 "bytes of dist/redeliver.wasm",
-                "It is what the compiler makes of the filter, the SDK and the JSON parser; a third goes with the names of \
-                 functions, which a backtrace in Envoy's log needs, and with unused code that the linker cannot see through.",
+                "Most of it is code (the filter, its reader of JSON, the SDK), compiled for speed; the rest is the \
+                 names of functions, without which a backtrace in Envoy's log says nothing, and the texts of \
+                 faults.",
             ),
             Row::Post => (
                 "post",
                 "1 KiB POST that succeeds, protected: processor time per request, against a filter\n\
                  that does nothing",
-                "Beside a filter that does nothing it reads both header maps once and copies the body into its memory; \
-                 each is a call of the host with a copy of its own.",
+                "Beside a filter that does nothing it reads the header maps of request and answer and copies the \
+                 body into the guest: each is a call of the host, an allocation and a copy.",
             ),
             Row::Get => (
                 "get",
                 "GET that succeeds, not protected: the same",
-                "One read of the request's header map tells that the request is not ours; after it nothing is called but \
-                 what the SDK needs to forget the stream.",
+                "One read of the request's header map tells that the request is not ours; what the SDK does for \
+                 each stream is in both.",
             ),
             Row::Body => (
                 "body",
                 "64 KiB POST that succeeds, protected: against Envoy's own buffer filter",
-                "Both wait for the whole body, and the buffer filter waits without a copy: ours is copied once into the \
-                 guest, piece by piece, and a guest's memory is slower to fill than a buffer is to chain.",
+                "Both wait for the whole body; the buffer filter hands Envoy's own buffers on, and ours copies each \
+                 piece once into the guest, so that it can be stored.",
             ),
             Row::Latency => (
                 "latency",
@@ -110,15 +111,16 @@ impl Row {
                 "store",
                 "1 KiB POST during an outage: stored and answered 202, against Envoy's buffer\n\
                  filter answering 503",
-                "A stored message is some ten calls of the host (properties of the failure, books, head, large part, \
-                 hint, reply), and its record is encoded, checksummed and copied out; the 503 needs none of that.",
+                "A stored message takes calls of the host for why it failed, the books, its head, its record and a \
+                 hint, and the record is encoded and checksummed; a 503 needs none of them.",
             ),
             Row::Drain => (
                 "drain",
                 "100,000 stored messages when the receiver comes: against a bare loop of dispatches in\n\
                  one VM; and 3 workers against 1",
-                "Envoy's own client is most of it, as the bare loop shows; on top come the claim (two reads, one \
-                 compare-and-set), the settlement and the books, all in the one VM that leads the destination.",
+                "Envoy's own client is what the bare loop shows; on top come the claim and the settlement, each a \
+                 read and a compare-and-set, the books, and the record read back, all in the one VM that leads the \
+                 destination.",
             ),
             Row::First => (
                 "first",
@@ -130,21 +132,23 @@ impl Row {
                 "million",
                 "a backlog of 1,000,000 messages: cost of a message against a backlog of 1,000, memory,\n\
                  and what they cost while they wait",
-                "Searching grows with the logarithm of the backlog and caches grow no larger; the memory is two keys and a \
-                 head in Envoy's map, the allocator's rounding, and the leader's own schedule.",
+                "A search grows with the logarithm of the backlog, and less of it is in the processor's caches; the \
+                 memory is two keys and a head in Envoy's map, the allocator's rounding, and the leader's schedule; \
+                 the idle time is the slow sweep over all heads and the questions about health.",
             ),
             Row::Guest => (
                 "guest",
                 "memory of a guest after 1,000,000 messages stored and delivered, in the simulator",
-                "Nothing is kept of a message that is gone, so a guest grows to what its largest backlog needs and stays.",
+                "Nothing is kept of a message that is gone; a guest grows to what its largest backlog needed, since \
+                 a WebAssembly memory never shrinks.",
             ),
         };
         Sheet { name, help, limit }
     }
 }
 
-/// The rows of a run: those that were named, each once and in their own order; without a name all, the long ones only in a
-/// whole run.
+/// The rows of a run: those that were named, each once and in their own order; without a name all, the long ones only
+/// in a whole run.
 pub fn chosen(named: &[Row], extent: Extent) -> Vec<Row> {
     let is_due = |row: &Row| match extent {
         Extent::Whole => named.is_empty() || named.contains(row),

@@ -1,10 +1,11 @@
-//! The yardstick of redelivery: a filter that dispatches so many requests to a cluster, so many at a time, and nothing else.
+//! The yardstick of redelivery: a filter that dispatches so many requests to a cluster, so many at a time, and nothing
+//! else.
 //!
 //! ```text
 //!   GET /orders/100000 ──> answered 202, remembered ──> timer: dispatch until 64 are out ──> each answer: the next one
 //! ```
-//! It stores nothing, reads no answer and keeps no time: what it costs is Envoy's client and the way into a VM and back.
-//! The VM that gets the request does it all, so it is always a worker's, as a leader of ours is.
+//! It stores nothing, reads no answer and keeps no time: what it costs is Envoy's client and the way into a VM and
+//! back. The VM that gets the request does it all, so it is always a worker's, as a leader of ours is.
 
 #![allow(missing_docs)] // nothing is public but the ABI, and the SDK's macro writes that
 

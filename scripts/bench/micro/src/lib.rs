@@ -1,7 +1,7 @@
 //! What the micro-benchmarks work on: requests as a gateway sees them, and the host's memory as a hash map.
 //!
-//! It measures nothing (`benches/core.rs` does) and knows no host: what a call of the host costs is what `scripts/bench.sh`
-//! measures, on a real Envoy.
+//! It measures nothing (`benches/core.rs` does) and knows no host: what a call of the host costs is what
+//! `scripts/bench.sh` measures, on a real Envoy.
 
 use redeliver_core::headers::{Envelope, HeaderList};
 use redeliver_core::memory::{Cas, Conflict, Expect, SharedMemory, Versioned};

@@ -1,5 +1,5 @@
-//! What a guest's memory grows by. Envoy does not show the memory of a VM, so the shipped module runs in the simulator, a
-//! host in this process's place that gives it the same calls; `redeliver-sim cycles` does the work and says one line.
+//! What a guest's memory grows by. Envoy does not show the memory of a VM, so the shipped module runs in the simulator,
+//! a host in this process's place that gives it the same calls; `redeliver-sim cycles` does the work and says one line.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;

@@ -1,15 +1,15 @@
 //! The benchmarks. Each starts its own Envoys, measures in turns, and gives lines of the table; none judges.
 //!
-//! | row                   | module    | candidates                                     | what is read                    |
-//! | --------------------- | --------- | ---------------------------------------------- | ------------------------------- |
-//! | `size`                | `size`    | ours                                           | the module's length             |
-//! | `post`, `get`, `body` | `success` | ours, a do-nothing filter or the buffer filter | processor time of each Envoy    |
-//! | `latency`             | `latency` | ours, a do-nothing filter                      | when answers come               |
-//! | `store`               | `outage`  | ours, Envoy's buffer filter                    | processor time of each Envoy    |
-//! | `drain`               | `drain`   | ours with 1 worker and with 3, a bare loop     | the receiver's count, and both  |
-//! | `first`               | `first`   | ours                                           | Envoy's event log, the receiver |
-//! | `million`             | `million` | ours with a large backlog and with small ones  | processor time, memory          |
-//! | `guest`               | `guest`   | ours, in the simulator                         | what the simulator says         |
+//! | row                   | module    | candidates                                 | what is read                   |
+//! | --------------------- | --------- | ------------------------------------------ | ------------------------------ |
+//! | `size`                | `size`    | ours                                       | the module's length            |
+//! | `post`, `get`, `body` | `success` | ours, do-nothing or buffer filter          | processor time of each Envoy   |
+//! | `latency`             | `latency` | ours, a do-nothing filter                  | when answers come              |
+//! | `store`               | `outage`  | ours, Envoy's buffer filter                | processor time of each Envoy   |
+//! | `drain`               | `drain`   | ours with 1 worker and with 3, a bare loop | the receiver's count, and both |
+//! | `first`               | `first`   | ours                                       | event log, the receiver        |
+//! | `million`             | `million` | ours, a large backlog and small ones       | processor time, memory         |
+//! | `guest`               | `guest`   | ours, in the simulator                     | what the simulator says        |
 
 mod drain;
 mod first;
@@ -57,13 +57,14 @@ struct Size {
 
 impl Size {
     fn of(row: Row, extent: Extent) -> Size {
-        // Long enough that a pause of the machine (some 10 ms) is lost in a batch, short enough that the machine is much
-        // the same for all candidates of a turn. The last two rows have one pair: a million messages are their measure.
+        // Long enough that a pause of the machine (some 10 ms) is lost in a batch, short enough that the machine is
+        // much the same for all candidates of a turn. The last two rows have one pair: a million messages are their
+        // measure.
         let (pairs, requests) = match (row, extent) {
-            (Row::Post | Row::Get | Row::Store, Extent::Whole) => (9, 20_000),
-            (Row::Post | Row::Get | Row::Store, Extent::Quick) => (5, 8_000),
-            (Row::Body, Extent::Whole) => (9, 6_000),
-            (Row::Body, Extent::Quick) => (5, 2_000),
+            (Row::Post | Row::Get | Row::Store, Extent::Whole) => (31, 6_000),
+            (Row::Post | Row::Get | Row::Store, Extent::Quick) => (13, 3_000),
+            (Row::Body, Extent::Whole) => (31, 3_000),
+            (Row::Body, Extent::Quick) => (9, 1_500),
             (Row::Latency, Extent::Whole) => (9, 20_000),
             (Row::Latency, Extent::Quick) => (5, 8_000),
             (Row::Drain, Extent::Whole) => (5, 100_000),

@@ -1,7 +1,7 @@
 //! The yardstick of the success path: a filter that does nothing, as the SDK makes it.
 //!
-//! It has a root context and a context per request, and every export that the SDK writes, so that it costs what a platform
-//! team would see with any first filter in Rust. It never reads, changes or holds anything, and must stay so.
+//! It has a root context and a context per request, and every export that the SDK writes, so that it costs what a
+//! platform team would see with any first filter in Rust. It never reads, changes or holds anything, and must stay so.
 
 #![allow(missing_docs)] // nothing is public but the ABI, and the SDK's macro writes that
 
