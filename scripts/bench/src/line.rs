@@ -33,13 +33,15 @@ impl Line {
         self.goal.verdict(figures.median())
     }
 
-    /// Ours against the yardstick, pair by pair: a ratio, unless the goal is a difference.
+    /// Ours against the yardstick, pair by pair: a ratio, unless the goal is a difference. If it is our own figure, the
+    /// yardstick is there to be seen and no more.
     fn compared(&self) -> Option<Figures> {
         let yardstick = self.yardstick.as_ref()?;
-        Some(match self.kind() {
-            Of::Ours | Of::Ratio => self.ours.over(yardstick),
-            Of::Difference => self.ours.less(yardstick),
-        })
+        match self.kind() {
+            Of::Ours => None,
+            Of::Ratio => Some(self.ours.over(yardstick)),
+            Of::Difference => Some(self.ours.less(yardstick)),
+        }
     }
 
     fn kind(&self) -> Of {
@@ -122,6 +124,7 @@ pub mod tests {
             (line(mark(Of::Ratio), Some(100.0)), "1.10", Verdict::Aim),
             (line(mark(Of::Difference), Some(100.0)), "10.0 us", Verdict::Bar),
             (line(mark(Of::Ours), None), "-", Verdict::Missed),
+            (line(Goal::Judged(Mark::at_most(Of::Ours, 110.0, 1.1)), Some(1.0)), "-", Verdict::Bar),
             (line(Goal::None, Some(100.0)), "1.10", Verdict::NoGoal),
         ];
         for (line, compared, verdict) in cases {

@@ -134,7 +134,8 @@ impl Row {
                  and what they cost while they wait",
                 "A search grows with the logarithm of the backlog, and less of it is in the processor's caches; the \
                  memory is two keys and a head in Envoy's map, the allocator's rounding, and the leader's schedule; \
-                 the idle time is the slow sweep over all heads and the questions about health.",
+                 the idle time is the audit and the sweep over all heads, a bounded number each tick, and the \
+                 questions about health.",
             ),
             Row::Guest => (
                 "guest",
