@@ -83,6 +83,18 @@ impl fmt::Display for Short {
     }
 }
 
+/// A count with its thousands apart: 1,000,000.
+pub struct Count(pub u64);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0..1_000 => write!(f, "{}", self.0),
+            count => write!(f, "{},{:03}", Count(count / 1_000), count % 1_000),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +114,13 @@ mod tests {
         let theirs = Figures(vec![100.0, 100.0, 300.0]);
         let ratio = ours.over(&theirs);
         assert_eq!((ratio.median(), ratio.range().low, ratio.range().high), (1.1, 1.1, 2.2));
+    }
+
+    #[test]
+    fn thousands_stand_apart() {
+        let shown: Vec<String> =
+            [0, 999, 1_000, 20_030, 1_000_000].iter().map(|count| Count(*count).to_string()).collect();
+        assert_eq!(shown, ["0", "999", "1,000", "20,030", "1,000,000"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use crate::figures::Count;
 use crate::growth::{Growth, Point};
 
 /// The whole picture, in user units.
@@ -50,11 +51,9 @@ impl Field {
     fn around(growth: &Growth) -> Field {
         let points = || growth.store.iter().chain(&growth.deliver);
         let most = |of: fn(&Point) -> f64| points().map(of).fold(0.0, f64::max);
-        // Up to the next step of five, so that the grid has whole numbers.
-        let steps = |most: f64| (most / f64::from(GRID_LINES * 2)).ceil().max(1.0) * f64::from(GRID_LINES * 2);
         Field {
-            backlog_max: most(|point| point.backlog as f64).max(1.0),
-            cost_max: steps(most(|point| point.cpu_micros)),
+            backlog_max: round_up(most(|point| point.backlog as f64)),
+            cost_max: round_up(most(|point| point.cpu_micros)),
         }
     }
 
@@ -65,6 +64,12 @@ impl Field {
     fn y(&self, cost: f64) -> f64 {
         HEIGHT - BOTTOM - cost / self.cost_max * (HEIGHT - TOP - BOTTOM)
     }
+}
+
+/// The next 1, 2 or 5 with zeros behind it, so that a fifth of an axis is a round number too.
+fn round_up(most: f64) -> f64 {
+    let zeros = 10_f64.powf(most.max(1.0).log10().floor());
+    [1.0, 2.0, 5.0, 10.0].map(|digit| digit * zeros).into_iter().find(|round| *round >= most).unwrap_or(most)
 }
 
 fn grid(text: &mut String, field: &Field) {
@@ -79,7 +84,10 @@ fn grid(text: &mut String, field: &Field) {
             format_args!("<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{cost:.0}</text>", LEFT - 6.0, y + 4.0),
         );
         let (below, anchor) = (HEIGHT - BOTTOM + 16.0, if line == GRID_LINES { "end" } else { "middle" });
-        add(text, format_args!("<text x=\"{x:.1}\" y=\"{below}\" text-anchor=\"{anchor}\">{backlog:.0}</text>"));
+        add(
+            text,
+            format_args!("<text x=\"{x:.1}\" y=\"{below}\" text-anchor=\"{anchor}\">{}</text>", Count(backlog as u64)),
+        );
     }
     add(text, format_args!("<text x=\"{LEFT}\" y=\"{}\">messages in the store</text>", HEIGHT - 8.0));
     add(text, format_args!("<text x=\"{end}\" y=\"16\" text-anchor=\"end\">us of processor time per message</text>"));
@@ -106,12 +114,19 @@ mod tests {
         let point = |backlog, cpu_micros| Point { backlog, cpu_micros };
         let growth = Growth { store: vec![point(100, 40.0), point(900, 50.0)], deliver: vec![point(500, 90.0)] };
         let field = Field::around(&growth);
-        assert_eq!((field.backlog_max, field.cost_max), (900.0, 90.0));
+        assert_eq!((field.backlog_max, field.cost_max), (1_000.0, 100.0));
         assert!(field.y(50.0) < field.y(40.0) && field.x(900.0) > field.x(100.0));
         let drawn = svg(&growth);
         assert_eq!(drawn.matches("<polyline").count(), 2);
         let ends = format!("{:.1},{:.1}", field.x(900.0), field.y(50.0));
         assert!(drawn.contains(&ends), "{drawn}");
+    }
+
+    #[test]
+    fn axes_end_at_round_numbers() {
+        for (most, end) in [(0.0, 1.0), (90.0, 100.0), (100.0, 100.0), (130.0, 200.0), (48_750.0, 50_000.0)] {
+            assert_eq!(round_up(most), end, "{most}");
+        }
     }
 
     #[test]

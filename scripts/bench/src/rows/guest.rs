@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Size, say};
 use crate::failure::Failure;
-use crate::figures::Figures;
+use crate::figures::{Count, Figures};
 use crate::goal::{Mark, Of};
 use crate::line::Line;
 use crate::options::Options;
@@ -28,7 +28,10 @@ pub async fn measure(options: &Options) -> Result<Found, Failure> {
     let goal = Mark::at_most(Of::Difference, 1_024.0, 0.0).unless_shrunk(options.extent);
     Ok(vec![Line {
         row: Row::Guest,
-        what: format!("guest memory after {} messages stored and delivered, less that at the start", size.requests),
+        what: format!(
+            "guest memory after {} messages stored and delivered, less that at the start",
+            Count(size.requests)
+        ),
         unit: "KiB".to_owned(),
         ours: Figures(vec![grown.end_kib]),
         yardstick: Some(Figures(vec![grown.start_kib])),

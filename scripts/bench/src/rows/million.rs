@@ -20,7 +20,7 @@ use super::{Size, during_an_outage, ours, say};
 use crate::bootstrap::{CLUSTER, Health, RECEIVER_STAT, proxy, push, receiver, watched};
 use crate::envoy::{CpuMicros, Envoy, Workers, until};
 use crate::failure::Failure;
-use crate::figures::{Figures, Short};
+use crate::figures::{Count, Figures, Short};
 use crate::goal::{Goal, Mark, Of};
 use crate::growth::{Growth, Point};
 use crate::line::Line;
@@ -94,6 +94,7 @@ struct Measured {
 impl Measured {
     fn lines(self, extent: Extent) -> Vec<Line> {
         let Measured { messages, cost: [large, small], memory, idle, idle_empty, takeover } = self;
+        let (messages, few) = (Count(messages), Count(SMALL_BACKLOG));
         let goal = |mark: Mark| mark.unless_shrunk(extent);
         let line = |what: String, unit: &str, ours, yardstick, goal| Line {
             row: Row::Million,
@@ -106,7 +107,7 @@ impl Measured {
         let one = |figure: f64| Figures(vec![figure]);
         vec![
             line(
-                format!("stored and delivered: backlog of {messages} / of {SMALL_BACKLOG}"),
+                format!("stored and delivered: backlog of {messages} / of {few}"),
                 "us",
                 large,
                 Some(small),
@@ -294,7 +295,7 @@ impl Store {
 
     fn tell_progress(&self, what: &str, messages: u64, last: Option<&Point>) {
         let cost = last.map_or(f64::NAN, |point| point.cpu_micros);
-        say(&format!("million: {messages} {what}, the last ones at {} us", Short(cost)));
+        say(&format!("million: {} {what}, the last ones at {} us", Count(messages), Short(cost)));
     }
 }
 
