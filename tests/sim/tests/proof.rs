@@ -2,6 +2,7 @@
 //! answer bad input with a sentence. That its judges see what they should is what the planted bugs prove (`refind`).
 
 use redeliver_sim::cuts;
+use redeliver_sim::cycles;
 use redeliver_sim::generate;
 use redeliver_sim::history::{History, Phase};
 use redeliver_sim::message::Destination;
@@ -43,6 +44,15 @@ fn words_cost_nothing_but_time() {
     let told = world::run(&module, &history, &Means { keep_events: 100, ..Means::default() });
     assert_eq!(silent.hash, told.hash);
     assert_eq!(told.last_events.len(), 100);
+}
+
+#[test]
+fn cycles_deliver_at_least_what_was_asked_for_and_see_the_guests_memory() {
+    let cycled = cycles::run(&module(), 2_001).unwrap();
+    assert!(cycled.delivered >= 2_001, "{cycled:?}");
+    // No guest is smaller than one page, and the bar for a million messages is 1 MiB.
+    assert!(cycled.guest_bytes_start >= 64 << 10, "{cycled:?}");
+    assert!(cycled.guest_bytes_end <= cycled.guest_bytes_start + (1 << 20), "{cycled:?}");
 }
 
 #[test]

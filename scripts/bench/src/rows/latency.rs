@@ -21,7 +21,10 @@ use crate::pace::{Rate, latencies, percentile};
 use crate::report::Found;
 use crate::row::Row;
 
-/// Two lines: the percentile that counts, and the middle.
+/// The share of requests that the figure speaks for.
+const SHARE: f64 = 0.9;
+
+/// One line.
 pub async fn measure(options: &Options) -> Result<Found, Failure> {
     let upstream = free_port();
     let serving = |_: &_| receiver(upstream, free_port());
@@ -30,30 +33,35 @@ pub async fn measure(options: &Options) -> Result<Found, Failure> {
     let nothing = Candidate::Wasm { module: &options.yardstick, config: json!({}) };
     let nothing = contender(options, "do-nothing", &nothing, upstream, &load).await?;
     let ours = contender(options, "ours", &ours(&options.wasm, json!({})), upstream, &load).await?;
+    let [nothing, ours] = in_turns(options, [&nothing, &ours]).await?;
+    Ok(vec![Line {
+        row: Row::Latency,
+        what: "90th percentile of latency at half the rate of saturation: ours - do-nothing filter".to_owned(),
+        unit: "ms".to_owned(),
+        ours,
+        yardstick: Some(nothing),
+        goal: Goal::Reported(Mark::at_most(Of::Difference, 0.3, 0.1)),
+    }]
+    .into())
+}
+
+/// The percentile of each in milliseconds, one sample per turn.
+async fn in_turns(options: &Options, contenders: [&Contender; 2]) -> Result<[Figures; 2], Failure> {
     let size = Size::of(Row::Latency, options.extent);
-    let rate = half_of_saturation([&nothing, &ours], size.requests).await?;
+    let rate = half_of_saturation(contenders, size.requests).await?;
     say(&format!("latency: at {} requests a second", Short(rate.0)));
-    let mut seen = [Latencies::default(), Latencies::default()];
+    let mut seen = [Figures::default(), Figures::default()];
     for turn in 0..size.pairs {
         let order = if turn % 2 == 0 { [0, 1] } else { [1, 0] };
         for place in order {
-            let contender = [&nothing, &ours][place];
-            let sorted = latencies(&contender.load, contender.port, rate, span(options.extent)).await?;
-            seen[place].push(&sorted);
+            let Contender { name, port, load, .. } = contenders[place];
+            let sorted = latencies(load, *port, rate, span(options.extent)).await?;
+            let millis = percentile(&sorted, SHARE).as_secs_f64() * 1e3;
+            seen[place].0.push(millis);
+            say(&format!("latency: turn {} of {}: {name} {} ms", turn + 1, size.pairs, Short(millis)));
         }
-        say(&format!("latency: turn {} of {}: p90 do-nothing {}, ours {}", turn + 1, size.pairs, seen[0], seen[1]));
     }
-    let [nothing, ours] = seen;
-    let what = |which: &str| format!("{which} latency at half the rate of saturation: ours - do-nothing filter");
-    let line = |which, ours, yardstick, (bar, aim)| Line {
-        row: Row::Latency,
-        what: what(which),
-        unit: "ms".to_owned(),
-        ours,
-        yardstick: Some(yardstick),
-        goal: Goal::Reported(Mark::at_most(Of::Difference, bar, aim)),
-    };
-    Ok(vec![line("90 %", ours.p90, nothing.p90, (0.3, 0.1))].into())
+    Ok(seen)
 }
 
 /// How long the load goes on: some thousand requests, so that the percentile is made of hundreds.
@@ -75,22 +83,4 @@ async fn half_of_saturation(contenders: [&Contender; 2], requests: u64) -> Resul
         slowest = slowest.min(requests as f64 / start.elapsed().as_secs_f64());
     }
     Ok(Rate(slowest / 2.0))
-}
-
-/// One candidate's, in milliseconds, one sample per turn.
-#[derive(Default)]
-struct Latencies {
-    p90: Figures,
-}
-
-impl Latencies {
-    fn push(&mut self, sorted: &[Duration]) {
-        self.p90.0.push(percentile(sorted, 0.9).as_secs_f64() * 1e3);
-    }
-}
-
-impl std::fmt::Display for Latencies {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ms", Short(self.p90.0.last().copied().unwrap_or(f64::NAN)))
-    }
 }
