@@ -45,7 +45,8 @@ fn write_failure(text: &mut String, history: &History, outcome: &Outcome, means:
         writeln!(text, "  {at} {action:?}")?;
     }
     writeln!(text, "{:?}, trace hash {:016x} over {} events", outcome.counts, outcome.hash, outcome.events)?;
-    if let Some(record) = &outcome.concerned {
+    let number = outcome.violation.as_ref().and_then(|violation| violation.number);
+    if let Some(record) = number.and_then(|number| outcome.records.get(&number)) {
         write_record(text, record)?;
     }
     match &outcome.violation {

@@ -7,6 +7,7 @@ use crate::faults::Rates;
 use crate::generate::at;
 use crate::history::{Action, Damage, HealthView, History, Listener, Origin, Phase, Thread};
 use crate::message::Destination;
+use crate::receiving;
 use crate::rules::{Form, Rules, Source};
 use crate::town::{Mood, Remedy, SourceMood};
 use std::time::Duration;
@@ -150,7 +151,7 @@ pub fn all() -> Vec<Scenario> {
         history: History { origin: Origin::Scenario(scenario.name), ..scenario.history },
         ..scenario
     };
-    by_hand().into_iter().map(named).collect()
+    by_hand().into_iter().chain(receiving::scenarios::all()).map(named).collect()
 }
 
 fn by_hand() -> Vec<Scenario> {

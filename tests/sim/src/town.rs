@@ -2,7 +2,7 @@
 //!
 //! A mood is what the receiver *is*; what Envoy thinks of its health is set apart, so a history may let the two lie.
 
-use crate::message::{Destination, Message, Poison};
+use crate::message::{Destination, Message, Number, Poison};
 use crate::oracle::{Contact, Oracle, Sighting};
 use crate::receiving::speech::Speech;
 use simvoy::{Exchange, Moment, Origin, Receivers, Request, Response};
@@ -34,6 +34,10 @@ pub enum Mood {
     Flaky,
     /// Answers 503 before it has read the body.
     Hasty,
+    /// Takes so many at a time, each for so long; whoever else comes gets a 503.
+    Takes(u32, Duration),
+    /// Takes everything after so long, but for each so many-th message, which it fails with 500: a bug of its own.
+    Picky(u32, Duration),
 }
 
 impl Mood {
@@ -74,6 +78,8 @@ pub struct Town {
     crashed: BTreeMap<Destination, Moment>,
     random: fastrand::Rng,
     speech: Speech,
+    /// Requests that a receiver which takes few at a time is at work on, by their ends.
+    at_work: BTreeMap<Destination, Vec<Moment>>,
     /// What should be, and what is.
     pub oracle: Oracle,
     /// Whether there is a remedy for poison.
@@ -100,6 +106,7 @@ impl Town {
             moods,
             crashed: BTreeMap::new(),
             random: fastrand::Rng::with_seed(seed ^ 0x746f_776e),
+            at_work: BTreeMap::new(),
             speech: Speech::new(oracle.rules.receiving.clone(), seed),
             oracle,
             remedy: Remedy::None,
@@ -120,11 +127,21 @@ impl Town {
     }
 
     /// What this receiver does with a message now, and whether it has processed it.
-    fn act(&mut self, destination: Destination, poison: Poison, now: Moment) -> (Exchange, Contact) {
+    fn act(
+        &mut self,
+        destination: Destination,
+        number: Option<Number>,
+        poison: Poison,
+        now: Moment,
+    ) -> (Exchange, Contact) {
         let is_away = self.crashed.get(&destination).is_some_and(|until| *until > now);
         let mood = match self.mood(destination) {
             Mood::Flaky => self.any_mood(),
             Mood::Crashing if is_away => Mood::Refusing,
+            Mood::Takes(most, span) if !self.has_hands_free(destination, most, span, now) => Mood::Says(503),
+            Mood::Takes(_, span) => Mood::Well(span),
+            Mood::Picky(each, _) if number.is_some_and(|number| number.0.is_multiple_of(each)) => Mood::Says(500),
+            Mood::Picky(_, span) => Mood::Well(span),
             mood => mood,
         };
         let answer = |status| Exchange::Answer { after: LATENCY, response: Response::status(status) };
@@ -134,7 +151,7 @@ impl Town {
             // It breaks its receiver before anything is done.
             (_, Poison::Breaks) => (Exchange::CutBeforeHeaders { after: LATENCY }, Contact::Read),
             (_, Poison::Busy) | (Mood::Flaky | Mood::Hasty, Poison::None) => (answer(503), Contact::Read),
-            (Mood::Well(after) | Mood::Slow(after), Poison::None) => {
+            (Mood::Well(after) | Mood::Slow(after) | Mood::Takes(_, after) | Mood::Picky(_, after), Poison::None) => {
                 (Exchange::Answer { after, response: self.thanks() }, Contact::Processed)
             }
             (Mood::Hanging, Poison::None) => (Exchange::Silence, Contact::Processed),
@@ -152,6 +169,17 @@ impl Town {
             }
             (Mood::Garbage, Poison::None) => (Exchange::Garbage { after: LATENCY }, Contact::Read),
         }
+    }
+
+    /// Whether a receiver that takes so many at a time takes one more; if so it is at work on it from now on.
+    fn has_hands_free(&mut self, destination: Destination, most: u32, span: Duration, now: Moment) -> bool {
+        let at_work = self.at_work.entry(destination).or_default();
+        at_work.retain(|until| *until > now);
+        let is_free = at_work.len() < most as usize;
+        if is_free {
+            at_work.push(now + span);
+        }
+        is_free
     }
 
     /// One of the ways to say that it is done. A receiver may use our words: it must not be believed.
@@ -189,7 +217,7 @@ impl Town {
         }
     }
 
-    fn poison(&self, request: &Request) -> (Option<crate::message::Number>, Poison) {
+    fn poison(&self, request: &Request) -> (Option<Number>, Poison) {
         let number = request.headers.text(":path").and_then(Message::number_of);
         let poison = number.map_or(Poison::None, |number| self.oracle.poison(number));
         (number, if self.remedy == Remedy::Found { Poison::None } else { poison })
@@ -203,7 +231,7 @@ impl Receivers for Town {
     fn exchange(&mut self, cluster: &str, origin: Origin, request: &Request, now: Moment) -> Exchange {
         let Some(destination) = Destination::of(cluster) else { return self.source(request) };
         let (number, poison) = self.poison(request);
-        let (mut exchange, contact) = self.act(destination, poison, now);
+        let (mut exchange, contact) = self.act(destination, number, poison, now);
         match origin {
             Origin::Live(_) => self.oracle.reached_live(number, contact, &exchange, now),
             Origin::Dispatch(vm, token) => {

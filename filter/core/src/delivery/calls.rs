@@ -7,12 +7,16 @@
 //! | HTTP 200 with one of Envoy's own, its text in `grpc-message` (measured: 14 for all of its 503 and 504) | Envoy's reply |
 //! | HTTP 2xx without any | UNKNOWN: whoever made it does not speak for the receiver |
 //! | another HTTP status | as for any other message |
+//!
+//! How long to wait with the next attempt may stand beside the status: in either place.
 
 use super::sending::{Reply, Way, read_reply};
 use crate::answer::{Answer, EnvoyReply};
 use crate::grpc::GRPC_STATUS;
 use crate::headers::HeaderList;
 use crate::neighbours::has_custody;
+use crate::retry_after::asked_wait;
+use crate::units::{Millis, Wall};
 
 /// What a client makes of a call without a status ("Statuses and their use in gRPC").
 const UNKNOWN: u16 = 2;
@@ -29,6 +33,11 @@ pub(super) fn read_call(reply: &Reply<'_>, way: Way<'_>) -> Answer {
         return Answer::TakenOver(end.status);
     }
     envoys_word(reply, &end, way).map_or(Answer::ReceivedGrpc(end.status), Answer::Envoy)
+}
+
+/// The wait that a failed call asks for at `wall`, in its headers or its trailers; with both, the longer one.
+pub(super) fn wait_of_call(reply: &Reply<'_>, wall: Wall) -> Millis {
+    asked_wait(&reply.headers, wall).max(asked_wait(&(reply.trailers)(), wall))
 }
 
 fn read_other(reply: &Reply<'_>, way: Way<'_>) -> Answer {
@@ -109,6 +118,22 @@ mod tests {
         assert_eq!(check("", &[(":status", "204"), RECEIVED], &[]), Answer::ReceivedGrpc(UNKNOWN));
         assert_eq!(check("", &[(":status", "404"), RECEIVED], &[]), Answer::Received(404));
         assert_eq!(check("", &[], &[]), Answer::BrokenOff);
+    }
+
+    #[test]
+    fn a_wish_to_wait_is_heard_in_the_headers_and_in_the_trailers() {
+        let check = |headers: &[(&str, &str)], trailers: &[(&str, &str)]| {
+            let (headers, trailers) = (list(headers), list(trailers));
+            let reply = Reply { headers, body: &Vec::new, trailers: &|| trailers.clone() };
+            wait_of_call(&reply, Wall(1_000))
+        };
+        let (ok, status) = ((":status", "200"), ("grpc-status", "14"));
+        let pushback = |millis| ("grpc-retry-pushback-ms", millis);
+        assert_eq!(check(&[ok, status, pushback("1500")], &[]), Millis(1_500), "trailers only");
+        assert_eq!(check(&[ok], &[status, pushback("1500")]), Millis(1_500), "behind the headers");
+        assert_eq!(check(&[ok, ("retry-after", "1")], &[status, pushback("1500")]), Millis(1_500), "the longer one");
+        assert_eq!(check(&[ok], &[status, pushback("soon")]), Millis::ZERO);
+        assert_eq!(check(&[ok], &[status]), Millis::ZERO);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Sending and settling: claim, dispatch, answer, settle, and the next one at once.
 
-use super::calls::read_call;
+use super::calls::{read_call, wait_of_call};
 use super::{CallToken, Delivery, note};
 use crate::answer::{self, Answer, Contact, EnvoyReply, Fate, Reading};
 use crate::config::{KeyOrder, OnDeadHead, Order, Trust};
@@ -97,7 +97,10 @@ impl Delivery {
             Protocol::Grpc => read_call(reply, way),
         });
         let asked_wait = match reading.fate {
-            Fate::Failed | Fate::NotReached => asked_wait(&reply.headers, wall),
+            Fate::Failed | Fate::NotReached => match attempt.protocol {
+                Protocol::Http => asked_wait(&reply.headers, wall),
+                Protocol::Grpc => wait_of_call(reply, wall),
+            },
             Fate::Delivered | Fate::Unauthorized | Fate::Rejected | Fate::Unsendable => Millis::ZERO,
         };
         Reading { asked_wait, ..reading }

@@ -348,7 +348,7 @@ impl Oracle {
         if contact == Contact::None {
             self.not_reached.insert(sighting.destination, sighting.now);
         }
-        self.count_out(sighting, ends, knowledge);
+        self.count_out(sighting, ends, knowledge, said(exchange));
         let heard_before = self.heard_answers.get(&(sighting.vm, sighting.destination)).copied().unwrap_or(0);
         let answers = self.answers.entry(sighting.destination).or_default();
         let answers_before = *answers;
@@ -409,7 +409,7 @@ impl Oracle {
     }
 
     /// I6: no more than `window.max` are at a receiver at once, whoever sent them, dead VMs too.
-    fn count_out(&mut self, sighting: &Sighting, ends: Moment, knowledge: Knowledge) {
+    fn count_out(&mut self, sighting: &Sighting, ends: Moment, knowledge: Knowledge, said: Option<u16>) {
         let out = self.at_receiver.entry(sighting.destination).or_default();
         out.retain(|_, ends| *ends > sighting.now);
         if ends > sighting.now && knowledge == Knowledge::Current {
@@ -421,7 +421,7 @@ impl Oracle {
                 format!("{count} redeliveries are at {}: window.max is {window}", sighting.destination.cluster());
             self.violated(Violation::whole(Invariant::Paced, text));
         }
-        self.pace(sighting, knowledge, count);
+        self.pace(sighting, knowledge, count, said);
     }
 
     /// A call goes out with this head: framing is Envoy's, and not replayed.

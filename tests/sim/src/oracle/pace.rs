@@ -7,6 +7,7 @@
 use super::{Knowledge, Oracle, Sighting};
 use crate::message::Destination;
 use crate::violation::{Invariant, Violation};
+use crate::world::LATELY;
 use simvoy::{Moment, ThreadId, VmId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -14,8 +15,16 @@ use std::time::Duration;
 /// What is remembered of each destination.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    sent: BTreeMap<Destination, VecDeque<(Moment, VmId)>>,
+    sent: BTreeMap<Destination, VecDeque<Sent>>,
     live: BTreeMap<Destination, VecDeque<Live>>,
+}
+
+/// A redelivery.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    at: Moment,
+    vm: VmId,
+    is_refused: bool,
 }
 
 /// A live request at its receiver.
@@ -77,10 +86,11 @@ fn ago(now: Moment, span: Duration) -> Moment {
 
 impl Oracle {
     /// One more redelivery goes out, beside `out` others: whether that is too fast, or one too many.
-    pub(super) fn pace(&mut self, sighting: &Sighting, knowledge: Knowledge, out: usize) {
+    pub(super) fn pace(&mut self, sighting: &Sighting, knowledge: Knowledge, out: usize, said: Option<u16>) {
+        let is_refused = matches!(said, Some(429 | 503));
         let lately = self.pace.sent.entry(sighting.destination).or_default();
-        lately.push_back((sighting.now, sighting.vm));
-        while lately.front().is_some_and(|(at, _)| sighting.now - *at >= SECOND) {
+        lately.push_back(Sent { at: sighting.now, vm: sighting.vm, is_refused });
+        while lately.front().is_some_and(|sent| sighting.now - sent.at >= LATELY) {
             lately.pop_front();
         }
         let wrong = self.too_fast(sighting).or_else(|| self.too_many_beside(sighting, out));
@@ -89,11 +99,33 @@ impl Oracle {
         }
     }
 
+    /// Redeliveries that are at a receiver.
+    #[must_use]
+    pub fn out_at(&self, destination: Destination, now: Moment) -> usize {
+        self.at_receiver.get(&destination).map_or(0, |out| out.values().filter(|ends| **ends > now).count())
+    }
+
+    /// Redeliveries of the last moments to a receiver, and how many of them it refused.
+    #[must_use]
+    pub fn refused_lately(&self, destination: Destination, now: Moment) -> (usize, usize) {
+        let sent = self.pace.sent.get(&destination).into_iter().flatten().filter(|sent| now - sent.at < LATELY);
+        sent.fold((0, 0), |(all, refused), sent| (all + 1, refused + usize::from(sent.is_refused)))
+    }
+
+    /// Whether something else than its window holds redelivery back: a rate, or live traffic.
+    #[must_use]
+    pub fn is_paced_otherwise(&self, destination: Destination, now: Moment) -> bool {
+        let lately = ago(now, SERVING * 2);
+        let live = self.pace.live.get(&destination);
+        self.rules.receiving.rate > 0 || live.is_some_and(|all| all.iter().any(|live| live.until > lately))
+    }
+
     /// A bucket holds what two ticks bring, and one more; each VM that leads has its own, which is nearly empty at first.
     fn too_fast(&self, sighting: &Sighting) -> Option<String> {
         let rate = self.rules.receiving.rate;
         let sent = self.pace.sent.get(&sighting.destination).filter(|_| rate > 0)?;
-        let vms: BTreeSet<VmId> = sent.iter().map(|(_, vm)| *vm).collect();
+        let sent: Vec<&Sent> = sent.iter().filter(|sent| sighting.now - sent.at < SECOND).collect();
+        let vms: BTreeSet<VmId> = sent.iter().map(|sent| sent.vm).collect();
         let bucket = 1.0 + (self.rules.tick * TICKS * 2).as_secs_f64() * f64::from(rate);
         // Whoever lost his lease and has it again begins with one token more.
         let again = usize::from(self.disturbed_at + SECOND > sighting.now);

@@ -6,13 +6,14 @@ use crate::history::{Action, Configuration};
 use crate::message::Destination;
 use crate::rules::Rules;
 use crate::town::Mood;
+use std::time::Duration;
 
 const D0: Destination = Destination(0);
 
 /// So many of the histories that have anything of this begin with a drill.
 const EVERY: usize = 3;
 
-const DRILLS: [fn(&mut Plan); 3] = [saved_rate, beside_live, parked_then_pushed];
+const DRILLS: [fn(&mut Plan); 5] = [saved_rate, beside_live, parked_then_pushed, few_at_a_time, bug_of_one_kind];
 
 /// The drill of this seed, if it has one.
 #[must_use]
@@ -35,11 +36,32 @@ fn saved_rate(plan: &mut Plan) {
 
 /// A backlog for a receiver that takes its time, and serves others meanwhile.
 fn beside_live(plan: &mut Plan) {
-    plan.rules = Rules { timeout: std::time::Duration::from_secs(3), window: (5, 64), ..plan.rules.clone() };
+    plan.rules = Rules { timeout: Duration::from_secs(3), window: (5, 64), ..plan.rules.clone() };
     let back = plan.between(5_000, 7_000);
     plan.outage(D0, 1_000, back, well(600));
     plan.send(D0, 1_500, 150, 20);
     plan.send(D0, back + 200, 400, 100);
+    plan.then(SPAN - 5_000, Action::Mood(D0, Mood::WELL));
+}
+
+/// A receiver takes a few at a time, and there is much for it.
+fn few_at_a_time(plan: &mut Plan) {
+    plan.rules.receiving = Receiving::default();
+    plan.rules.window = (if plan.random.bool() { 1 } else { 5 }, 64);
+    plan.workers = [1, 3, 7][plan.random.usize(..3)];
+    let (most, span) = ([6, 8, 12][plan.random.usize(..3)], plan.between(180, 300));
+    plan.outage(D0, 1_000, 14_000, Mood::Takes(most, Duration::from_millis(span)));
+    plan.send(D0, 1_200, 1_200, 10);
+    plan.then(SPAN - 5_000, Action::Mood(D0, Mood::WELL));
+}
+
+/// A receiver fails messages of one kind, and takes all others.
+fn bug_of_one_kind(plan: &mut Plan) {
+    plan.rules.receiving = Receiving::default();
+    plan.rules.window = (8, 64);
+    let span = Duration::from_millis(plan.between(600, 900));
+    plan.outage(D0, 1_000, 8_000, Mood::Picky(2, span));
+    plan.send(D0, 1_200, 650, 10);
     plan.then(SPAN - 5_000, Action::Mood(D0, Mood::WELL));
 }
 

@@ -11,6 +11,7 @@
 //! Drawn from a source of its own, and by a minority of seeds: the others stay the histories that they are.
 
 pub mod drills;
+pub mod scenarios;
 pub mod speech;
 
 use serde_json::{Value, json};

@@ -147,6 +147,7 @@ impl World {
             self.note_backlogs(now);
         }
         self.follow();
+        self.look_at_windows(now);
         self.circumstances.used_max = self.circumstances.used_max.max(self.mirror.used_count());
     }
 

@@ -7,6 +7,7 @@ mod damage;
 mod endings;
 mod looks;
 mod senders;
+mod windows;
 
 use crate::audit::Circumstances;
 use crate::faults::Coverage;
@@ -24,6 +25,9 @@ use senders::Later;
 use simvoy::{Cluster, Event, Generation, Happening, Module, Moment, Process, Settings, Step, StreamId, Upstream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use windows::Windows;
+
+pub use windows::LATELY;
 
 /// How a history ended.
 #[derive(Clone, Debug)]
@@ -46,8 +50,8 @@ pub struct Outcome {
     pub traps: u64,
     /// The largest guest's memory, in bytes.
     pub guest_bytes_max: usize,
-    /// The message that the violation is about.
-    pub concerned: Option<Record>,
+    /// All messages, with what became of them.
+    pub records: BTreeMap<Number, Record>,
     /// What was stored when it ended.
     pub table: Table,
     /// The last events, if they were kept.
@@ -102,6 +106,7 @@ pub struct World {
     moved: (Moment, u64),
     down_since: BTreeMap<Destination, Moment>,
     patience: Patience,
+    windows: Windows,
     next_patience: Moment,
     /// The second listener, while it is there.
     beside: Option<Generation>,
@@ -167,6 +172,7 @@ impl World {
             moved: (Moment(0), 0),
             down_since: BTreeMap::new(),
             patience: Patience::default(),
+            windows: Windows::default(),
             next_patience: BEGIN,
             beside: None,
             besides: BTreeSet::new(),
@@ -315,15 +321,14 @@ impl World {
 
     fn outcome(self) -> Outcome {
         let violation = self.town.oracle.violation.clone();
-        let number = violation.as_ref().and_then(|violation| violation.number);
         Outcome {
-            concerned: number.and_then(|number| self.town.oracle.records.get(&number).cloned()),
             violation,
             hash: self.process.trace_hash(),
             events: self.process.trace_count(),
             simulated: self.process.now() - BEGIN,
             counts: self.town.oracle.counts,
-            delays: self.town.oracle.delays.clone(),
+            delays: self.town.oracle.delays,
+            records: self.town.oracle.records,
             traps: self.board.lock().traps,
             guest_bytes_max: self.process.memory_bytes_max(),
             table: Table::read(&self.process),
