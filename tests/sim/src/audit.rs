@@ -1,7 +1,8 @@
 //! What must hold for all messages at once: looked at each thousand events, and at the end.
 
-use crate::message::{Message, Number, Poison};
+use crate::message::{Destination, Message, Number, Poison};
 use crate::oracle::{Oracle, Record};
+use crate::receiving::own::OWNER;
 use crate::rules::Rules;
 use crate::slots::{Large, Slot, Table};
 use crate::violation::{Invariant, Violation};
@@ -119,6 +120,10 @@ fn beyond_budget(oracle: &Oracle, table: &Table, circumstances: &Circumstances) 
     if !circumstances.is_memory_in_doubt && messages > u64::from(rules.messages_max) + late {
         return bounded(format!("{messages} slots in use; store.max_messages is {}", rules.messages_max));
     }
+    let owners = table.used().filter(|(slot, _)| slot.path().and_then(Destination::of_path) == Some(OWNER)).count();
+    if !circumstances.is_memory_in_doubt && owners as u64 > u64::from(rules.part(OWNER)) + late {
+        return bounded(format!("{owners} slots in use for {}; it may have {}", OWNER.cluster(), rules.part(OWNER)));
+    }
     // A head that was lost is charged by what its large part has.
     if !circumstances.was_memory_damaged && bytes > rules.bytes_max + late * LATE_BYTES {
         return bounded(format!("{bytes} bytes charged; store.max_bytes is {}", rules.bytes_max));
@@ -190,7 +195,7 @@ fn unrest(
 fn waiting(table: &Table, rules: &Rules) -> Vec<Number> {
     let rests = |state| match state {
         SlotState::Free | SlotState::Dead { .. } => true,
-        SlotState::Parked { .. } => rules.receiving.parks,
+        SlotState::Parked { .. } => rules.receiving.parks || rules.of(OWNER).receiving.parks,
         SlotState::Filling { .. }
         | SlotState::Opening { .. }
         | SlotState::Queued { .. }

@@ -15,6 +15,7 @@ use crate::faults::Rates;
 use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving, Listener, Origin, Phase, Thread};
 use crate::message::Destination;
 use crate::receiving::Receiving;
+use crate::receiving::own::OWNER;
 use crate::rules::Rules;
 use crate::town::{Mood, Remedy, SourceMood};
 use simvoy::Moment;
@@ -124,7 +125,10 @@ pub fn history(seed: u64, phase: Phase) -> History {
         Phase::Liveness => LIVENESS_FAULTS,
     };
     let swarm = Swarm::random(&mut random, span);
-    let rules = Rules { receiving: Receiving::of(seed), ..Rules::random(&mut random) };
+    let mut rules = Rules { receiving: Receiving::of(seed), ..Rules::random(&mut random) };
+    if rules.receiving.own.is_some() {
+        rules.destinations = rules.destinations.max(OWNER.0 + 1);
+    }
     let workers = [1, 2, 2, 3, 3, 7][random.usize(..6)];
     let mut actions = traffic(&mut random, &rules, &swarm, phase);
     actions.extend(faults(&mut random, &swarm, &rules, span));

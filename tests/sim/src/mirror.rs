@@ -2,6 +2,7 @@
 //!
 //! Says at every moment what [`Table::of`] says, which reads everything anew; that one is the rule, this one is quick.
 
+use crate::message::Destination;
 use crate::slots::{self, RecordState, Slot, Table, VM_ID};
 use redeliver_core::keys::Keys;
 use redeliver_core::slot::{Head, SlotIndex, SlotState};
@@ -78,6 +79,15 @@ impl Mirror {
     pub fn parked(&self) -> impl Iterator<Item = &str> {
         let is_parked = |head: &Head| matches!(head.state, SlotState::Parked { .. });
         self.visible().filter(move |slot| slot.head.as_ref().is_some_and(is_parked)).filter_map(Slot::path)
+    }
+
+    /// How many slots are in use for a destination, those that cannot be read included.
+    #[must_use]
+    pub fn used_by(&self, destination: Destination) -> usize {
+        let is_its = |slot: &&Slot| {
+            is_used(slot) && slot.path().is_none_or(|path| Destination::of_path(path) == Some(destination))
+        };
+        self.visible().filter(is_its).count()
     }
 
     /// The states in which some slot is.

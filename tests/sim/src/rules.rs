@@ -2,6 +2,7 @@
 
 use crate::message::{CREDENTIAL, Destination};
 use crate::receiving::Receiving;
+use crate::receiving::own::OWNER;
 use serde_json::{Value, json};
 use simvoy::Route;
 use std::time::Duration;
@@ -24,6 +25,18 @@ pub enum UnknownOutcome {
     Always,
     /// Never.
     Never,
+}
+
+impl UnknownOutcome {
+    /// As a configuration says it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::IfIdempotent => "if_idempotent",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
 }
 
 /// `health.source`.
@@ -144,6 +157,28 @@ impl Default for Rules {
 }
 
 impl Rules {
+    /// The rules of one destination.
+    #[must_use]
+    pub fn of(&self, destination: Destination) -> Self {
+        match &self.receiving.own {
+            Some(own) if destination == OWNER => own.over(self),
+            Some(_) | None => self.clone(),
+        }
+    }
+
+    /// The most messages that one destination may have in the store.
+    #[must_use]
+    pub fn part(&self, destination: Destination) -> u32 {
+        let own = self.receiving.own.as_ref().filter(|_| destination == OWNER);
+        own.map_or(self.messages_max, |own| own.messages_max)
+    }
+
+    /// The longest `redelivery.timeout` of any destination.
+    #[must_use]
+    pub fn timeout_longest(&self) -> Duration {
+        self.of(OWNER).timeout.max(self.timeout)
+    }
+
     /// With what follows from the rest.
     #[must_use]
     pub fn settled(mut self) -> Self {
@@ -202,8 +237,8 @@ impl Rules {
         const BACKLOG: Duration = Duration::from_secs(12);
         let knows = INTERVAL * 4 + self.stable_for + PROBE_MAX;
         knows
-            + self.timeout * 2
-            + self.backoff_max.mul_f64(1.0 + JITTER)
+            + self.timeout_longest() * 2
+            + Self::jittered_up(self.of(OWNER).backoff_max.max(self.backoff_max))
             + self.receiving.patience(BACKLOG_MESSAGES)
             + BACKLOG
     }
@@ -232,7 +267,7 @@ impl Rules {
     #[must_use]
     pub fn configuration(&self) -> String {
         let mut value = self.configuration_value();
-        self.receiving.configure(&mut value);
+        self.receiving.configure(self, &mut value);
         value.to_string()
     }
 
@@ -247,11 +282,7 @@ impl Rules {
                 "max_hold": text(HOLD_MAX),
                 "drop_headers": if self.drops_credential { vec![CREDENTIAL] } else { Vec::new() },
             },
-            "failure": {"unknown_outcome": match self.unknown_outcome {
-                UnknownOutcome::IfIdempotent => "if_idempotent",
-                UnknownOutcome::Always => "always",
-                UnknownOutcome::Never => "never",
-            }},
+            "failure": {"unknown_outcome": self.unknown_outcome.word()},
             "reply": if self.answers_202 { "accepted" } else { "original" },
             "hold_while_down": self.holds_while_down,
             "store": {"max_messages": self.messages_max, "max_bytes": self.bytes_max, "ttl": text(self.ttl)},

@@ -88,7 +88,7 @@ impl Oracle {
         if !self.is_end_judged(record, attempt) {
             return;
         }
-        match End::read(attempt, seen, &self.rules, writes) {
+        match End::read(attempt, seen, self.rules_of(record.message.destination), writes) {
             End::Right => {}
             End::Waits(until) => self.change(number, call, |attempt| attempt.kept_until = Some(until)),
             End::Parked(at) => {
@@ -111,7 +111,7 @@ impl Oracle {
     /// damaged anything.
     fn is_end_judged(&self, record: &Record, attempt: &Attempt) -> bool {
         let (Some((told, _)), Some((heard, _))) = (attempt.told, attempt.heard) else { return false };
-        let is_in_time = heard <= attempt.sent + self.rules.timeout + LEASE_SLACK;
+        let is_in_time = heard <= attempt.sent + self.rules_of(record.message.destination).timeout + LEASE_SLACK;
         let has_one_clock = self.jumped_at < told;
         is_in_time
             && has_one_clock

@@ -14,6 +14,7 @@ pub use record::{Attempt, Contact, Knowledge, LiveContact, Record, Sighting};
 
 use crate::hook::Standstill;
 use crate::message::{Destination, KEY, Manner, Message, Number, Poison};
+use crate::receiving::own::OWNER;
 use crate::rules::Rules;
 use crate::town::FORGED_ID;
 use crate::violation::{Invariant, Violation};
@@ -27,6 +28,8 @@ use std::time::Duration;
 pub struct Oracle {
     /// The rules of this history.
     pub rules: Rules,
+    /// Those of destinations that have others.
+    own_rules: BTreeMap<Destination, Rules>,
     /// All messages.
     pub records: BTreeMap<Number, Record>,
     /// The first thing that went wrong.
@@ -115,6 +118,7 @@ impl Oracle {
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         Self {
+            own_rules: rules.receiving.own.iter().map(|own| (OWNER, own.over(&rules))).collect(),
             rules,
             records: BTreeMap::new(),
             violation: None,
@@ -142,6 +146,12 @@ impl Oracle {
             counts: Counts::default(),
             delays: BTreeMap::new(),
         }
+    }
+
+    /// The rules of a destination.
+    #[must_use]
+    pub fn rules_of(&self, destination: Destination) -> &Rules {
+        self.own_rules.get(&destination).unwrap_or(&self.rules)
     }
 
     /// Something went wrong; the first is kept.
@@ -273,8 +283,9 @@ impl Oracle {
     /// A sender has its answer.
     pub fn answered(&mut self, number: Number, response: &Response, wall_millis: u64, view: View) {
         let Some(record) = self.records.get_mut(&number) else { return };
+        let rules = self.own_rules.get(&record.message.destination).unwrap_or(&self.rules);
         record.answer = Some(response.code());
-        if let Some(wrong) = record.wrong_word(response, &self.rules, view) {
+        if let Some(wrong) = record.wrong_word(response, rules, view) {
             return self.violated(Violation::of(Invariant::Acknowledged, number, wrong));
         }
         if response.headers.text("x-redeliver-status") != Some("stored") {
@@ -314,7 +325,7 @@ impl Oracle {
         let (destination, is_settled) = (record.message.destination, record.acknowledged.is_some());
         let thread = record.thread;
         *self.answers.entry(destination).or_default() += u64::from(contact != Contact::None);
-        let until = now + span(exchange).unwrap_or(self.rules.timeout);
+        let until = now + span(exchange).unwrap_or(self.rules.timeout_longest());
         self.pace.serves(destination, thread, now, until);
         if is_settled {
             let number = record.message.number;
@@ -343,7 +354,8 @@ impl Oracle {
         let knowledge = self.knowledge(sighting.vm, sighting.now);
         let faults = self.faults_of(number, sighting, request, knowledge);
         faults.into_iter().for_each(|fault| self.violated(fault));
-        let ends = sighting.now + span(exchange).unwrap_or(self.rules.timeout).min(self.rules.timeout);
+        let timeout = self.rules_of(sighting.destination).timeout;
+        let ends = sighting.now + span(exchange).unwrap_or(timeout).min(timeout);
         self.last_attempts.insert(sighting.destination, (sighting.now, sighting.vm));
         if contact == Contact::None {
             self.not_reached.insert(sighting.destination, sighting.now);
@@ -410,12 +422,13 @@ impl Oracle {
 
     /// I6: no more than `window.max` are at a receiver at once, whoever sent them, dead VMs too.
     fn count_out(&mut self, sighting: &Sighting, ends: Moment, knowledge: Knowledge, said: Option<u16>) {
+        let window = self.rules_of(sighting.destination).window.1;
         let out = self.at_receiver.entry(sighting.destination).or_default();
         out.retain(|_, ends| *ends > sighting.now);
         if ends > sighting.now && knowledge == Knowledge::Current {
             out.insert((sighting.vm, sighting.token), ends);
         }
-        let (count, window) = (out.len(), self.rules.window.1 as usize);
+        let (count, window) = (out.len(), window as usize);
         if count > window && self.doubt_until <= sighting.now {
             let text =
                 format!("{count} redeliveries are at {}: window.max is {window}", sighting.destination.cluster());
@@ -441,6 +454,7 @@ impl Oracle {
         knowledge: Knowledge,
     ) -> Vec<Violation> {
         let Some(record) = self.records.get(&number) else { return Vec::new() };
+        let rules = self.rules_of(record.message.destination);
         let mut faults = Vec::new();
         let mut check = |invariant, wrong: Option<String>| {
             faults.extend(wrong.map(|text| Violation::of(invariant, number, text)));
@@ -448,16 +462,16 @@ impl Oracle {
         check(Invariant::ContentEqual, crate::content::difference(&record.message, request, &self.rules));
         check(Invariant::NothingUnexpected, record.wrong_place(sighting));
         check(Invariant::NoCauselessRepeat, record.wrong_identity(request));
-        check(Invariant::NoCauselessRepeat, record.unsafe_repeat(&self.rules));
+        check(Invariant::NoCauselessRepeat, record.unsafe_repeat(rules));
         if knowledge == Knowledge::Current {
             check(Invariant::NoCauselessRepeat, record.number_behind(request));
             if sighting.now - self.jumped_at > Duration::from_secs(1) {
-                check(Invariant::NothingUnexpected, record.after_the_end(sighting, &self.rules));
+                check(Invariant::NothingUnexpected, record.after_the_end(sighting, rules));
             }
             check(Invariant::NoCauselessRepeat, record.causeless_repeat(sighting));
             check(Invariant::NoCauselessRepeat, self.unheard_success(record, sighting));
-            check(Invariant::Paced, record.one_too_many(&self.rules));
-            check(Invariant::OneLease, record.second_lease(sighting, &self.rules));
+            check(Invariant::Paced, record.one_too_many(rules));
+            check(Invariant::OneLease, record.second_lease(sighting, rules));
             check(Invariant::Paced, self.too_soon(record, sighting));
             check(Invariant::Paced, self.asked_too_soon(record, sighting));
             check(Invariant::NothingUnexpected, self.after_parking(record));
@@ -471,7 +485,7 @@ impl Oracle {
         let last = record.attempts.last().filter(|last| last.failed_plainly())?;
         let failures = record.attempts.iter().filter(|attempt| attempt.failed_plainly()).count();
         let (heard, status) = last.heard?;
-        let (gap, least) = (sighting.now - heard, self.rules.backoff_min(failures));
+        let (gap, least) = (sighting.now - heard, self.rules_of(sighting.destination).backoff_min(failures));
         (gap < least && !self.may_probe(sighting)).then(|| {
             format!("sent again {gap:?} after {status:?}; the shortest wait after {failures} failures is {least:?}")
         })
@@ -479,15 +493,17 @@ impl Oracle {
 
     /// Another attempt though the one before went well, and nothing kept its VM from hearing so.
     fn unheard_success(&self, record: &Record, sighting: &Sighting) -> Option<String> {
-        let unheard = record.attempts.iter().find(|attempt| !attempt.was_told && self.must_be_heard(attempt))?;
+        let unheard =
+            record.attempts.iter().find(|attempt| !attempt.was_told && self.must_be_heard(record, attempt))?;
         (sighting.now - unheard.ends > Duration::from_secs(1) && !record.is_damaged)
             .then(|| format!("sent again: nobody waited for the answer to attempt {}, a success", unheard.number))
     }
 
     /// Whether this attempt is a success that its VM hears, or will, before it may give it up.
-    fn must_be_heard(&self, attempt: &Attempt) -> bool {
+    fn must_be_heard(&self, record: &Record, attempt: &Attempt) -> bool {
         let vm = attempt.call.0;
-        let went_well = attempt.said.is_some_and(is_success) && attempt.ends < attempt.sent + self.rules.timeout;
+        let went_well = attempt.said.is_some_and(is_success)
+            && attempt.ends < attempt.sent + self.rules_of(record.message.destination).timeout;
         went_well && !self.trapped.contains(&vm) && self.back_at(vm) < attempt.sent
     }
 
@@ -521,7 +537,7 @@ impl Oracle {
         let Some(attempt) = record.attempts.iter_mut().find(|attempt| attempt.call == call) else { return };
         attempt.heard = Some((now, status));
         attempt.others_answered = *answers > attempt.heard_before;
-        let is_undisturbed = self.disturbed_at + self.rules.timeout + LEASE_SLACK * 2 < attempt.sent;
+        let is_undisturbed = self.disturbed_at + self.rules.timeout_longest() + LEASE_SLACK * 2 < attempt.sent;
         attempt.must_count = attempt.others_answered && is_undisturbed;
         *answers += u64::from(attempt.said.is_some() && attempt.said == status);
         if status.is_some_and(is_success) && !record.is_settled {
@@ -547,7 +563,7 @@ impl Oracle {
         let answers = self.answers.get(&record.message.destination).copied().unwrap_or(0);
         let since = record.acknowledged.as_ref().map_or(record.sent_wall, |(_, wall)| record.sent_wall.min(*wall));
         let age_millis = wall_millis.saturating_sub(since);
-        let success = record.attempts.iter().find(|attempt| self.must_be_heard(attempt));
+        let success = record.attempts.iter().find(|attempt| self.must_be_heard(record, attempt));
         if let Some(success) = success {
             let text = format!("a dead letter ({reason}), and attempt {} was a success", success.number);
             return self.violated(Violation::of(Invariant::NothingUnexpected, number, text));
@@ -559,7 +575,7 @@ impl Oracle {
             unseen: unsent.min(self.interruptions),
             was_interrupted: !self.is_untroubled(record.thread, record.sent),
         };
-        if let Some(wrong) = record.wrong_death(reason, &self.rules, end) {
+        if let Some(wrong) = record.wrong_death(reason, self.rules_of(record.message.destination), end) {
             self.violated(Violation::of(Invariant::NothingLost, number, wrong));
         }
     }

@@ -7,13 +7,17 @@
 //! | `says_anything` | refuse a redelivery with any status | |
 //! | `parks` | | `redelivery.on_unauthorized: park` |
 //! | `rate` | | `redelivery.rate` |
+//! | `own` | | one destination has rules of its own: see [`own`] |
 //!
 //! Drawn from a source of its own, and by a minority of seeds: the others stay the histories that they are.
 
 pub mod drills;
+pub mod own;
 pub mod scenarios;
 pub mod speech;
 
+use crate::rules::Rules;
+use own::{OWNER, Own};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -31,6 +35,8 @@ pub struct Receiving {
     pub parks: bool,
     /// Redeliveries per second and destination; 0: as many as there is room for.
     pub rate: u32,
+    /// One destination has rules of its own.
+    pub own: Option<Own>,
 }
 
 impl Receiving {
@@ -44,7 +50,8 @@ impl Receiving {
         let mut one_in = |n: u32| random.u32(..n) == 0;
         let (asks, says_anything, parks) = (one_in(2), one_in(2), one_in(2));
         let rate = if one_in(4) { [10, 50][random.usize(..2)] } else { 0 };
-        Self { asks, says_anything, parks, rate }
+        let own = (random.u32(..3) == 0).then(|| Own::random(&mut random));
+        Self { asks, says_anything, parks, rate, own }
     }
 
     /// The names of what it has, for the report.
@@ -55,12 +62,16 @@ impl Receiving {
             (self.says_anything, "receivers that refuse with any status"),
             (self.parks, "`redelivery.on_unauthorized: park`"),
             (self.rate > 0, "`redelivery.rate`"),
+            (self.own.is_some(), "a destination with rules of its own"),
         ];
         has.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect()
     }
 
     /// Adds what it says to a configuration.
-    pub fn configure(&self, configuration: &mut Value) {
+    pub fn configure(&self, shared: &Rules, configuration: &mut Value) {
+        if let Some(own) = &self.own {
+            configuration["destinations"][OWNER.cluster()] = own.configuration(shared);
+        }
         if self.parks {
             configuration["redelivery"]["on_unauthorized"] = json!("park");
         }

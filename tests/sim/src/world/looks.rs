@@ -65,23 +65,26 @@ impl World {
     pub(super) fn view(&mut self, number: Number) -> View {
         self.follow();
         let record = &self.town.oracle.records[&number];
-        let (cluster, thread, sent) = (record.message.destination.cluster(), record.thread, record.sent);
+        let (destination, thread, sent) = (record.message.destination, record.thread, record.sent);
+        let cluster = destination.cluster();
         let is_as_usual = self.process.cluster(&cluster).is_some()
             && !self.is_memory_in_doubt()
             && self.town.oracle.is_untroubled(thread, sent);
         let failure = if is_as_usual { Failure::Judged } else { Failure::Forgiven };
-        View { room: self.room(), failure }
+        View { room: self.room(destination), failure }
     }
 
     /// Whether the store takes one more message, though every worker takes one just now.
-    fn room(&self) -> Room {
+    fn room(&self, destination: Destination) -> Room {
         let rules = &self.history.rules;
         let ledger = self.process.with_data(|data| slots::read_ledger(data, &slots::keys()));
         let Some(ledger) = ledger else { return Room::Unsure };
         let others = self.history.workers + 1;
         let messages = ledger.messages.max(self.mirror.used_count() as u32) + others;
         let bytes = ledger.bytes.0 + u64::from(others) * (rules.body_max as u64 + OVERHEAD_MAX);
-        let is_enough = messages <= self.messages_max && bytes <= rules.bytes_max;
+        // A destination has a part of it, which is full without the others being so.
+        let part = self.mirror.used_by(destination) as u32 + others;
+        let is_enough = messages <= self.messages_max && bytes <= rules.bytes_max && part <= rules.part(destination);
         // Who meets another writer again and again gives up.
         let is_contended = self.board.lock().rates.conflict > CONFLICTS_MANY;
         if is_enough && !is_contended { Room::Enough } else { Room::Unsure }
@@ -195,7 +198,8 @@ impl World {
         let is_left_alone = |destination: &Destination| {
             let is_up = self.patience.up_for(*destination, now) > IDLE_MAX;
             // What a VM that died had claimed counts as out for as long as it might be.
-            let is_free = self.patience.free_for(*destination, now) > IDLE_MAX * 2 + self.history.rules.timeout;
+            let is_free =
+                self.patience.free_for(*destination, now) > IDLE_MAX * 2 + self.history.rules.timeout_longest();
             is_up && is_free && self.town.oracle.is_idle(*destination, IDLE_MAX, now)
         };
         let alone: Vec<_> = (0..self.history.rules.destinations).map(Destination).filter(is_left_alone).collect();
