@@ -136,10 +136,14 @@ impl Capture {
     }
 
     /// What [`BodyStep::Copy`] copied. A copy of another size than announced is no copy: the request goes on, unprotected.
-    pub fn copied(&mut self, piece: &[u8], size: ByteCount, end: EndOfStream) -> Start {
-        let is_whole = ByteCount::of(piece) == size;
+    pub fn copied(&mut self, piece: Vec<u8>, size: ByteCount, end: EndOfStream) -> Start {
+        let is_whole = ByteCount::of(&piece) == size;
+        // Most bodies come in one piece, which is kept as it is.
         let append = |mut seen: Vec<u8>| {
-            seen.extend_from_slice(piece);
+            if seen.is_empty() {
+                return piece;
+            }
+            seen.extend_from_slice(&piece);
             seen
         };
         let (body, start) = match (std::mem::replace(&mut self.body, Body::Left), end) {
@@ -267,8 +271,8 @@ pub enum BodySeen {
 /// A held request, as the watchdog sees it from the timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// When the last new byte came.
-    progress_at: Monotonic,
+    /// The first look after the last new byte; none yet, since nobody reads a clock for each piece of a body.
+    waits_since: Option<Monotonic>,
     /// `request.total_size` when it was last looked at.
     total: u64,
     body_seen: BodySeen,
@@ -288,25 +292,26 @@ pub enum WatchStep {
 }
 
 impl Hold {
-    /// A request is held from `now` on; `total` is its `request.total_size` so far.
+    /// A request is held from now on; `total` is its `request.total_size` so far.
     #[must_use]
-    pub const fn new(total: u64, now: Monotonic) -> Self {
-        Self { progress_at: now, total, body_seen: BodySeen::No, received: ByteCount(0) }
+    pub const fn new(total: u64) -> Self {
+        Self { waits_since: None, total, body_seen: BodySeen::No, received: ByteCount(0) }
     }
 
     /// A body callback came; `received` bytes are there by now.
-    pub const fn progress(&mut self, received: ByteCount, now: Monotonic) {
-        self.progress_at = now;
+    pub const fn progress(&mut self, received: ByteCount) {
+        self.waits_since = None;
         self.body_seen = BodySeen::Yes;
         self.received = received;
     }
 
     /// The thread stood still: nobody could see new bytes, so the wait begins anew.
-    pub const fn stood_still(&mut self, now: Monotonic) {
-        self.progress_at = now;
+    pub const fn stood_still(&mut self) {
+        self.waits_since = None;
     }
 
-    /// One look from the timer. `works`: whether any held request of this VM ever got a body callback.
+    /// One look from the timer. `works`: whether any held request of this VM ever got a body callback. The wait is counted
+    /// from the first look that saw nothing new, so it ends up to a turn of the timer later than `hold_max`, never sooner.
     pub fn watch(&mut self, total: Option<u64>, works: BodySeen, hold_max: Millis, now: Monotonic) -> WatchStep {
         let has_new_bytes = total.is_some_and(|total| total > self.total);
         match (works, self.body_seen) {
@@ -316,7 +321,8 @@ impl Hold {
         if has_new_bytes {
             self.total = total.unwrap_or(self.total);
         }
-        if now.since(self.progress_at) >= hold_max { WatchStep::TimeOver } else { WatchStep::Keep }
+        let since = *self.waits_since.get_or_insert(now);
+        if now.since(since) >= hold_max { WatchStep::TimeOver } else { WatchStep::Keep }
     }
 }
 
@@ -343,9 +349,9 @@ mod tests {
     const LIMIT: ByteCount = ByteCount(10);
 
     fn begin(mode: CaptureMode, length: Option<&str>) -> (Capture, Start) {
-        let headers = length.map(|text| ("content-length".to_owned(), text.as_bytes().to_vec()));
+        let headers = length.map(|text| ("content-length", text));
         let regime = Regime { mode, body_bytes_max: LIMIT };
-        Capture::begin(HeaderList(headers.into_iter().collect()), HasBody::Yes, regime)
+        Capture::begin(headers.into_iter().collect(), HasBody::Yes, regime)
     }
 
     fn pieces(mode: CaptureMode, pieces: &[(&[u8], EndOfStream)]) -> (Capture, Vec<Start>) {
@@ -354,7 +360,7 @@ mod tests {
         for (piece, end) in pieces {
             let step = capture.body(ByteCount::of(piece), LIMIT, ByteCount(0));
             starts.push(match step {
-                BodyStep::Copy => capture.copied(piece, ByteCount::of(piece), *end),
+                BodyStep::Copy => capture.copied(piece.to_vec(), ByteCount::of(piece), *end),
                 BodyStep::Continue => Start::Continue,
             });
         }
@@ -408,7 +414,7 @@ mod tests {
         assert_eq!(left.body(ByteCount(1), LIMIT, ByteCount(0)), BodyStep::Continue);
         assert_eq!(left.take_body(), Err(NotStored::IncompleteBody));
         let (mut short, _) = begin(CaptureMode::Hold, None);
-        assert_eq!(short.copied(&[1; 4], ByteCount(5), EndOfStream::Yes), Start::Continue);
+        assert_eq!(short.copied(vec![1; 4], ByteCount(5), EndOfStream::Yes), Start::Continue);
         assert_eq!(short.take_body(), Err(NotStored::IncompleteBody));
     }
 
@@ -424,11 +430,11 @@ mod tests {
 
     #[test]
     fn a_call_passes_as_soon_as_it_cannot_be_unary() {
-        let headers = || HeaderList(vec![("content-type".to_owned(), b"application/grpc".to_vec())]);
+        let headers = || HeaderList::of(&[(b"content-type", b"application/grpc")]);
         let regime = Regime { mode: CaptureMode::Hold, body_bytes_max: ByteCount(100) };
         let copied = |pieces: &[(&[u8], EndOfStream)]| {
             let (mut capture, _) = Capture::begin(headers(), HasBody::Yes, regime);
-            let last = pieces.iter().map(|(piece, end)| capture.copied(piece, ByteCount::of(piece), *end)).last();
+            let last = pieces.iter().map(|(piece, end)| capture.copied(piece.to_vec(), ByteCount::of(piece), *end)).last();
             (last, capture.take_body())
         };
         let (one, two): (&[u8], &[u8]) = (b"\0\0\0\0\x01a", b"\0\0\0\0\x01a\0");
@@ -447,13 +453,18 @@ mod tests {
     #[test]
     fn the_watchdog_tells_a_missing_option_from_a_slow_sender() {
         let max = Millis(2_000);
-        let hold = || Hold::new(100, Monotonic(0));
+        let hold = || {
+            let mut hold = Hold::new(100);
+            assert_eq!(hold.watch(Some(100), BodySeen::No, max, Monotonic(0)), WatchStep::Keep);
+            hold
+        };
         assert_eq!(hold().watch(Some(100), BodySeen::No, max, Monotonic(1_999)), WatchStep::Keep);
         assert_eq!(hold().watch(Some(101), BodySeen::No, max, Monotonic(100)), WatchStep::OptionMissing);
         assert_eq!(hold().watch(Some(101), BodySeen::Yes, max, Monotonic(100)), WatchStep::Keep);
         assert_eq!(hold().watch(None, BodySeen::No, max, Monotonic(2_000)), WatchStep::TimeOver);
         let mut slow = hold();
-        slow.progress(ByteCount(1), Monotonic(1_500));
+        slow.progress(ByteCount(1));
+        assert_eq!(slow.watch(Some(200), BodySeen::No, max, Monotonic(1_500)), WatchStep::Keep);
         assert_eq!(slow.watch(Some(200), BodySeen::No, max, Monotonic(3_000)), WatchStep::Keep);
         assert_eq!(slow.watch(Some(200), BodySeen::No, max, Monotonic(3_500)), WatchStep::TimeOver);
     }
@@ -461,8 +472,10 @@ mod tests {
     #[test]
     fn a_thread_that_stood_still_does_not_blame_the_sender() {
         let max = Millis(2_000);
-        let mut hold = Hold::new(100, Monotonic(0));
-        hold.stood_still(Monotonic(9_000));
+        let mut hold = Hold::new(100);
+        assert_eq!(hold.watch(None, BodySeen::Yes, max, Monotonic(0)), WatchStep::Keep);
+        hold.stood_still();
+        assert_eq!(hold.watch(None, BodySeen::Yes, max, Monotonic(9_000)), WatchStep::Keep);
         assert_eq!(hold.watch(None, BodySeen::Yes, max, Monotonic(10_999)), WatchStep::Keep);
         assert_eq!(hold.watch(None, BodySeen::Yes, max, Monotonic(11_000)), WatchStep::TimeOver);
     }

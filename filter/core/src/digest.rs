@@ -110,7 +110,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderList {
-        HeaderList(pairs.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect())
+        pairs.iter().copied().collect()
     }
 
     fn idempotency() -> Idempotency {

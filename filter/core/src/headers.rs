@@ -12,27 +12,13 @@
 //!
 //! Nothing here reads or writes a host map; a [`HeaderList`] is what one read of it gave.
 
+pub use crate::header_list::HeaderList;
 use std::fmt;
-
-/// One read of a header map: names in lower case (Envoy's form), values as raw bytes, order and repetition kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HeaderList(pub Vec<(String, Vec<u8>)>);
-
-impl HeaderList {
-    /// The first value of `name`.
-    #[must_use]
-    pub fn first(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_slice())
-    }
-
-    /// All values of `name`, in order.
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_slice())
-    }
-}
 
 /// Header names that only we may set (CONTRACT section 4).
 pub const OWN_HEADERS: [&str; 5] = [HEADER_ID, HEADER_ATTEMPT, HEADER_STATUS, HEADER_HOPS, HEADER_PASS];
+/// What they all begin with.
+const OWN_PREFIX: &[u8] = b"x-redeliver-";
 /// The message's id.
 pub const HEADER_ID: &str = "x-redeliver-id";
 /// The number of this redelivery: 1, 2, ...
@@ -47,7 +33,8 @@ pub const HEADER_PASS: &str = "x-redeliver-pass";
 
 /// Those of our header names that `headers` carries: a forgery, since we are the only ones to set them.
 pub fn forged(headers: &HeaderList) -> impl Iterator<Item = &'static str> {
-    OWN_HEADERS.into_iter().filter(|name| headers.first(name).is_some())
+    let has_any = headers.iter().any(|(name, _)| name.starts_with(OWN_PREFIX));
+    OWN_HEADERS.into_iter().filter(move |name| has_any && headers.first(name).is_some())
 }
 
 /// Headers between two neighbours, never handed on (RFC 9110 7.6.1; `proxy-authorization` and `http2-settings` speak to
@@ -84,7 +71,7 @@ pub struct Envelope {
     /// `:path`, with its query.
     pub path: Vec<u8>,
     /// All other headers that are kept.
-    pub fields: Vec<(String, Vec<u8>)>,
+    pub fields: HeaderList,
 }
 
 /// Why a request's headers cannot be sent again.
@@ -148,7 +135,7 @@ impl Envelope {
         if !self.fields.iter().all(|(name, value)| is_field(name, value)) {
             return Err(Unsendable::Field);
         }
-        if self.fields.len() > FIELDS_MAX || self.byte_count() > FIELD_BYTES_MAX {
+        if self.fields.iter().count() > FIELDS_MAX || self.byte_count() > FIELD_BYTES_MAX {
             return Err(Unsendable::TooMany);
         }
         Ok(())
@@ -165,7 +152,7 @@ impl Envelope {
     /// The first value of the field `name`.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&[u8]> {
-        self.fields.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_slice())
+        self.fields.first(name)
     }
 }
 
@@ -177,29 +164,30 @@ fn pseudo(headers: &HeaderList, name: &str) -> Result<Vec<u8>, Unsendable> {
     }
 }
 
-fn kept_fields(headers: &HeaderList, drop_headers: &[String]) -> Vec<(String, Vec<u8>)> {
+fn kept_fields(headers: &HeaderList, drop_headers: &[String]) -> HeaderList {
     let named: Vec<String> = headers.all("connection").flat_map(connection_options).collect();
-    let dropped = |name: &str| is_never_kept(name) || named.iter().chain(drop_headers).any(|other| other == name);
-    headers.0.iter().filter(|(name, _)| !dropped(name)).cloned().collect()
+    let is_listed = |name: &[u8]| named.iter().chain(drop_headers).any(|other| other.as_bytes() == name);
+    let kept: Vec<_> = headers.iter().filter(|(name, _)| !is_never_kept(name) && !is_listed(name)).collect();
+    HeaderList::of(&kept)
 }
 
 /// Whether a header of this name is dropped from every message.
 #[must_use]
-pub fn is_never_kept(name: &str) -> bool {
-    name.starts_with(':')
-        || name == "host"
-        || name.starts_with("x-envoy-")
-        || name.starts_with("x-redeliver-")
-        || HOP_BY_HOP.contains(&name)
+pub fn is_never_kept(name: &[u8]) -> bool {
+    name.starts_with(b":")
+        || name == b"host"
+        || name.starts_with(b"x-envoy-")
+        || name.starts_with(OWN_PREFIX)
+        || HOP_BY_HOP.iter().any(|other| other.as_bytes() == name)
 }
 
 fn connection_options(value: &[u8]) -> impl Iterator<Item = String> {
     value.split(|byte| *byte == b',').map(|part| String::from_utf8_lossy(part.trim_ascii()).to_ascii_lowercase())
 }
 
-fn is_field(name: &str, value: &[u8]) -> bool {
+fn is_field(name: &[u8], value: &[u8]) -> bool {
     !name.is_empty()
-        && name.bytes().all(is_token_byte)
+        && name.iter().all(|byte| is_token_byte(*byte))
         && value.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f))
 }
 
@@ -218,41 +206,42 @@ mod tests {
 
     fn list(fields: &[(&str, &[u8])]) -> HeaderList {
         let pseudo: [(&str, &[u8]); 3] = [(":method", b"POST"), (":authority", b"orders"), (":path", b"/a?b=c")];
-        HeaderList(pseudo.iter().chain(fields).map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect())
+        pseudo.iter().chain(fields).copied().collect()
     }
 
-    fn kept(fields: &[(&str, &[u8])]) -> Vec<(String, Vec<u8>)> {
+    fn kept(fields: &[(&str, &[u8])]) -> HeaderList {
         Envelope::capture(&list(fields), &["authorization".to_owned()]).unwrap().fields
     }
 
     #[test]
     fn order_repetition_and_bytes_are_kept() {
         let fields: [(&str, &[u8]); 4] = [("b", b"1"), ("a", b"\xff\xe9"), ("b", b"2"), ("cookie", b"")];
-        assert_eq!(kept(&fields), list(&fields).0[3..].to_vec());
+        assert_eq!(kept(&fields), fields.into_iter().collect());
     }
 
     #[test]
     fn framing_hop_by_hop_steering_and_forged_headers_are_dropped() {
         for name in HOP_BY_HOP.into_iter().chain(OWN_HEADERS).chain(["host", "x-envoy-retry-on", "authorization"]) {
-            assert_eq!(kept(&[(name, b"1")]), [], "{name}");
+            assert_eq!(kept(&[(name, b"1")]), HeaderList::of(&[]), "{name}");
         }
         let named: [(&str, &[u8]); 3] = [("connection", b"close, X-Secret"), ("x-secret", b"1"), ("x-open", b"2")];
-        assert_eq!(kept(&named), [("x-open".to_owned(), b"2".to_vec())]);
+        assert_eq!(kept(&named), HeaderList::of(&[(b"x-open", b"2")]));
     }
 
     #[test]
     fn what_cannot_be_sent_again_is_refused() {
         type Change = fn(&mut Envelope);
-        let cases: [(&str, Change, Unsendable); 9] = [
+        let cases: [(&str, Change, Unsendable); 10] = [
             ("no method", |e| e.method.clear(), Unsendable::Pseudo),
             ("no scheme", |e| e.scheme.clear(), Unsendable::Pseudo),
             ("space in method", |e| e.method = b"PO ST".to_vec(), Unsendable::Method),
             ("space in path", |e| e.path = b"/a b".to_vec(), Unsendable::Path),
             ("newline in authority", |e| e.authority = b"a\nb".to_vec(), Unsendable::Path),
-            ("newline in value", |e| e.fields.push(("a".to_owned(), b"1\r\n2".to_vec())), Unsendable::Field),
-            ("space in name", |e| e.fields.push(("a b".to_owned(), b"1".to_vec())), Unsendable::Field),
-            ("too many", |e| e.fields = vec![("a".to_owned(), vec![]); FIELDS_MAX + 1], Unsendable::TooMany),
-            ("too long", |e| e.fields = vec![("a".to_owned(), vec![b'x'; FIELD_BYTES_MAX])], Unsendable::TooMany),
+            ("newline in value", |e| e.fields = HeaderList::of(&[(b"a", b"1\r\n2")]), Unsendable::Field),
+            ("space in name", |e| e.fields = HeaderList::of(&[(b"a b", b"1")]), Unsendable::Field),
+            ("no UTF-8 in name", |e| e.fields = HeaderList::of(&[(b"\xff", b"1")]), Unsendable::Field),
+            ("too many", |e| e.fields = HeaderList::of(&[(&b"a"[..], &b""[..]); FIELDS_MAX + 1]), Unsendable::TooMany),
+            ("too long", |e| e.fields = HeaderList::of(&[(b"a", &[b'x'; FIELD_BYTES_MAX])]), Unsendable::TooMany),
         ];
         for (story, change, expected) in cases {
             let mut envelope = Envelope::capture(&list(&[]), &[]).unwrap();
@@ -263,10 +252,9 @@ mod tests {
 
     #[test]
     fn an_empty_scheme_is_none() {
-        let mut headers = list(&[(":scheme", b"")]);
-        assert_eq!(Envelope::capture(&headers, &[]).unwrap().scheme, b"http");
-        headers.0.retain(|(name, _)| name != ":scheme");
-        assert_eq!(Envelope::capture(&headers, &[]).unwrap().scheme, b"http");
+        for scheme in [&[(":scheme", &b""[..])][..], &[]] {
+            assert_eq!(Envelope::capture(&list(scheme), &[]).unwrap().scheme, b"http");
+        }
     }
 
     #[test]

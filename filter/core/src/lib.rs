@@ -22,6 +22,7 @@ pub mod capture;
 pub mod classify;
 pub mod config;
 pub mod grpc;
+pub mod header_list;
 pub mod headers;
 pub mod neighbours;
 pub mod protect;

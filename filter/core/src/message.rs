@@ -197,36 +197,33 @@ impl Message {
             Road::Through(pass) => (&self.arrived, None, Some(pass)),
         };
         let protocol = Protocol::of(envelope.field("content-type"));
-        let authority = authority.map_or(envelope.authority.clone(), |name| name.as_bytes().to_vec());
-        let mut headers = vec![
-            (":method".to_owned(), envelope.method.clone()),
-            (":scheme".to_owned(), envelope.scheme.clone()),
-            (":authority".to_owned(), authority),
-            (":path".to_owned(), envelope.path.clone()),
+        let mut headers: Vec<(&[u8], &[u8])> = vec![
+            (b":method", &envelope.method),
+            (b":scheme", &envelope.scheme),
+            (b":authority", authority.map_or(&envelope.authority, str::as_bytes)),
+            (b":path", &envelope.path),
         ];
-        headers.extend(envelope.fields.iter().filter(|(name, _)| !is_renewed(protocol, name)).cloned());
+        headers.extend(envelope.fields.iter().filter(|(name, _)| !is_renewed(protocol, name)));
+        let deadline = deadline(*timeout);
         match protocol {
             Protocol::Http => {}
-            Protocol::Grpc => headers.extend([
-                ("te".to_owned(), b"trailers".to_vec()),
-                (GRPC_TIMEOUT.to_owned(), deadline(*timeout).into_bytes()),
-            ]),
+            Protocol::Grpc => headers.extend([(&b"te"[..], &b"trailers"[..]), (GRPC_TIMEOUT, deadline.as_bytes())]),
         }
-        headers.push((HEADER_ID.to_owned(), self.id.to_string().into_bytes()));
-        headers.push((HEADER_ATTEMPT.to_owned(), attempt.to_string().into_bytes()));
-        headers.push((HEADER_HOPS.to_owned(), self.hops.0.to_string().into_bytes()));
-        headers.extend(pass.map(|pass| (HEADER_PASS.to_owned(), pass.to_string().into_bytes())));
-        if envelope.field(key_header).is_none() {
-            headers.push(((*key_header).to_owned(), self.id.to_string().into_bytes()));
+        let (id, attempt, hops) = (self.id.to_string(), attempt.to_string(), self.hops.0.to_string());
+        let pass = pass.map(Pass::to_string);
+        let ours = [(HEADER_ID, Some(&id)), (HEADER_ATTEMPT, Some(&attempt)), (HEADER_HOPS, Some(&hops))];
+        let key = envelope.field(key_header).is_none().then_some(&id);
+        for (name, value) in ours.into_iter().chain([(HEADER_PASS, pass.as_ref()), (*key_header, key)]) {
+            headers.extend(value.map(|value| (name.as_bytes(), value.as_bytes())));
         }
-        HeaderList(headers)
+        HeaderList::of(&headers)
     }
 }
 
-const GRPC_TIMEOUT: &str = "grpc-timeout";
+const GRPC_TIMEOUT: &[u8] = b"grpc-timeout";
 
 /// Whether a redelivery has its own value of a header. The sender's deadline spanned its own attempt.
-fn is_renewed(protocol: Protocol, name: &str) -> bool {
+fn is_renewed(protocol: Protocol, name: &[u8]) -> bool {
     match protocol {
         Protocol::Http => false,
         Protocol::Grpc => name == GRPC_TIMEOUT,
@@ -308,9 +305,9 @@ fn read_fingerprint(reader: &mut Reader<'_>) -> Result<Fingerprint, Damage> {
 
 fn write_envelope(writer: &mut Writer, envelope: &Envelope) {
     writer.string(&envelope.method).string(&envelope.scheme).string(&envelope.authority).string(&envelope.path);
-    writer.u16(u16::try_from(envelope.fields.len()).unwrap_or(u16::MAX));
+    writer.u16(u16::try_from(envelope.fields.iter().count()).unwrap_or(u16::MAX));
     for (name, value) in &envelope.fields {
-        writer.string(name.as_bytes()).string(value);
+        writer.string(name).string(value);
     }
 }
 
@@ -318,13 +315,8 @@ fn read_envelope(reader: &mut Reader<'_>) -> Result<Envelope, Damage> {
     let mut next = || reader.string().map(<[u8]>::to_vec);
     let (method, scheme, authority, path) = (next()?, next()?, next()?, next()?);
     let count = usize::from(reader.u16()?);
-    let fields = (0..count).map(|_| read_field(reader)).collect::<Result<_, _>>()?;
-    Ok(Envelope { method, scheme, authority, path, fields })
-}
-
-fn read_field(reader: &mut Reader<'_>) -> Result<(String, Vec<u8>), Damage> {
-    let name = std::str::from_utf8(reader.string()?).map_err(|_| Damage::Field)?.to_owned();
-    Ok((name, reader.string()?.to_vec()))
+    let fields = (0..count).map(|_| Ok((reader.string()?, reader.string()?))).collect::<Result<Vec<_>, _>>()?;
+    Ok(Envelope { method, scheme, authority, path, fields: HeaderList::of(&fields) })
 }
 
 #[cfg(test)]
@@ -337,7 +329,7 @@ pub(crate) mod tests {
     const GENERATION: Generation = Generation(8);
 
     pub(crate) fn message(path: &str) -> Message {
-        let fields = vec![("x".to_owned(), b"\xff".to_vec()), ("x".to_owned(), b"2".to_vec())];
+        let fields = HeaderList::of(&[(b"x", b"\xff"), (b"x", b"2")]);
         let envelope = |path: &str| Envelope {
             method: b"POST".to_vec(),
             scheme: b"http".to_vec(),
@@ -363,11 +355,12 @@ pub(crate) mod tests {
     #[test]
     fn a_redelivered_call_has_a_deadline_of_its_own() {
         let mut message = message("/out");
-        let fields = &mut message.routed.as_mut().unwrap().fields;
-        fields.push(("grpc-timeout".to_owned(), b"1S".to_vec()));
+        let fields = |message: &mut Message, fields: &[_]| {
+            message.routed.as_mut().unwrap().fields = HeaderList::of(fields);
+        };
+        fields(&mut message, &[(b"grpc-timeout", b"1S")]);
         assert_eq!(message.request(&straight(1, None)).first("grpc-timeout"), Some(&b"1S"[..]), "no call, no deadline");
-        let fields = &mut message.routed.as_mut().unwrap().fields;
-        fields.push(("content-type".to_owned(), b"application/grpc+proto".to_vec()));
+        fields(&mut message, &[(b"grpc-timeout", b"1S"), (b"content-type", b"application/grpc+proto")]);
         let headers = message.request(&straight(1, None));
         assert_eq!(headers.all("grpc-timeout").collect::<Vec<_>>(), [b"15000m"]);
         assert_eq!(headers.first("te"), Some(&b"trailers"[..]));
@@ -441,7 +434,7 @@ pub(crate) mod tests {
             let checksum = crate::codec::crc32(&cell[6..]).to_le_bytes();
             cell[2..6].copy_from_slice(&checksum);
         }
-        let fields = vec![("x".to_owned(), b"\xff".to_vec())];
+        let fields = HeaderList::of(&[(b"x", b"\xff")]);
         let arrived = Envelope { fields, ..message("/out").arrived };
         let expected = Message { arrived, routed: None, body: b"ab".to_vec(), ..message("/out") };
         assert_eq!(expected.encode(SLOT, GENERATION), first);
@@ -469,7 +462,7 @@ pub(crate) mod tests {
     #[test]
     fn the_senders_own_key_is_kept() {
         let mut message = message("/out");
-        message.routed.as_mut().unwrap().fields.push(("idempotency-key".to_owned(), b"k1".to_vec()));
+        message.routed.as_mut().unwrap().fields = HeaderList::of(&[(b"idempotency-key", b"k1")]);
         let headers = message.request(&straight(1, None));
         assert_eq!(headers.all("idempotency-key").collect::<Vec<_>>(), [b"k1"]);
     }

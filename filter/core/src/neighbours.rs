@@ -96,7 +96,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn list(fields: &[(&str, &str)]) -> HeaderList {
-        HeaderList(fields.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect())
+        fields.iter().copied().collect()
     }
 
     #[test]

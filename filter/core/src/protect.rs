@@ -151,7 +151,7 @@ mod tests {
         let line = [(":method", "POST"), (":path", "/orders/1")];
         let given = |name: &str| request.iter().any(|(found, _)| *found == name);
         let pairs = line.iter().filter(|(name, _)| !given(name)).chain(request);
-        let headers = HeaderList(pairs.map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect());
+        let headers = pairs.copied().collect();
         protection(&config.matching, &headers, route) == Protection::Protected
     }
 
@@ -165,7 +165,7 @@ mod tests {
             (r#"note="\\", respond-async"#, true),
         ];
         for (value, expected) in cases {
-            let headers = HeaderList(vec![("prefer".to_owned(), value.as_bytes().to_vec())]);
+            let headers = HeaderList::of(&[(b"prefer", value.as_bytes())]);
             assert_eq!(prefers_async(&headers), expected, "{value}");
         }
     }

@@ -255,9 +255,7 @@ mod tests {
 
     #[test]
     fn of_two_waits_the_longer_one_is_asked_for() {
-        let headers = |pairs: &[(&str, &str)]| {
-            HeaderList(pairs.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect())
-        };
+        let headers = |pairs: &[(&str, &str)]| pairs.iter().copied().collect();
         let both = headers(&[("retry-after", "2"), ("grpc-retry-pushback-ms", "500")]);
         assert_eq!(asked_wait(&both, RFC), Millis(2_000));
         assert_eq!(asked_wait(&headers(&[("retry-after", "x"), ("grpc-retry-pushback-ms", "9")]), RFC), Millis(9));

@@ -26,6 +26,11 @@ unsafe extern "C" {
     fn random_get(buffer: *mut u8, length: usize) -> u16;
 }
 
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    fn proxy_get_header_map_pairs(map: MapType, bytes: *mut *mut u8, size: *mut usize) -> Status;
+}
+
 const CLOCK_WALL: u32 = 0;
 /// One clock for all threads of an Envoy: moments of different VMs compare (`std::time::Instant` hides the number).
 const CLOCK_MONOTONIC: u32 = 1;
@@ -83,27 +88,27 @@ pub fn number_property(path: &[&str]) -> Option<u64> {
 
 /// The request's headers as they now are; empty when the host has let go of them.
 pub fn request_headers() -> HeaderList {
-    HeaderList(hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default())
+    header_map(MapType::HttpRequestHeaders)
 }
 
 /// The answer's headers.
 pub fn response_headers() -> HeaderList {
-    HeaderList(hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default())
+    header_map(MapType::HttpResponseHeaders)
 }
 
 /// The answer's trailers; only while their callback runs.
 pub fn response_trailers() -> HeaderList {
-    HeaderList(hostcalls::get_map_bytes(MapType::HttpResponseTrailers).unwrap_or_default())
+    header_map(MapType::HttpResponseTrailers)
 }
 
 /// The trailers of a call's answer; only while its callback runs.
 pub fn call_trailers() -> HeaderList {
-    HeaderList(hostcalls::get_map_bytes(MapType::HttpCallResponseTrailers).unwrap_or_default())
+    header_map(MapType::HttpCallResponseTrailers)
 }
 
 /// The headers of a call's answer; only while its callback runs.
 pub fn call_headers() -> HeaderList {
-    HeaderList(hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).unwrap_or_default())
+    header_map(MapType::HttpCallResponseHeaders)
 }
 
 /// The first `size` bytes of a call's answer; only while its callback runs.
@@ -114,6 +119,19 @@ pub fn call_body(size: usize) -> Vec<u8> {
 /// The piece of the request's body that the current callback is about, `size` bytes long.
 pub fn request_body(size: usize) -> Vec<u8> {
     hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten().unwrap_or_default()
+}
+
+/// A whole map in one call, as it is: the SDK takes it apart into two allocations for each header, and panics when there is
+/// none.
+fn header_map(map: MapType) -> HeaderList {
+    let (mut bytes, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: both places outlive the call.
+    let status = unsafe { proxy_get_header_map_pairs(map, &raw mut bytes, &raw mut size) };
+    if status != Status::Ok || bytes.is_null() {
+        return HeaderList::default();
+    }
+    // SAFETY: the host has the memory from the SDK's `proxy_on_memory_allocate`, which makes a boxed slice of this size.
+    HeaderList::of_host(unsafe { Vec::from_raw_parts(bytes, size, size) })
 }
 
 /// Takes a header out of the request.
@@ -198,10 +216,10 @@ pub fn done() {
 /// # Errors
 /// What the host's refusal means.
 pub fn dispatch(dispatch: &Dispatch) -> Result<CallToken, Answer> {
-    let headers = dispatch.headers.0.iter().map(|(name, value)| {
+    let headers = dispatch.headers.iter().map(|(name, value)| {
         // SAFETY: the SDK takes `&str` but only copies the bytes into the serialised map; Envoy's header values are any
-        // bytes from 0x80 up too, and a lossy copy would change the message. The string lives for this call only.
-        (name.as_str(), unsafe { std::str::from_utf8_unchecked(value) })
+        // bytes from 0x80 up too, and a lossy copy would change the message. The strings live for this call only.
+        unsafe { (std::str::from_utf8_unchecked(name), std::str::from_utf8_unchecked(value)) }
     });
     let body = (!dispatch.body.is_empty()).then_some(dispatch.body.as_slice());
     let timeout = Duration::from_millis(dispatch.timeout.0);

@@ -192,7 +192,7 @@ impl Stream {
     /// Whether `hold_while_down` applies: the destination is down right now. Its name is worth a host call only if some
     /// destination is held back. A gRPC call gets its original status, which only the router can say.
     fn is_diverted(&self, vm: &Vm, headers: &HeaderList) -> bool {
-        vm.config.policies().any(|policy| policy.hold_while_down == HoldWhileDown::On)
+        vm.config.any_hold_while_down == HoldWhileDown::On
             && Protocol::of_request(headers) == Protocol::Http
             && Route.cluster().is_some_and(|cluster| match vm.config.of(&cluster).hold_while_down {
                 HoldWhileDown::Off => false,
@@ -207,7 +207,7 @@ impl Stream {
             BodySeen::Yes => 0,
         };
         let line = vm.delivery.line_of(arrived, &Route);
-        let (hold, protocol) = (Hold::new(total, host::now().monotonic), Protocol::of_request(arrived));
+        let (hold, protocol) = (Hold::new(total), Protocol::of_request(arrived));
         vm.held.insert(self.context, Held::Waiting { hold, line, protocol });
     }
 
@@ -247,7 +247,7 @@ impl Stream {
             BodyStep::Copy => {
                 vm.copies = vm.copies.plus(size_bytes);
                 self.copied = self.copied.plus(size_bytes);
-                capture.copied(&host::request_body(size), size_bytes, end)
+                capture.copied(host::request_body(size), size_bytes, end)
             }
             BodyStep::Continue => Start::Continue,
         };
@@ -259,7 +259,7 @@ impl Stream {
             Start::Continue => self.body_done(vm),
             Start::Hold => {
                 if let Some(Held::Waiting { hold, .. }) = vm.held.get_mut(&self.context) {
-                    hold.progress(received, host::now().monotonic);
+                    hold.progress(received);
                 }
                 Action::Pause
             }
@@ -578,7 +578,7 @@ fn routed_form(vm: &Vm, capture: &Capture, trigger: Trigger) -> Result<RoutedFor
                     return Ok(RoutedForm::StillToCome);
                 }
             };
-            if headers.0.is_empty() {
+            if headers.is_empty() {
                 Ok(RoutedForm::StillToCome)
             } else {
                 envelope(vm, &headers).map(RoutedForm::Known)

@@ -181,7 +181,7 @@ impl Vm {
         let now = host::now().monotonic;
         let since = now.since(std::mem::replace(&mut self.watched_at, now));
         if since >= STOOD_STILL {
-            self.excuse_holds(now);
+            self.excuse_holds();
         }
         let contexts: Vec<u32> = self.held.keys().copied().collect();
         for context in &contexts {
@@ -200,10 +200,10 @@ impl Vm {
         }
     }
 
-    fn excuse_holds(&mut self, now: Monotonic) {
+    fn excuse_holds(&mut self) {
         for held in self.held.values_mut() {
             match held {
-                Held::Waiting { hold, .. } => hold.stood_still(now),
+                Held::Waiting { hold, .. } => hold.stood_still(),
                 Held::Released { .. } | Held::Answered => {}
             }
         }

@@ -64,8 +64,13 @@ impl<'a> Sections<'a> {
 
     /// The next section as one read of a header map: names in lower case, as the host has them.
     pub(crate) fn headers(&mut self) -> HeaderList {
-        HeaderList(self.items().into_iter().map(header).collect())
+        self.items().into_iter().map(header).collect()
     }
+}
+
+/// A list taken apart: names as text.
+pub(crate) fn owned(headers: &HeaderList) -> Vec<(String, Vec<u8>)> {
+    headers.iter().map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.to_vec())).collect()
 }
 
 fn header(item: &[u8]) -> (String, Vec<u8>) {

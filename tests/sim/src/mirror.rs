@@ -120,7 +120,7 @@ fn is_used(slot: &Slot) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use redeliver_core::headers::Envelope;
+    use redeliver_core::headers::{Envelope, HeaderList};
     use redeliver_core::message::{Message, MessageId, Ties, encode_receipt};
     use redeliver_core::neighbours::Hops;
     use redeliver_core::slot::Generation;
@@ -136,7 +136,7 @@ mod tests {
                 scheme: b"http".to_vec(),
                 authority: b"orders".to_vec(),
                 path: format!("/{n}").into_bytes(),
-                fields: Vec::new(),
+                fields: HeaderList::default(),
             },
             routed: None,
             body: Vec::new(),

@@ -54,6 +54,10 @@ pub struct Config {
     pub trust: Trusted,
     /// What differs for single destinations.
     pub destinations: BTreeMap<ClusterName, DestinationOverride>,
+    /// Whether any destination is held back: asked for every protected request, so it is known beforehand.
+    pub any_hold_while_down: HoldWhileDown,
+    /// The headers that have an ordering key for any destination: without one of them a request stands in no line.
+    pub order_key_headers: Vec<String>,
 }
 
 /// What can differ from destination to destination.
@@ -466,8 +470,7 @@ impl Config {
 
     /// All policies that there are, the shared one first.
     pub fn policies(&self) -> impl Iterator<Item = &Policy> {
-        let own = self.destinations.values().map(|found| found.policy.as_ref());
-        std::iter::once(self.shared.as_ref()).chain(own)
+        policies(&self.shared, &self.destinations)
     }
 
     /// The period of the timer: the shortest that any destination asks for.
@@ -513,8 +516,22 @@ impl Config {
 impl Config {
     /// All of it, or nothing if a value is missing: then it had a fault.
     fn complete(draft: Draft, destinations: Option<BTreeMap<ClusterName, DestinationOverride>>) -> Option<Self> {
+        let (shared, destinations) = (Rc::new(Policy::of(&draft)?), destinations?);
+        let mut order_key_headers = Vec::new();
+        let mut any_hold_while_down = HoldWhileDown::Off;
+        for policy in policies(&shared, &destinations) {
+            match &policy.redelivery.order {
+                Order::ByKey(order) if !order_key_headers.contains(&order.header) => {
+                    order_key_headers.push(order.header.clone());
+                }
+                Order::ByKey(_) | Order::None => {}
+            }
+            if policy.hold_while_down == HoldWhileDown::On {
+                any_hold_while_down = HoldWhileDown::On;
+            }
+        }
         Some(Self {
-            shared: Rc::new(Policy::of(&draft)?),
+            shared,
             matching: Matching {
                 path_prefixes: draft.path_prefixes?,
                 clusters: draft.clusters?,
@@ -538,9 +555,18 @@ impl Config {
             },
             dead_letter_ttl: draft.dead_letter_ttl?,
             trust: Trusted { senders: draft.trust_senders?, receivers: draft.trust_receivers? },
-            destinations: destinations?,
+            destinations,
+            any_hold_while_down,
+            order_key_headers,
         })
     }
+}
+
+fn policies<'a>(
+    shared: &'a Policy,
+    destinations: &'a BTreeMap<ClusterName, DestinationOverride>,
+) -> impl Iterator<Item = &'a Policy> {
+    std::iter::once(shared).chain(destinations.values().map(|found| found.policy.as_ref()))
 }
 
 impl Policy {

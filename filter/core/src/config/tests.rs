@@ -551,6 +551,8 @@ fn no_text_means_the_defaults_of_the_contract() {
         dead_letter_ttl: Millis(168 * 3_600_000),
         trust: Trusted { senders: Trust::Withheld, receivers: Trust::Withheld },
         destinations: BTreeMap::new(),
+        any_hold_while_down: HoldWhileDown::Off,
+        order_key_headers: Vec::new(),
     };
     for text in ["", " \n", "{}", r#"{"match": {}, "redelivery": {"backoff": {}}, "destinations": {}}"#] {
         assert_eq!(accepted(text), expected, "{text}");
@@ -646,6 +648,8 @@ fn every_key_of_this_build_is_read_into_its_place() {
         dead_letter_ttl: Millis(3_600_000),
         trust: Trusted { senders: Trust::Given, receivers: Trust::Given },
         destinations: BTreeMap::new(),
+        any_hold_while_down: HoldWhileDown::On,
+        order_key_headers: vec!["x-account".to_owned()],
     };
     let own = |authority: Option<&str>| DestinationOverride {
         authority: authority.map(str::to_owned),

@@ -83,7 +83,7 @@ fn envoys_word(reply: &Reply<'_>, end: &End, way: Way<'_>) -> Option<EnvoyReply>
     match (is_received, way.through) {
         (true, Some(_)) => EnvoyReply::recognise(like, &end.message),
         (true, None) => None,
-        (false, Some(_) | None) => end.trailers.0.is_empty().then(|| EnvoyReply::read(like, &end.message)),
+        (false, Some(_) | None) => end.trailers.is_empty().then(|| EnvoyReply::read(like, &end.message)),
     }
 }
 
@@ -98,7 +98,7 @@ mod tests {
         "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";
 
     fn list(fields: &[(&str, &str)]) -> HeaderList {
-        HeaderList(fields.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect())
+        fields.iter().copied().collect()
     }
 
     fn check(text: &str, headers: &[(&str, &str)], trailers: &[(&str, &str)]) -> Answer {

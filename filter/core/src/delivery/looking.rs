@@ -108,11 +108,7 @@ impl Delivery {
     /// name is worth a host call only if there is a key that any destination asks for.
     #[must_use]
     pub fn line_of(&self, arrived: &HeaderList, route: &dyn RouteFacts) -> Option<LineRule> {
-        let is_key = |order: &Order| match order {
-            Order::None => false,
-            Order::ByKey(KeyOrder { header, .. }) => arrived.first(header).is_some(),
-        };
-        if !self.config.policies().any(|policy| is_key(&policy.redelivery.order)) {
+        if !self.config.order_key_headers.iter().any(|header| arrived.first(header).is_some()) {
             return None;
         }
         self.line_to(arrived, &route.cluster()?)
@@ -181,7 +177,7 @@ mod tests {
         let line = [(":authority", "h"), (":method", "POST"), (":path", "/in"), ("authorization", "alice")];
         let keys = [("idempotency-key", key), ("x-ordering-key", account)];
         let given = line.into_iter().chain(keys.into_iter().filter(|(_, value)| !value.is_empty()));
-        HeaderList(given.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).collect())
+        given.collect()
     }
 
     /// A memory in which one message of key `k` and account `a`, with body `ten`, is stored.
@@ -235,9 +231,9 @@ mod tests {
             let text = format!(r#"{{"trust": {{"from_senders": {trust}}}}}"#);
             let delivery = delivery(crate::config::parse(text.as_bytes()).unwrap());
             let (memory, id) = stored(&delivery);
-            let mut arrived = request("k", "a");
-            arrived.0.push((HEADER_ID.to_owned(), id.to_string().into_bytes()));
-            arrived.0.push((HEADER_HOPS.to_owned(), hops.as_bytes().to_vec()));
+            let (plain, text) = (request("k", "a"), id.to_string());
+            let ours = [(HEADER_ID.as_bytes(), text.as_bytes()), (HEADER_HOPS.as_bytes(), hops.as_bytes())];
+            let arrived = plain.iter().chain(ours).collect();
             let look = delivery.look_before(&memory, &arrived, Some(b"ten"), &ToOrders, &now);
             let expected = if joins { Look::Joins(id) } else { Look::Passes };
             assert_eq!(look, expected, "trust: {trust}, hops: {hops:?}");

@@ -1552,8 +1552,8 @@ fn a_2xx_counts_though_a_tick_gave_the_attempt_up_before_it_was_heard() {
     let again: Vec<Effect> = (0..4).flat_map(|_| world.vms[1].delivery.tick(&memory, late)).collect();
     assert!(again.iter().any(|effect| matches!(effect, Effect::Dispatch(_))), "{again:?}");
     let headers = [(":status", "200"), ("x-envoy-upstream-service-time", "1")];
-    let headers = headers.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).to_vec();
-    let reply = sending::Reply { headers: HeaderList(headers), body: &Vec::new, trailers: &HeaderList::default };
+    let headers = headers.into_iter().collect();
+    let reply = sending::Reply { headers, body: &Vec::new, trailers: &HeaderList::default };
     world.vms[1].delivery.answered(&memory, token, &reply, late);
     drop(memory);
     world.now = moment;

@@ -8,7 +8,7 @@ use crate::memory::Memory;
 use redeliver_core::config::{OnDeadHead, StoreLimits, parse};
 use redeliver_core::digest::{Content, Fingerprint, Identity, LineKey};
 use redeliver_core::duplicates::{Known, Recall};
-use redeliver_core::headers::Envelope;
+use redeliver_core::headers::{Envelope, HeaderList};
 use redeliver_core::keys::{Bucket, Keys};
 use redeliver_core::lines::Line;
 use redeliver_core::message::{Message, MessageId, Ties};
@@ -78,7 +78,7 @@ fn message(ties: Ties) -> Message {
         scheme: text("http"),
         authority: text("orders"),
         path: text("/"),
-        fields: Vec::new(),
+        fields: HeaderList::default(),
     };
     let cluster = ClusterName("orders".to_owned());
     Message { id: MessageId([3; 16]), hops: Hops::FIRST, cluster, arrived, routed: None, body: Vec::new(), ties }

@@ -27,8 +27,8 @@ const ENDINGS: [Ending; 5] =
 
 pub(super) fn target(bytes: &[u8]) {
     let mut sections = Sections::of(bytes);
-    let mut headers = sections.headers();
-    headers.0.retain(|(name, _)| name != "content-type");
+    let headers: HeaderList =
+        sections.headers().iter().filter(|(name, _)| *name != b"content-type").collect();
     let has_body = sections.choice(&[HasBody::Yes, HasBody::No]);
     let mode = sections.choice(&[CaptureMode::Hold, CaptureMode::Stream]);
     let limit = ByteCount(sections.number() % 64);
@@ -39,8 +39,7 @@ pub(super) fn target(bytes: &[u8]) {
     assert_eq!(length, second_reading(&headers), "{headers:?}");
     check_learned_limit(length.unwrap_or_default(), limit);
     let regime = Regime { mode, body_bytes_max: limit };
-    let mut call = headers.clone();
-    call.0.push(("content-type".to_owned(), b"application/grpc+proto".to_vec()));
+    let call = headers.iter().chain([(&b"content-type"[..], &b"application/grpc+proto"[..])]).collect();
     let (mut call, _) = Capture::begin(call, has_body, regime);
     let (mut capture, start) = Capture::begin(headers, has_body, regime);
     let is_held = start == Start::Hold;
@@ -74,7 +73,7 @@ fn pieces_come(capture: &mut Capture, pieces: &[&[u8]], limit: ByteCount, ending
         let is_last = place + 1 == pieces.len() && ending == Ending::WithItsLastPiece;
         let end = if is_last { EndOfStream::Yes } else { EndOfStream::No };
         if capture.body(ByteCount::of(piece), limit, copies) == BodyStep::Copy {
-            let start = capture.copied(piece, ByteCount::of(piece), end);
+            let start = capture.copied(piece.to_vec(), ByteCount::of(piece), end);
             assert!(start == Start::Continue || !is_last, "held for ever");
         }
     }

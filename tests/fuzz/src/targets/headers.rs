@@ -3,7 +3,7 @@
 //!
 //! Input: names to drop GS headers as they arrived GS headers as routed GS attempt GS authority GS body.
 
-use crate::input::Sections;
+use crate::input::{Sections, owned};
 use crate::wire;
 use redeliver_core::headers::{Envelope, FIELDS_MAX, HeaderList, OWN_HEADERS, Unsendable, forged};
 use redeliver_core::message::{LargePart, Message, MessageId, Road, Terms, Ties, decode};
@@ -24,7 +24,7 @@ pub(super) fn target(bytes: &[u8]) {
 
     check_forged(&arrived);
     let arrived = check_capture(&arrived, &dropped);
-    let routed = if routed.0.is_empty() { None } else { check_capture(&routed, &dropped).ok() };
+    let routed = if routed.is_empty() { None } else { check_capture(&routed, &dropped).ok() };
     let Ok(arrived) = arrived else { return };
     let message = Message {
         id: ID,
@@ -43,7 +43,7 @@ pub(super) fn target(bytes: &[u8]) {
 fn check_forged(headers: &HeaderList) {
     let found: Vec<&str> = forged(headers).collect();
     for name in OWN_HEADERS {
-        assert_eq!(found.contains(&name), headers.0.iter().any(|(other, _)| other == name), "{name}: {headers:?}");
+        assert_eq!(found.contains(&name), headers.first(name).is_some(), "{name}: {headers:?}");
     }
 }
 
@@ -53,7 +53,7 @@ fn check_capture(headers: &HeaderList, dropped: &[String]) -> Result<Envelope, U
     let expected = expected_fields(headers, dropped);
     match &captured {
         Ok(envelope) => {
-            assert_eq!(envelope.fields, expected, "{headers:?}");
+            assert_eq!(owned(&envelope.fields), expected, "{headers:?}");
             assert_eq!(Some(envelope.path.as_slice()), headers.first(":path"));
             assert_eq!(Some(envelope.method.as_slice()), headers.first(":method"));
             assert_eq!(Some(envelope.authority.as_slice()), headers.first(":authority"));
@@ -66,7 +66,7 @@ fn check_capture(headers: &HeaderList, dropped: &[String]) -> Result<Envelope, U
 fn expected_fields(headers: &HeaderList, dropped: &[String]) -> Vec<(String, Vec<u8>)> {
     let options = wire::connection_options(headers);
     let is_kept = |name: &String| !wire::is_never_replayed(name) && !dropped.contains(name) && !options.contains(name);
-    headers.0.iter().filter(|(name, _)| is_kept(name)).cloned().collect()
+    owned(headers).into_iter().filter(|(name, _)| is_kept(name)).collect()
 }
 
 /// Whether there is such a reason to refuse.
@@ -103,8 +103,10 @@ fn check_request(message: &Message, attempt: u16, authority: Option<&str>) {
     wire::assert_is_one_request(&request);
     let form = message.routed.as_ref().unwrap_or(&message.arrived);
     let is_call = is_call(form);
-    let fields: Vec<_> = form.fields.iter().filter(|(name, _)| !is_call || name != "grpc-timeout").cloned().collect();
-    let (sent, ours) = request.0[4..].split_at(fields.len());
+    let is_sent = |(name, _): &(String, Vec<u8>)| !is_call || name != "grpc-timeout";
+    let fields: Vec<_> = owned(&form.fields).into_iter().filter(is_sent).collect();
+    let pairs = owned(&request);
+    let (sent, ours) = pairs[4..].split_at(fields.len());
     assert_eq!(sent, fields, "the sender's");
     assert!(!sent.iter().any(|(name, _)| wire::is_never_replayed(name)), "{sent:?}");
     assert_eq!(request.first(":path"), Some(form.path.as_slice()));
@@ -121,7 +123,7 @@ fn check_request(message: &Message, attempt: u16, authority: Option<&str>) {
         ("x-redeliver-attempt".to_owned(), attempt.to_string().into_bytes()),
         ("x-redeliver-hops".to_owned(), b"1".to_vec()),
     ]);
-    if !form.fields.iter().any(|(name, _)| name == KEY) {
+    if form.fields.first(KEY).is_none() {
         expected.push((KEY.to_owned(), id));
     }
     assert_eq!(ours, expected, "ours");
@@ -129,6 +131,5 @@ fn check_request(message: &Message, attempt: u16, authority: Option<&str>) {
 
 /// Whether its first content type is that of a gRPC call.
 fn is_call(form: &Envelope) -> bool {
-    let content_type = form.fields.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_slice());
-    content_type.is_some_and(wire::is_grpc)
+    form.fields.first("content-type").is_some_and(wire::is_grpc)
 }

@@ -74,7 +74,7 @@ fn has_no_end(headers: &HeaderList, grpc: Grpc) -> bool {
     let content_type = headers.first("content-type").unwrap_or_default();
     let is_asked_for = grpc == Grpc::Unary && crate::wire::is_grpc(content_type);
     let is_grpc = content_type.starts_with(b"application/grpc") && !is_asked_for;
-    let is_there = |name: &str| headers.0.iter().any(|(found, _)| found == name);
+    let is_there = |name: &str| headers.first(name).is_some();
     is_grpc || is_there("upgrade") || is_there(":protocol") || headers.first(":method") == Some(b"CONNECT")
 }
 

@@ -18,7 +18,7 @@ pub(super) fn target(bytes: &[u8]) {
     }
     assert_eq!(wait.unwrap_or_default(), second_reading(value, wall), "{}", value.escape_ascii());
     assert_eq!(pushback(value), second_pushback(value), "{}", value.escape_ascii());
-    let headers = HeaderList(vec![("retry-after".to_owned(), value.to_vec())]);
+    let headers = HeaderList::of(&[(b"retry-after", value)]);
     assert_eq!(asked_wait(&headers, wall), wait.unwrap_or_default());
     check_due(wait.unwrap_or_default(), wall.0);
     check_date(wall);

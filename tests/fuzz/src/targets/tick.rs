@@ -211,11 +211,11 @@ fn configuration(source: &str) -> Rc<Config> {
 /// The headers and the body of an answer. Behind its status, `!` makes it Envoy's own; a status of zero breaks off.
 fn reply(answer: &[u8]) -> (HeaderList, &[u8]) {
     let (status, body) = answer.split_first_chunk().unwrap_or((&[0, 0], answer));
-    let status = (":status".to_owned(), u16::from_le_bytes(*status).to_string().into_bytes());
-    let receivers = ("x-envoy-upstream-service-time".to_owned(), b"1".to_vec());
+    let status = u16::from_le_bytes(*status).to_string();
+    let (status, receivers) = ((":status", status.as_str()), ("x-envoy-upstream-service-time", "1"));
     match (answer, body.strip_prefix(b"!")) {
         ([0, 0, ..] | [_] | [], _) => (HeaderList::default(), body),
-        (_, Some(text)) => (HeaderList(vec![status]), text),
-        (_, None) => (HeaderList(vec![status, receivers]), body),
+        (_, Some(text)) => ([status].into_iter().collect(), text),
+        (_, None) => ([status, receivers].into_iter().collect(), body),
     }
 }

@@ -609,10 +609,9 @@ impl World {
 
 fn on_the_wire(answers: Answers) -> (HeaderList, &'static str) {
     let list = |status: u16, proxied: bool, more: Option<(&str, &str)>| {
-        let proxied = proxied.then_some(("x-envoy-upstream-service-time".to_owned(), b"1".to_vec()));
-        let more = more.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
-        let status = (":status".to_owned(), status.to_string().into_bytes());
-        HeaderList([status].into_iter().chain(proxied).chain(more).collect())
+        let proxied = proxied.then_some(("x-envoy-upstream-service-time", "1"));
+        let status = status.to_string();
+        [(":status", status.as_str())].into_iter().chain(proxied).chain(more).collect()
     };
     match answers {
         Answers::Status(status) => (list(status, true, None), ""),

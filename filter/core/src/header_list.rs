@@ -1,0 +1,166 @@
+//! A header map as one read of the host gave it: one piece of memory, looked through in place.
+//!
+//! ```text
+//! count (4) | count x (length of the name (4) | length of the value (4)) | count x (name | 0 | value | 0)
+//! ```
+//! That is how the proxy-wasm ABI serialises a map (0.2.1, `proxy_get_header_map_pairs`; numbers little-endian). A request
+//! is mostly only looked at, so nothing is taken apart before somebody asks: one allocation instead of two for each header.
+//! Reading is total: what does not fit the form ends the list.
+
+use std::fmt;
+
+const COUNT_BYTES: usize = 4;
+const LENGTHS_BYTES: usize = 8;
+
+/// Headers: names in lower case (Envoy's form), values as raw bytes, order and repetition kept.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct HeaderList {
+    serialised: Vec<u8>,
+}
+
+impl HeaderList {
+    /// What the host serialised; empty for a map that there is not.
+    #[must_use]
+    pub const fn of_host(serialised: Vec<u8>) -> Self {
+        Self { serialised }
+    }
+
+    /// The list of these pairs. Callers bound them far below 4 GiB (the host's own limit is 1 MiB).
+    #[must_use]
+    pub fn of(pairs: &[(&[u8], &[u8])]) -> Self {
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
+        let sum = pairs.iter().fold(COUNT_BYTES, |sum, (name, value)| {
+            sum.saturating_add(LENGTHS_BYTES).saturating_add(name.len()).saturating_add(value.len()).saturating_add(2)
+        });
+        let mut serialised = Vec::with_capacity(sum);
+        serialised.extend_from_slice(&u32::try_from(pairs.len()).unwrap_or(u32::MAX).to_le_bytes());
+        for (name, value) in pairs {
+            serialised.extend_from_slice(&length(name));
+            serialised.extend_from_slice(&length(value));
+        }
+        for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
+            serialised.extend_from_slice(text);
+            serialised.push(0);
+        }
+        Self { serialised }
+    }
+
+    /// The list that the host can be handed.
+    #[must_use]
+    pub fn serialised(&self) -> &[u8] {
+        &self.serialised
+    }
+
+    /// All pairs, in order.
+    #[must_use]
+    pub fn iter(&self) -> Pairs<'_> {
+        let (count, rest) = self.serialised.split_first_chunk::<COUNT_BYTES>().unwrap_or((&[0; COUNT_BYTES], &[]));
+        let count = usize::try_from(u32::from_le_bytes(*count)).unwrap_or(usize::MAX);
+        let (lengths, texts) = rest.split_at_checked(count.saturating_mul(LENGTHS_BYTES)).unwrap_or_default();
+        Pairs { lengths, texts }
+    }
+
+    /// The first value of `name`.
+    #[must_use]
+    pub fn first(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// All values of `name`, in order.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.iter().filter(move |(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// Whether there is not even one: the host has let go of the map.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+}
+
+impl<'a> IntoIterator for &'a HeaderList {
+    type Item = (&'a [u8], &'a [u8]);
+    type IntoIter = Pairs<'a>;
+
+    fn into_iter(self) -> Pairs<'a> {
+        self.iter()
+    }
+}
+
+impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for HeaderList {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
+        let owned: Vec<(N, V)> = pairs.into_iter().collect();
+        let pairs: Vec<(&[u8], &[u8])> = owned.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
+        Self::of(&pairs)
+    }
+}
+
+impl fmt::Debug for HeaderList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter().map(|(name, value)| (name.escape_ascii(), value.escape_ascii()))).finish()
+    }
+}
+
+/// The pairs of a list.
+#[derive(Clone, Debug)]
+pub struct Pairs<'a> {
+    lengths: &'a [u8],
+    texts: &'a [u8],
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let ([a, b, c, d, e, f, g, h], lengths) = self.lengths.split_first_chunk::<LENGTHS_BYTES>()?;
+        let (name, rest) = text(self.texts, [*a, *b, *c, *d])?;
+        let (value, rest) = text(rest, [*e, *f, *g, *h])?;
+        (self.lengths, self.texts) = (lengths, rest);
+        Some((name, value))
+    }
+}
+
+/// A text of `length` bytes, and what follows behind its zero.
+fn text(bytes: &[u8], length: [u8; 4]) -> Option<(&[u8], &[u8])> {
+    let (text, rest) = bytes.split_at_checked(usize::try_from(u32::from_le_bytes(length)).ok()?)?;
+    rest.split_first().map(|(_, rest)| (text, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const ABI: &[u8] = b"\x02\0\0\0\x05\0\0\0\x04\0\0\0\x01\0\0\0\0\0\0\0:path\0/a\0b\0x\0\0";
+
+    fn pairs(list: &HeaderList) -> Vec<(&[u8], &[u8])> {
+        list.iter().collect()
+    }
+
+    #[test]
+    fn a_list_is_written_and_read_as_the_abi_says() {
+        let list = HeaderList::of_host(ABI.to_vec());
+        assert_eq!(pairs(&list), [(&b":path"[..], &b"/a\0b"[..]), (b"x", b"")]);
+        assert_eq!(list.iter().collect::<HeaderList>().serialised(), ABI);
+    }
+
+    #[test]
+    fn repetition_and_order_are_kept() {
+        let list: HeaderList = [("a", "1"), ("b", "2"), ("a", "3")].into_iter().collect();
+        assert_eq!((list.first("a"), list.first("c")), (Some(&b"1"[..]), None));
+        assert_eq!(list.all("a").collect::<Vec<_>>(), [b"1", b"3"]);
+        assert_eq!(pairs(&list).len(), 3);
+    }
+
+    #[test]
+    fn what_does_not_fit_the_form_ends_the_list() {
+        for length in 0..ABI.len() {
+            let cut = HeaderList::of_host(ABI[..length].to_vec());
+            assert!(pairs(&cut).len() < 2, "{length}: {cut:?}");
+        }
+        let too_long = HeaderList::of_host(b"\x01\0\0\0\xff\xff\xff\xff\xff\xff\xff\xffa\0b\0".to_vec());
+        let too_many = HeaderList::of_host(b"\xff\xff\xff\xff\x01\0\0\0\x01\0\0\0a\0b\0".to_vec());
+        assert!(too_long.is_empty() && too_many.is_empty() && HeaderList::default().is_empty());
+    }
+}
