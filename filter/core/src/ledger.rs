@@ -45,6 +45,23 @@ impl Ledger {
         if fits { Room::Yes } else { Room::Full }
     }
 
+    fn take(&mut self, charge: ByteCount, limits: &StoreLimits) -> Result<(), ReserveError> {
+        match self.room(charge, limits) {
+            Room::Full => Err(ReserveError::Full),
+            Room::Yes => {
+                self.messages = self.messages.saturating_add(1);
+                self.bytes = self.bytes.plus(charge);
+                Ok(())
+            }
+        }
+    }
+
+    fn one_more(&mut self) -> SlotIndex {
+        let made = SlotIndex(self.slots);
+        self.slots = self.slots.saturating_add(1);
+        made
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new(b'B', 32);
         writer.u32(self.messages).u64(self.bytes.0).u32(self.dead).u64(self.dead_bytes.0).u32(self.slots);
@@ -88,13 +105,23 @@ pub fn reserve(
     charge: ByteCount,
     limits: &StoreLimits,
 ) -> Result<(), ReserveError> {
+    change(memory, key, |ledger| ledger.take(charge, limits)).unwrap_or(Err(ReserveError::Busy))
+}
+
+/// Takes room for one message, and names its slot: the free one that was found, or one more, made in the same change.
+///
+/// # Errors
+/// [`ReserveError`].
+pub fn reserve_slot(
+    memory: &(impl SharedMemory + ?Sized),
+    key: &str,
+    charge: ByteCount,
+    limits: &StoreLimits,
+    found: Option<SlotIndex>,
+) -> Result<SlotIndex, ReserveError> {
     let outcome = change(memory, key, |ledger| {
-        if ledger.room(charge, limits) == Room::Full {
-            return Err(ReserveError::Full);
-        }
-        ledger.messages = ledger.messages.saturating_add(1);
-        ledger.bytes = ledger.bytes.plus(charge);
-        Ok(())
+        ledger.take(charge, limits)?;
+        Ok(found.unwrap_or_else(|| ledger.one_more()))
     });
     outcome.unwrap_or(Err(ReserveError::Busy))
 }
@@ -113,11 +140,7 @@ pub enum ReserveError {
 /// # Errors
 /// [`Conflict`] if too many VMs wrote at once.
 pub fn new_slot(memory: &(impl SharedMemory + ?Sized), key: &str) -> Result<SlotIndex, Conflict> {
-    change(memory, key, |ledger| {
-        let made = SlotIndex(ledger.slots);
-        ledger.slots = ledger.slots.saturating_add(1);
-        made
-    })
+    change(memory, key, Ledger::one_more)
 }
 
 /// Gives back the room of one live message.

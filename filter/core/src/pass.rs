@@ -9,6 +9,7 @@
 use crate::codec::{Damage, Reader, Writer};
 use crate::keys::Keys;
 use crate::memory::{Change, SharedMemory, update};
+use crate::message::hexadecimal;
 use std::fmt;
 
 /// The secret; 32 hexadecimal digits on the wire.
@@ -19,7 +20,7 @@ const KIND_PASS: u8 = b'P';
 
 impl fmt::Display for Pass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hexadecimal(&self.0))
     }
 }
 

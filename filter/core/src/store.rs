@@ -40,7 +40,7 @@ const FINGERPRINT_BYTES: ByteCount = ByteCount(57 + 32);
 /// What a line takes for a message, in its bucket, its head and its record, if it is the only one of its line.
 const LINE_BYTES: ByteCount = ByteCount(17 + 25 + 8);
 /// Stale hints that a put passes over before it makes a new slot.
-const STALE_HINTS_MAX: u32 = 8;
+const STALE_HINTS_MAX: usize = 8;
 
 /// The moment of a change, on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,9 +196,9 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         now: Now,
     ) -> Result<Ticket, PutError> {
         let charge = charge_of(message, first);
-        self.take_room(destination, charge, limits)?;
+        let slot = self.take_room(destination, charge, limits)?;
         let head = Head { destination, stored_at: now.wall, changed_at: now.wall, charge, ..Head::free(Generation(0)) };
-        let Ok((ticket, large)) = self.take_slot(head, now) else {
+        let Ok((ticket, large)) = self.take_slot(slot, head, now) else {
             self.give_back_room(destination, charge);
             return Err(PutError::Busy);
         };
@@ -252,13 +252,13 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         filled.map(|_| ()).map_err(|Gone| Conflict)
     }
 
-    /// Marks a free slot as `Filling`. The number of its large part is read before its head, so that a VM which stalls
-    /// for longer than its lease cannot write into the slot's next use.
-    fn take_slot(&self, head: Head, now: Now) -> Result<(Ticket, Expect), Conflict> {
+    /// Marks a free slot as `Filling`: the one that was named, or another one if that is not free. The number of its large
+    /// part is read before its head, so that a VM which stalls for longer than its lease cannot write into the slot's next
+    /// use.
+    fn take_slot(&self, named: SlotIndex, head: Head, now: Now) -> Result<(Ticket, Expect), Conflict> {
         let filling = head.with(SlotState::Filling { until: now.monotonic.after(FILLING_MAX) });
-        for _ in 0..STALE_HINTS_MAX {
-            let Some(hint) = self.memory.dequeue(&self.keys.free_slots()) else { break };
-            let Some(slot) = decode_slot(&hint) else { continue };
+        let others = std::iter::from_fn(|| self.next_free()).take(STALE_HINTS_MAX);
+        for slot in std::iter::once(named).chain(others) {
             if let Some(taken) = self.take_if_free(slot, filling)? {
                 return Ok(taken);
             }
@@ -320,7 +320,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         ttl: Millis,
         now: Now,
     ) -> Result<Claim, ClaimError> {
-        let (head, _) = self.head(ticket.slot).map_err(|_| ClaimError::Corrupt)?.ok_or(ClaimError::Gone)?;
+        let (head, cas) = self.head(ticket.slot).map_err(|_| ClaimError::Corrupt)?.ok_or(ClaimError::Gone)?;
         if head.generation != ticket.generation || !matches!(head.state, SlotState::Queued { .. }) {
             return Err(ClaimError::Gone);
         }
@@ -337,11 +337,10 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
             Err(_) => return Err(ClaimError::Corrupt),
         };
         let sending = Head { sends: head.sends.saturating_add(1), ..head.with(SlotState::Sending { epoch, until }) };
-        let claimed = self.change_head(ticket, |found| (*found == head).then_some(sending));
-        match claimed {
-            Ok(head) => Ok(Claim { large: LargeMark { cas: large.cas, memo: message.memo() }, message, head }),
-            Err(Gone) => Err(ClaimError::Busy),
-        }
+        let key = self.keys.head(ticket.slot);
+        let claimed = self.memory.set(&key, &sending.encode(ticket.slot), Expect::Version(cas));
+        claimed.map_err(|Conflict| ClaimError::Busy)?;
+        Ok(Claim { large: LargeMark { cas: large.cas, memo: message.memo() }, message, head: sending })
     }
 
     /// Ends an attempt of term `epoch`.
@@ -596,16 +595,26 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         outcome.unwrap_or(Err(Gone))
     }
 
-    /// Room in the whole store first, then in the destination's part; both or none.
-    fn take_room(&self, destination: DestinationIndex, charge: ByteCount, limits: Limits<'_>) -> Result<(), PutError> {
+    /// Room in the whole store first, with a slot to write to, then in the destination's part; all or nothing.
+    fn take_room(
+        &self,
+        destination: DestinationIndex,
+        charge: ByteCount,
+        limits: Limits<'_>,
+    ) -> Result<SlotIndex, PutError> {
         let refusal = |error| match error {
             ReserveError::Full => PutError::Full,
             ReserveError::Busy => PutError::Busy,
         };
         let (whole, part) = (self.keys.ledger(), self.keys.destination_ledger(destination));
-        ledger::reserve(self.memory, &whole, charge, limits.whole).map_err(refusal)?;
-        ledger::reserve(self.memory, &part, charge, limits.destination).map_err(|error| {
+        let found = self.next_free();
+        let slot = ledger::reserve_slot(self.memory, &whole, charge, limits.whole, found).map_err(|error| {
+            found.into_iter().for_each(|slot| self.hint_free(slot));
+            refusal(error)
+        })?;
+        ledger::reserve(self.memory, &part, charge, limits.destination).map(|()| slot).map_err(|error| {
             ledger::release(self.memory, &whole, charge).unwrap_or_default();
+            self.hint_free(slot);
             refusal(error)
         })
     }
@@ -624,6 +633,11 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
     ) {
         change(self.memory, &self.keys.destination_ledger(destination), charge).unwrap_or_default();
         change(self.memory, &self.keys.ledger(), charge).unwrap_or_default();
+    }
+
+    /// A slot that was free when somebody said so.
+    fn next_free(&self) -> Option<SlotIndex> {
+        self.memory.dequeue(&self.keys.free_slots()).as_deref().and_then(decode_slot)
     }
 
     /// Tells takers of a free slot.

@@ -45,7 +45,12 @@ fn clock_millis(clock: u32) -> u64 {
 
 /// This moment on both clocks.
 pub fn now() -> Now {
-    Now { monotonic: Monotonic(clock_millis(CLOCK_MONOTONIC)), wall: Wall(clock_millis(CLOCK_WALL)) }
+    Now { monotonic: monotonic(), wall: Wall(clock_millis(CLOCK_WALL)) }
+}
+
+/// This moment on the clock of leases and waits.
+pub fn monotonic() -> Monotonic {
+    Monotonic(clock_millis(CLOCK_MONOTONIC))
 }
 
 /// Random bytes of the host (RAND_bytes in Envoy): every VM's differ.

@@ -20,7 +20,7 @@ use proxy_wasm::types::Action;
 use redeliver_core::backoff;
 use redeliver_core::capture::{BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start, announced};
 use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, repeatable, sign};
-use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Inject, Intake, Reply, Trust};
+use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Inject, Intake, Policy, Reply, Trust};
 use redeliver_core::delivery::looking::Look;
 use redeliver_core::duplicates::Retry;
 use redeliver_core::effect::Counter;
@@ -196,7 +196,7 @@ impl Stream {
             && Protocol::of_request(headers) == Protocol::Http
             && Route.cluster().is_some_and(|cluster| match vm.config.of(&cluster).hold_while_down {
                 HoldWhileDown::Off => false,
-                HoldWhileDown::On => vm.delivery.is_down(&vm.memory, &cluster, host::now().monotonic),
+                HoldWhileDown::On => vm.delivery.is_down(&vm.memory, &cluster, host::monotonic()),
             })
     }
 
@@ -420,7 +420,8 @@ impl Stream {
         // Without a routed form the slot stays as it is and becomes a dead letter, seen and counted.
         let Ok(routed) = Envelope::capture(&host::request_headers(), &vm.config.capture.drop_headers) else { return };
         let routed = (routed != message.arrived).then_some(routed);
-        let due = first_due(vm, &message.cluster, Trigger::Failure);
+        let policy = vm.config.of(&message.cluster).clone();
+        let due = first_due(vm, &policy, Trigger::Failure, host::monotonic());
         let completed = vm.delivery.store(&vm.memory).complete(ticket, &Message { routed, ..message }, due);
         // Gone: the lease was over before the stream was, and the sweep has spoken.
         completed.unwrap_or(());
@@ -519,12 +520,12 @@ fn store(
     let arrived = envelope(vm, &capture.arrived)?;
     let routed_form = routed_form(vm, capture, trigger)?;
     let destination = vm.delivery.find_or_register(&vm.memory, &cluster).ok_or(NotStored::Full)?;
+    let now = host::now();
+    let mut queued = || FirstState::Queued(first_due(vm, policy, trigger, now.monotonic));
     let (routed, first) = match routed_form {
-        RoutedForm::NotWanted => (None, FirstState::Queued(first_due(vm, &cluster, trigger))),
-        RoutedForm::Known(routed) => {
-            ((routed != arrived).then_some(routed), FirstState::Queued(first_due(vm, &cluster, trigger)))
-        }
-        RoutedForm::StillToCome => (None, FirstState::Opening(host::now().monotonic.after(OPENING_MAX))),
+        RoutedForm::NotWanted => (None, queued()),
+        RoutedForm::Known(routed) => ((routed != arrived).then_some(routed), queued()),
+        RoutedForm::StillToCome => (None, FirstState::Opening(now.monotonic.after(OPENING_MAX))),
     };
     let ties = vm.delivery.ties(&capture.arrived, &cluster, &body);
     // One that came with an id had it injected, if any was.
@@ -534,7 +535,7 @@ fn store(
     let ticket = vm
         .delivery
         .store(&vm.memory)
-        .put(&message, destination, first, limits, host::now())
+        .put(&message, destination, first, limits, now)
         .map_err(|error| untaken(vm, error, &capture.arrived, message.ties))?;
     vm.count(Counter::Stored, 1);
     let opening = matches!(first, FirstState::Opening(_)).then_some((ticket, message));
@@ -593,12 +594,10 @@ fn envelope(vm: &Vm, headers: &HeaderList) -> Result<Envelope, NotStored> {
 
 /// The first redelivery waits like one after a first failed attempt: the destination has just failed. One that only waits
 /// for its turn is due when that comes.
-fn first_due(vm: &mut Vm, cluster: &ClusterName, trigger: Trigger) -> Monotonic {
-    let now = host::now().monotonic;
+fn first_due(vm: &mut Vm, policy: &Policy, trigger: Trigger, now: Monotonic) -> Monotonic {
     match trigger {
         Trigger::Behind => now,
         Trigger::Failure | Trigger::Down => {
-            let policy = vm.config.of(cluster).clone();
             now.after(backoff::wait(&policy.redelivery.backoff, 1, vm.delivery.random()))
         }
     }
@@ -620,7 +619,7 @@ fn not_stored(vm: &Vm, reason: NotStored, part: Part) -> Action {
 
 fn witness(vm: &mut Vm, cluster: Option<&ClusterName>, sign: Sign) {
     if let (Some(cluster), true) = (cluster, sign != Sign::Nothing) {
-        vm.delivery.witness(&vm.memory, cluster, sign, host::now().monotonic);
+        vm.delivery.witness(&vm.memory, cluster, sign, host::monotonic());
     }
 }
 

@@ -92,7 +92,7 @@ impl Vm {
         let config = Rc::new(config);
         let root_id = host::property(&["plugin_root_id"]).unwrap_or_default();
         let seed = u64::from_le_bytes(host::random_bytes());
-        let monotonic = host::now().monotonic;
+        let monotonic = host::monotonic();
         host::set_tick(config.tick().min(TICK_MAX));
         let mut vm = Self {
             regime: Regime::of(&config.capture),
@@ -143,7 +143,7 @@ impl Vm {
     /// an answer that is lost would be a repeat.
     pub fn stop(&mut self) -> bool {
         self.count_protected();
-        let has_calls = self.delivery.stop(&self.memory, host::now().monotonic);
+        let has_calls = self.delivery.stop(&self.memory, host::monotonic());
         self.owes_done = if has_calls { Owes::Done } else { Owes::Nothing };
         !has_calls
     }
@@ -178,7 +178,7 @@ impl Vm {
 
     /// Looks after requests that wait for their body.
     fn watch_holds(&mut self) {
-        let now = host::now().monotonic;
+        let now = host::monotonic();
         let since = now.since(std::mem::replace(&mut self.watched_at, now));
         if since >= STOOD_STILL {
             self.excuse_holds();
@@ -227,7 +227,7 @@ impl Vm {
     /// be stored behind them.
     fn release(&mut self, context: u32) {
         let Some(Held::Waiting { hold, line, protocol }) = self.held.get(&context) else { return };
-        let (received, protocol, now) = (hold.received, *protocol, host::now().monotonic);
+        let (received, protocol, now) = (hold.received, *protocol, host::monotonic());
         let must_wait = line.is_some_and(|line| self.delivery.line(&self.memory, line, now) == Line::Waiting);
         let next = if must_wait { Held::Answered } else { Held::Released { at: now, received } };
         self.held.insert(context, next);
@@ -247,7 +247,7 @@ impl Vm {
     /// A request that was let go has its next piece: at once, if it was the listener's full buffer that had stopped it.
     pub fn went_on(&mut self, context: u32) {
         let Some(Held::Released { at, received }) = self.held.remove(&context) else { return };
-        let wait = host::now().monotonic.since(at);
+        let wait = host::monotonic().since(at);
         if let Some(limit) = learned_limit(received, wait, self.regime.body_bytes_max) {
             self.lower_limit(limit);
         }
@@ -322,7 +322,7 @@ impl Vm {
             self.regime.mode = CaptureMode::Stream;
         }
         let configured = self.config.capture.body_bytes_max;
-        let stands = notice.limited_at.0 > 0 && host::now().monotonic.since(notice.limited_at) < LIMIT_STANDS;
+        let stands = notice.limited_at.0 > 0 && host::monotonic().since(notice.limited_at) < LIMIT_STANDS;
         self.regime.body_bytes_max = if stands { configured.min(ByteCount(notice.body_bytes_max)) } else { configured };
     }
 }
