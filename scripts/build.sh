@@ -55,7 +55,7 @@ mkdir -p dist
 compiled=$built/$target/release/$compiled
 case $package in
 redeliver-probe) cp "$compiled" "$made.new" ;; # it exports every callback on purpose
-*) cargo run --quiet --locked --profile tool -p redeliver-finish -- "$compiled" "$made.new" >&2 ||
+*) cargo run --quiet --locked --profile tool -p redeliver-finish -- "$compiled" "$made.new" "${made%.wasm}-named.wasm" >&2 ||
     die "the compiled module cannot be finished: see above" ;;
 esac
 mv "$made.new" "$made"

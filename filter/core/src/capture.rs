@@ -434,7 +434,8 @@ mod tests {
         let regime = Regime { mode: CaptureMode::Hold, body_bytes_max: ByteCount(100) };
         let copied = |pieces: &[(&[u8], EndOfStream)]| {
             let (mut capture, _) = Capture::begin(headers(), HasBody::Yes, regime);
-            let last = pieces.iter().map(|(piece, end)| capture.copied(piece.to_vec(), ByteCount::of(piece), *end)).last();
+            let last =
+                pieces.iter().map(|(piece, end)| capture.copied(piece.to_vec(), ByteCount::of(piece), *end)).last();
             (last, capture.take_body())
         };
         let (one, two): (&[u8], &[u8]) = (b"\0\0\0\0\x01a", b"\0\0\0\0\x01a\0");

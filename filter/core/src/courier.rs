@@ -17,7 +17,7 @@ use crate::slot::{DeadReason, Epoch, Head, RuleDigest, SlotIndex, SlotState, Spo
 use crate::store::{ReadyHint, Settlement, Ticket};
 use crate::units::{Monotonic, Wall};
 use crate::window::Window;
-use std::collections::BTreeMap;
+use litemap::LiteMap;
 
 /// An attempt that is out.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ pub struct Courier {
     share: Option<u32>,
     bucket: Bucket,
     /// Attempts that are out, a predecessor's too.
-    in_flight: BTreeMap<SlotIndex, Out>,
+    in_flight: LiteMap<SlotIndex, Out>,
     /// When the receiver last answered one of our attempts.
     answered_at: Option<Monotonic>,
     /// What the world looked like at the last tick.
@@ -73,7 +73,7 @@ impl Courier {
             window_max: redelivery.window.max,
             share: None,
             bucket: Bucket::new(redelivery.rate, redelivery.tick, now),
-            in_flight: BTreeMap::new(),
+            in_flight: LiteMap::new(),
             answered_at: None,
             signs: Signs { verdict: None, evidence: Evidence::default(), backlog: Backlog::Empty },
             told: (0, None),

@@ -53,21 +53,33 @@ impl Stopped {
             Self::Parked { stored_at, .. } => Some(stored_at),
         }
     }
+
+    fn entry(self, generation: Generation) -> Entry {
+        let stored_at = self.waits_since().unwrap_or_default();
+        Entry { generation, stored_at, due: None, earliest: Monotonic(0), spot: self.spot() }
+    }
 }
 
 /// Messages in line that are looked at for a probe: one that may not go yet is due no sooner than it may go, so only a
 /// backlog that was asked to wait as a whole has so many of them in front, and then the next due one is the probe.
 const PROBE_LOOK_MAX: usize = 100;
 
+/// Slots by a number that is a moment of a clock, or a place in a line. One type for all three: each type of tree is 5 KB of
+/// code in the module.
+type SlotsBy = BTreeSet<(u64, SlotIndex)>;
+
 /// Waiting and outstanding messages of one destination.
 #[derive(Clone, Debug, Default)]
 pub struct Schedule {
     entries: BTreeMap<SlotIndex, Entry>,
-    by_due: BTreeSet<(Monotonic, SlotIndex)>,
-    by_age: BTreeSet<(Wall, SlotIndex)>,
+    /// By [`Monotonic`].
+    by_due: SlotsBy,
+    /// By [`Wall`].
+    by_age: SlotsBy,
     /// Messages in the order in which they were accepted, and those that hold their line up: dead letters and parked ones.
-    lines: BTreeMap<LineKey, BTreeSet<(u64, SlotIndex)>>,
-    stopped: BTreeMap<SlotIndex, (Generation, Stopped)>,
+    lines: BTreeMap<LineKey, SlotsBy>,
+    /// [`Stopped`] as entries that wait for nothing: of one type with the others for the same reason.
+    stopped: BTreeMap<SlotIndex, Entry>,
     /// The one of those that was asked about last.
     asked_about: Option<SlotIndex>,
     /// The time that was last told.
@@ -96,7 +108,7 @@ impl Schedule {
     /// When the oldest message was stored, parked ones included.
     #[must_use]
     pub fn oldest(&self) -> Option<Wall> {
-        self.by_age.first().map(|(at, _)| *at)
+        self.by_age.first().map(|(at, _)| Wall(*at))
     }
 
     /// Whether this use of the slot is known.
@@ -127,7 +139,7 @@ impl Schedule {
         if known.is_some() {
             return;
         }
-        self.by_age.insert((stored_at, ticket.slot));
+        self.by_age.insert((stored_at.0, ticket.slot));
         let entry = Entry { generation: ticket.generation, stored_at, due: Some(due), earliest: Monotonic(0), spot };
         self.entries.insert(ticket.slot, entry);
         self.stand_in_line(ticket.slot, spot);
@@ -145,7 +157,7 @@ impl Schedule {
     pub fn out(&mut self, ticket: Ticket, stored_at: Wall, spot: Option<Spot>) {
         self.forget_other_use(ticket);
         self.hide(ticket.slot);
-        self.by_age.insert((stored_at, ticket.slot));
+        self.by_age.insert((stored_at.0, ticket.slot));
         let entry = Entry { generation: ticket.generation, stored_at, due: None, earliest: Monotonic(0), spot };
         self.entries.insert(ticket.slot, entry);
         self.stand_in_line(ticket.slot, spot);
@@ -167,7 +179,7 @@ impl Schedule {
         if self.knows(ticket) {
             self.remove(ticket.slot);
         }
-        if self.stopped.get(&ticket.slot).is_some_and(|(generation, _)| *generation == ticket.generation) {
+        if self.stopped.get(&ticket.slot).is_some_and(|entry| entry.generation == ticket.generation) {
             self.go_on_without(ticket.slot);
         }
     }
@@ -175,11 +187,11 @@ impl Schedule {
     /// The message is not to be sent, and holds up those behind it.
     pub fn stop(&mut self, ticket: Ticket, stopped: Stopped) {
         self.go_on_without(ticket.slot);
-        self.stopped.insert(ticket.slot, (ticket.generation, stopped));
+        self.stopped.insert(ticket.slot, stopped.entry(ticket.generation));
         self.stand_in_line(ticket.slot, stopped.spot());
         if let Some(entry) = self.entries.remove(&ticket.slot) {
-            self.by_age.remove(&(entry.stored_at, ticket.slot));
-            self.by_due.remove(&(entry.due.unwrap_or_default(), ticket.slot));
+            self.by_age.remove(&(entry.stored_at.0, ticket.slot));
+            self.by_due.remove(&(entry.due.unwrap_or_default().0, ticket.slot));
             if stopped.spot().is_none()
                 && let Some(spot) = entry.spot
             {
@@ -187,7 +199,7 @@ impl Schedule {
             }
         }
         if let Some(since) = stopped.waits_since() {
-            self.by_age.insert((since, ticket.slot));
+            self.by_age.insert((since.0, ticket.slot));
         }
     }
 
@@ -195,7 +207,7 @@ impl Schedule {
     pub fn next_stopped(&mut self) -> Option<Ticket> {
         let rest = self.asked_about.map_or(Bound::Unbounded, Bound::Excluded);
         let next = self.stopped.range((rest, Bound::Unbounded)).next().or_else(|| self.stopped.iter().next());
-        let ticket = next.map(|(slot, (generation, _))| Ticket { slot: *slot, generation: *generation });
+        let ticket = next.map(|(slot, entry)| Ticket { slot: *slot, generation: entry.generation });
         self.asked_about = ticket.map(|ticket| ticket.slot);
         ticket
     }
@@ -203,7 +215,7 @@ impl Schedule {
     fn remove(&mut self, slot: SlotIndex) {
         self.hide(slot);
         if let Some(entry) = self.entries.remove(&slot) {
-            self.by_age.remove(&(entry.stored_at, slot));
+            self.by_age.remove(&(entry.stored_at.0, slot));
             if let Some(spot) = entry.spot {
                 self.leave_line(slot, spot);
             }
@@ -211,11 +223,9 @@ impl Schedule {
     }
 
     fn go_on_without(&mut self, slot: SlotIndex) {
-        let Some((_, stopped)) = self.stopped.remove(&slot) else { return };
-        if let Some(since) = stopped.waits_since() {
-            self.by_age.remove(&(since, slot));
-        }
-        if let Some(spot) = stopped.spot() {
+        let Some(stopped) = self.stopped.remove(&slot) else { return };
+        self.by_age.remove(&(stopped.stored_at.0, slot)); // a dead letter is not there
+        if let Some(spot) = stopped.spot {
             self.leave_line(slot, spot);
         }
     }
@@ -262,20 +272,20 @@ impl Schedule {
         if let Some(Entry { due: Some(due), spot, .. }) = self.entries.get(&slot).copied()
             && self.is_first(slot, spot)
         {
-            self.by_due.insert((due, slot));
+            self.by_due.insert((due.0, slot));
         }
     }
 
     fn hide(&mut self, slot: SlotIndex) {
         if let Some(Entry { due: Some(due), .. }) = self.entries.get(&slot).copied() {
-            self.by_due.remove(&(due, slot));
+            self.by_due.remove(&(due.0, slot));
         }
     }
 
     /// The message that is due first, if it is due at `now`.
     #[must_use]
     pub fn due(&self, now: Monotonic) -> Option<Ticket> {
-        self.by_due.first().filter(|(due, _)| *due <= now).and_then(|(_, slot)| self.ticket(*slot))
+        self.by_due.first().filter(|(due, _)| *due <= now.0).and_then(|(_, slot)| self.ticket(*slot))
     }
 
     /// The first in line for a probe at `now`, due or not; another than `last` if there is another.

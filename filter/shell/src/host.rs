@@ -4,6 +4,7 @@
 //! bytes getters only; each call only where the host is known to answer Ok or a status that the SDK returns; every
 //! refusal becomes a value. Nothing here decides anything.
 
+use litemap::LiteMap;
 use log::Level as LogLevel;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, GrpcStatusCode, MapType, MetricType, Status};
@@ -17,7 +18,6 @@ use redeliver_core::reply::{CallStatus, LocalReply};
 use redeliver_core::store::Now;
 use redeliver_core::units::{ByteCount, Millis, Monotonic, Wall};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
@@ -29,6 +29,18 @@ unsafe extern "C" {
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
     fn proxy_get_header_map_pairs(map: MapType, bytes: *mut *mut u8, size: *mut usize) -> Status;
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout_millis: u32,
+        token: *mut u32,
+    ) -> Status;
 }
 
 const CLOCK_WALL: u32 = 0;
@@ -216,22 +228,38 @@ pub fn done() {
     hostcalls::done().unwrap_or_default();
 }
 
-/// Sends a request from the root context.
+/// A serialised map without a pair.
+const NO_PAIRS: [u8; 4] = [0; 4];
+
+/// Sends a request from the root context, its headers as they are: the SDK would serialise them anew, and takes text only.
 ///
 /// # Errors
 /// What the host's refusal means.
 pub fn dispatch(dispatch: &Dispatch) -> Result<CallToken, Answer> {
-    let headers = dispatch.headers.iter().map(|(name, value)| {
-        // SAFETY: the SDK takes `&str` but only copies the bytes into the serialised map; Envoy's header values are any
-        // bytes from 0x80 up too, and a lossy copy would change the message. The strings live for this call only.
-        unsafe { (std::str::from_utf8_unchecked(name), std::str::from_utf8_unchecked(value)) }
-    });
-    let body = (!dispatch.body.is_empty()).then_some(dispatch.body.as_slice());
-    let timeout = Duration::from_millis(dispatch.timeout.0);
-    match hostcalls::dispatch_http_call(&dispatch.cluster.0, headers.collect(), body, Vec::new(), timeout) {
-        Ok(token) => Ok(CallToken(token)),
-        Err(Status::BadArgument) => Err(Answer::UnknownCluster),
-        Err(_) => Err(Answer::RefusedLocally),
+    let (cluster, headers, body) = (dispatch.cluster.0.as_bytes(), dispatch.headers.serialised(), &dispatch.body);
+    let timeout = u32::try_from(dispatch.timeout.0).unwrap_or(u32::MAX);
+    let mut token = 0;
+    // SAFETY: all slices and the token outlive the call; an empty map of trailers is a count of zero.
+    let status = unsafe {
+        proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+            NO_PAIRS.as_ptr(),
+            NO_PAIRS.len(),
+            timeout,
+            &raw mut token,
+        )
+    };
+    if status == Status::Ok {
+        Ok(CallToken(token))
+    } else if status == Status::BadArgument {
+        Err(Answer::UnknownCluster)
+    } else {
+        Err(Answer::RefusedLocally)
     }
 }
 
@@ -240,7 +268,7 @@ pub fn dispatch(dispatch: &Dispatch) -> Result<CallToken, Answer> {
 pub struct HostMemory {
     vm_id: String,
     /// Queue names that were resolved; a token stays good as long as the `vm_id` lives.
-    queues: RefCell<BTreeMap<String, u32>>,
+    queues: RefCell<LiteMap<String, u32>>,
 }
 
 impl HostMemory {
@@ -298,8 +326,9 @@ impl SharedMemory for HostMemory {
 
 /// The stats of CONTRACT section 9.
 pub struct Metrics {
-    counters: BTreeMap<Counter, u32>,
-    gauges: BTreeMap<Gauge, u32>,
+    /// With the host's number; so few that a look through them is the quickest.
+    counters: Vec<(Counter, u32)>,
+    gauges: Vec<(Gauge, u32)>,
     delivery_delay: Option<u32>,
 }
 
@@ -317,15 +346,15 @@ impl Metrics {
 
     /// Adds to a counter.
     pub fn count(&self, counter: Counter, by: u64) {
-        if let (Some(id), Ok(by)) = (self.counters.get(&counter), i64::try_from(by)) {
-            hostcalls::increment_metric(*id, by).unwrap_or_default();
+        if let (Some(id), Ok(by)) = (number_of(&self.counters, counter), i64::try_from(by)) {
+            hostcalls::increment_metric(id, by).unwrap_or_default();
         }
     }
 
     /// Sets a gauge.
     pub fn gauge(&self, gauge: Gauge, value: u64) {
-        if let Some(id) = self.gauges.get(&gauge) {
-            hostcalls::record_metric(*id, value).unwrap_or_default();
+        if let Some(id) = number_of(&self.gauges, gauge) {
+            hostcalls::record_metric(id, value).unwrap_or_default();
         }
     }
 
@@ -335,6 +364,10 @@ impl Metrics {
             hostcalls::record_metric(id, delay.0).unwrap_or_default();
         }
     }
+}
+
+fn number_of<T: PartialEq>(defined: &[(T, u32)], wanted: T) -> Option<u32> {
+    defined.iter().find(|(found, _)| *found == wanted).map(|(_, number)| *number)
 }
 
 fn define(kind: MetricType, name: &str) -> Option<u32> {

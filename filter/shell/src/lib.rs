@@ -1,7 +1,7 @@
 //! The shell of redeliver: proxy-wasm callbacks in, host calls out, no policy.
 //!
-//! `root` and `stream` are the SDK's two kinds of context, `vm` is what they share, `host` is the fence around the SDK,
-//! `abi` the one callback that the SDK cannot express.
+//! `abi` is what the host calls, `root` and `stream` are its two kinds of context, `vm` is what they share, `host` is what
+//! the host is called for: the fence around the SDK.
 //! Everything that decides is in `redeliver-core`.
 
 #![allow(missing_docs)] // nothing is public but the ABI, and the SDK's macro writes that
@@ -16,5 +16,4 @@ use proxy_wasm::types::LogLevel;
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|context| Box::new(root::Root::new(context)));
 }}

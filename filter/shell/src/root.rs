@@ -1,10 +1,8 @@
-//! The root context: configuration, timer, answers to our calls, and the end.
+//! A root context: one configuration, its timer, the answers to its calls, and its end.
 
 use crate::host;
 use crate::stream::Stream;
 use crate::vm::Vm;
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::ContextType;
 use redeliver_core::config;
 use redeliver_core::effect::Level;
 use std::cell::{Cell, RefCell};
@@ -35,24 +33,22 @@ impl Root {
             run(vm);
         }
     }
-}
 
-impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, header_count: usize, body_size: usize, trailer_count: usize) {
+    /// The answer to one of our calls has come.
+    pub fn call_answered(&self, token: u32, header_count: u32, body_size: usize, trailer_count: u32) {
         self.with_vm(|vm| vm.call_answered(token, header_count, body_size, trailer_count));
     }
 
-    fn on_done(&mut self) -> bool {
+    /// The configuration is on its way out. Answers whether it may go at once.
+    pub fn stop(&self) -> bool {
         let mut may_go = true;
         self.with_vm(|vm| may_go = vm.stop());
         may_go
     }
-}
 
-impl RootContext for Root {
-    /// Also runs in a throw-away VM that only checks the configuration: nothing here outlives the VM, but the word that
-    /// this configuration was announced.
-    fn on_configure(&mut self, _size: usize) -> bool {
+    /// Reads the configuration; answers whether it can be. Also runs in a throw-away VM that only checks it: nothing here
+    /// outlives the VM, but the word that this configuration was announced.
+    pub fn configure(&mut self) -> bool {
         let text = host::plugin_configuration();
         match config::parse(&text) {
             Ok(config) => {
@@ -72,17 +68,15 @@ impl RootContext for Root {
         }
     }
 
-    fn on_tick(&mut self) {
+    /// One turn of the timer.
+    pub fn tick(&self) {
         self.with_vm(Vm::tick);
     }
 
-    fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
+    /// A new stream under this configuration.
+    pub fn stream(&self, context: u32) -> Stream {
         IS_WORKER.set(true);
         self.with_vm(|vm| vm.delivery.saw_stream());
-        Some(Box::new(Stream::new(self.vm.clone(), context)))
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
+        Stream::new(self.vm.clone(), context)
     }
 }

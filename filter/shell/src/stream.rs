@@ -13,10 +13,9 @@
 //! ```
 //! The answer of a gRPC call has its status in the headers, or in the trailers; our word goes where the status is.
 
+use crate::abi::Action;
 use crate::host::{self, Part};
 use crate::vm::{Held, Vm};
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
 use redeliver_core::backoff;
 use redeliver_core::capture::{BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start, announced};
 use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, repeatable, sign};
@@ -428,32 +427,35 @@ impl Stream {
     }
 }
 
-impl Context for Stream {}
-
-impl HttpContext for Stream {
-    fn on_http_request_headers(&mut self, _count: usize, end: bool) -> Action {
-        let has_body = if end { HasBody::No } else { HasBody::Yes };
+/// The callbacks.
+impl Stream {
+    /// The request's headers have come.
+    pub fn on_request_headers(&mut self, has_body: HasBody) -> Action {
         self.with_vm(Action::Continue, |stream, vm| stream.request_headers(vm, has_body))
     }
 
-    fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
-        self.with_vm(Action::Continue, |stream, vm| stream.request_body(vm, size, end_of_stream(end)))
+    /// A piece of the request's body has come, `size` bytes long.
+    pub fn on_request_body(&mut self, size: usize, end: EndOfStream) -> Action {
+        self.with_vm(Action::Continue, |stream, vm| stream.request_body(vm, size, end))
     }
 
-    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+    /// The request's trailers have come.
+    pub fn on_request_trailers(&mut self) -> Action {
         self.with_vm(Action::Continue, Self::request_trailers)
     }
 
-    fn on_http_response_headers(&mut self, _count: usize, end: bool) -> Action {
-        self.with_vm(Action::Continue, |stream, vm| stream.response_headers(vm, end_of_stream(end)))
+    /// The answer's headers have come.
+    pub fn on_response_headers(&mut self, end: EndOfStream) -> Action {
+        self.with_vm(Action::Continue, |stream, vm| stream.response_headers(vm, end))
     }
 
-    fn on_http_response_trailers(&mut self, _count: usize) -> Action {
+    /// The answer's trailers have come.
+    pub fn on_response_trailers(&mut self) {
         self.with_vm((), Self::response_trailers);
-        Action::Continue
     }
 
-    fn on_log(&mut self) {
+    /// The stream is over.
+    pub fn on_log(&mut self) {
         self.with_vm((), Self::log);
     }
 }
@@ -579,11 +581,7 @@ fn routed_form(vm: &Vm, capture: &Capture, trigger: Trigger) -> Result<RoutedFor
                     return Ok(RoutedForm::StillToCome);
                 }
             };
-            if headers.is_empty() {
-                Ok(RoutedForm::StillToCome)
-            } else {
-                envelope(vm, &headers).map(RoutedForm::Known)
-            }
+            if headers.is_empty() { Ok(RoutedForm::StillToCome) } else { envelope(vm, &headers).map(RoutedForm::Known) }
         }
     }
 }
@@ -650,10 +648,6 @@ fn is_our_own(vm: &Vm, headers: &HeaderList) -> bool {
 
 fn asked_async(arrived: &HeaderList) -> AskedAsync {
     if prefers_async(arrived) { AskedAsync::Yes } else { AskedAsync::No }
-}
-
-const fn end_of_stream(end: bool) -> EndOfStream {
-    if end { EndOfStream::Yes } else { EndOfStream::No }
 }
 
 /// The route that Envoy chose for the current stream.

@@ -3,6 +3,7 @@
 //! Carries out effects after the core has returned. Decides nothing: each decision is a call of the core.
 
 use crate::host::{self, HostMemory, Metrics};
+use litemap::LiteMap;
 use redeliver_core::capture::{BodySeen, Hold, Regime, WatchStep, learned_limit};
 use redeliver_core::cells::CaptureNotice;
 use redeliver_core::codec::crc32;
@@ -17,7 +18,7 @@ use redeliver_core::lines::Line;
 use redeliver_core::memory::{Change, SharedMemory, update};
 use redeliver_core::reply::{self, NotStored};
 use redeliver_core::units::{ByteCount, Millis, Monotonic};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 /// The longest time between two ticks: the watchdog must release held requests within a second (CONTRACT section 7).
@@ -40,7 +41,7 @@ pub struct Vm {
     /// How requests are captured just now.
     pub regime: Regime,
     /// Requests that wait for their body, or were let go by the timer, by context id.
-    pub held: BTreeMap<u32, Held>,
+    pub held: LiteMap<u32, Held>,
     /// When the timer last looked at them.
     watched_at: Monotonic,
     /// Whether the host is known to deliver bodies of held requests.
@@ -98,7 +99,7 @@ impl Vm {
             regime: Regime::of(&config.capture),
             delivery: Delivery::new(config.clone(), Keys::of(&root_id), crc32(text), seed, monotonic),
             memory: HostMemory::new(),
-            held: BTreeMap::new(),
+            held: LiteMap::new(),
             watched_at: monotonic,
             body_seen: BodySeen::No,
             copies: ByteCount(0),
@@ -127,7 +128,7 @@ impl Vm {
     }
 
     /// The answer to one of our calls.
-    pub fn call_answered(&mut self, token: u32, header_count: usize, body_size: usize, trailer_count: usize) {
+    pub fn call_answered(&mut self, token: u32, header_count: u32, body_size: usize, trailer_count: u32) {
         let headers = if header_count == 0 { Default::default() } else { host::call_headers() };
         let trailers = || if trailer_count == 0 { Default::default() } else { host::call_trailers() };
         let reply = Reply { headers, body: &|| host::call_body(body_size), trailers: &trailers };
@@ -201,7 +202,7 @@ impl Vm {
     }
 
     fn excuse_holds(&mut self) {
-        for held in self.held.values_mut() {
+        for (_, held) in self.held.iter_mut() {
             match held {
                 Held::Waiting { hold, .. } => hold.stood_still(),
                 Held::Released { .. } | Held::Answered => {}

@@ -2,49 +2,43 @@
 //!
 //! 1. The host calls every callback that a module exports, and the SDK exports all of them. Each call costs; those that
 //!    the filter does not use are dropped, and the code that only they reached.
-//! 2. The SDK's body callback knows two answers, Continue and Pause. The filter needs a third one (see
-//!    filter/shell/src/abi.rs): its own function takes the export's place.
+//! 2. The filter's own callbacks take the place of the SDK's (filter/shell/src/abi.rs says why): `redeliver_on_tick` is
+//!    exported as `proxy_on_tick`.
+//! 3. The names of functions go into a file of their own, beside the module: a fifth of its size, and only a backtrace
+//!    wants them.
 //!
 //! Never changes code. Fails with a sentence when the module is not what it expects.
 
 use std::process::ExitCode;
 use walrus::Module;
 
-/// What the host may call. `proxy_on_delete` stays: the SDK frees its contexts there.
-const KEPT: [&str; 18] = [
-    "memory",
-    "_initialize",
-    "proxy_abi_version_0_2_1",
-    "proxy_on_memory_allocate",
-    "proxy_on_context_create",
-    "proxy_on_vm_start",
-    "proxy_on_configure",
-    "proxy_on_tick",
-    "proxy_on_http_call_response",
-    "proxy_on_request_headers",
-    "proxy_on_request_body",
-    "proxy_on_request_trailers",
-    "proxy_on_response_headers",
-    "proxy_on_response_trailers", // only answers that have some cost the call: gRPC
-    "proxy_on_log",
-    "proxy_on_done",
-    "proxy_on_delete",
-    "malloc",
+/// What stays as the compiler made it.
+const KEPT: [&str; 4] = ["memory", "_initialize", "proxy_abi_version_0_2_1", "proxy_on_memory_allocate"];
+
+/// What the host may call: `proxy_<name>` is the filter's `redeliver_<name>`.
+const CALLBACKS: [&str; 13] = [
+    "on_context_create",
+    "on_vm_start",
+    "on_configure",
+    "on_tick",
+    "on_http_call_response",
+    "on_request_headers",
+    "on_request_body",
+    "on_request_trailers",
+    "on_response_headers",
+    "on_response_trailers", // only answers that have some cost the call: gRPC
+    "on_log",
+    "on_done",
+    "on_delete",
 ];
-
-/// The host accepts either allocator.
-const OPTIONAL: [&str; 1] = ["malloc"];
-
-/// (the export, the function that takes its place)
-const REPLACED: (&str, &str) = ("proxy_on_request_body", "redeliver_on_request_body");
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [input, output] = arguments.as_slice() else {
-        eprintln!("usage: redeliver-finish COMPILED.wasm FINISHED.wasm");
+    let [input, output, named] = arguments.as_slice() else {
+        eprintln!("usage: redeliver-finish COMPILED.wasm FINISHED.wasm FINISHED-WITH-NAMES.wasm");
         return ExitCode::from(2);
     };
-    match finish(input, output) {
+    match finish(input, output, named) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("redeliver-finish: {problem}");
@@ -53,35 +47,49 @@ fn main() -> ExitCode {
     }
 }
 
-fn finish(input: &str, output: &str) -> Result<(), String> {
+fn finish(input: &str, output: &str, named: &str) -> Result<(), String> {
     let mut module =
         Module::from_file(input).map_err(|error| format!("{input} is no module that can be read: {error}"))?;
-    replace(&mut module)?;
-    trim(&mut module)?;
+    export_only_what_is_used(&mut module)?;
     walrus::passes::gc::run(&mut module);
-    module.emit_wasm_file(output).map_err(|error| format!("{output} cannot be written: {error}"))
+    let write = |module: &mut Module, path: &str| {
+        module.emit_wasm_file(path).map_err(|error| format!("{path} cannot be written: {error}"))
+    };
+    write(&mut module, named)?;
+    forget_names(&mut module);
+    write(&mut module, output)
 }
 
-fn replace(module: &mut Module) -> Result<(), String> {
-    let (export, by) = REPLACED;
-    let function = module.exports.get_func(by).map_err(|_| format!("the module does not export {by}"))?;
-    module.exports.remove(by).map_err(|error| error.to_string())?;
-    module.exports.remove(export).map_err(|_| format!("the module does not export {export}"))?;
-    module.exports.add(export, function);
-    Ok(())
-}
-
-fn trim(module: &mut Module) -> Result<(), String> {
+fn export_only_what_is_used(module: &mut Module) -> Result<(), String> {
+    let callbacks = CALLBACKS.map(|name| (format!("proxy_{name}"), format!("redeliver_{name}")));
+    let own: Vec<(&String, walrus::FunctionId)> = callbacks
+        .iter()
+        .map(|(export, by)| {
+            let function = module.exports.get_func(by).map_err(|_| lacks(by))?;
+            Ok((export, function))
+        })
+        .collect::<Result<_, String>>()?;
+    if let Some(missing) = KEPT.into_iter().find(|kept| !module.exports.iter().any(|export| export.name == *kept)) {
+        return Err(lacks(missing));
+    }
     let found: Vec<(walrus::ExportId, String)> =
         module.exports.iter().map(|export| (export.id(), export.name.clone())).collect();
-    let missing = KEPT.into_iter().find(|kept| !OPTIONAL.contains(kept) && !found.iter().any(|(_, name)| name == kept));
-    if let Some(missing) = missing {
-        return Err(format!("the module does not export {missing}: is it the filter's?"));
+    for (id, _) in found.iter().filter(|(_, name)| !KEPT.contains(&name.as_str())) {
+        module.exports.delete(*id);
     }
-    for (id, name) in found {
-        if !KEPT.contains(&name.as_str()) {
-            module.exports.delete(id);
-        }
+    for (export, function) in own {
+        module.exports.add(export, function);
     }
     Ok(())
+}
+
+fn lacks(name: &str) -> String {
+    format!("the module does not export {name}: is it the filter's?")
+}
+
+/// The functions keep their numbers, so the named module explains a backtrace of the one without names.
+fn forget_names(module: &mut Module) {
+    module.funcs.iter_mut().for_each(|function| function.name = None);
+    module.tables.iter_mut().for_each(|table| table.name = None);
+    module.memories.iter_mut().for_each(|memory| memory.name = None);
 }

@@ -98,13 +98,25 @@ fn look() {
         println!("== {form} GET\n{}", text(&town.request("GET", "/in", 0)));
         println!("== {form} POST 64K\n{}", text(&town.request("POST", "/in", 65536)));
         town.process.with_cluster("orders", |cluster| cluster.healthy = 0);
-        for _ in 0..10 { town.request("POST", "/in", 1024); }
+        for _ in 0..10 {
+            town.request("POST", "/in", 1024);
+        }
         println!("== {form} POST stored\n{}", text(&town.request("POST", "/in", 1024)));
         println!("== {form} DELETE stored\n{}", text(&town.request("DELETE", "/in", 0)));
         town.process.with_cluster("orders", |cluster| cluster.healthy = 1);
         town.book.take();
         town.process.run_for(&mut Well, Duration::from_secs(20));
-        println!("== {form} redelivery\n{}", text(&town.book.take().into_iter().filter(|(callback, ..)| *callback == Callback::CallResponse).collect::<Vec<_>>()));
+        println!(
+            "== {form} redelivery\n{}",
+            text(
+                &town
+                    .book
+                    .take()
+                    .into_iter()
+                    .filter(|(callback, ..)| *callback == Callback::CallResponse)
+                    .collect::<Vec<_>>()
+            )
+        );
         town.book.take();
         town.process.run_for(&mut Well, Duration::from_secs(1));
         println!("== {form} idle second\n{}", text(&town.book.take()));

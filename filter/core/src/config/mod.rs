@@ -29,7 +29,7 @@ pub use fault::{Fault, Faults, Problem};
 pub use reference::{TABLE_BEGIN, TABLE_END, reference_table};
 
 use crate::units::{ByteCount, ClusterName, Millis, Permille};
-use std::collections::BTreeMap;
+use litemap::LiteMap;
 use std::rc::Rc;
 use table::{Draft, Ordering, Source};
 use tree::{Json, Object};
@@ -53,7 +53,7 @@ pub struct Config {
     /// Whose `x-redeliver-*` headers are believed.
     pub trust: Trusted,
     /// What differs for single destinations.
-    pub destinations: BTreeMap<ClusterName, DestinationOverride>,
+    pub destinations: LiteMap<ClusterName, DestinationOverride>,
     /// Whether any destination is held back: asked for every protected request, so it is known beforehand.
     pub any_hold_while_down: HoldWhileDown,
     /// The headers that have an ordering key for any destination: without one of them a request stands in no line.
@@ -515,7 +515,7 @@ impl Config {
 
 impl Config {
     /// All of it, or nothing if a value is missing: then it had a fault.
-    fn complete(draft: Draft, destinations: Option<BTreeMap<ClusterName, DestinationOverride>>) -> Option<Self> {
+    fn complete(draft: Draft, destinations: Option<LiteMap<ClusterName, DestinationOverride>>) -> Option<Self> {
         let (shared, destinations) = (Rc::new(Policy::of(&draft)?), destinations?);
         let mut order_key_headers = Vec::new();
         let mut any_hold_while_down = HoldWhileDown::Off;
@@ -564,7 +564,7 @@ impl Config {
 
 fn policies<'a>(
     shared: &'a Policy,
-    destinations: &'a BTreeMap<ClusterName, DestinationOverride>,
+    destinations: &'a LiteMap<ClusterName, DestinationOverride>,
 ) -> impl Iterator<Item = &'a Policy> {
     std::iter::once(shared).chain(destinations.values().map(|found| found.policy.as_ref()))
 }

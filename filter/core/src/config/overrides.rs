@@ -7,7 +7,7 @@ use super::fault::{Fault, Faults};
 use super::table::{Draft, Overlay, Source};
 use super::tree::{Json, Object};
 use super::{ClusterName, DestinationOverride, Policy, relations, walk};
-use std::collections::BTreeMap;
+use litemap::LiteMap;
 use std::rc::Rc;
 
 /// The destinations of `object`, over what they share; nothing if one has a fault. What is no object, [`walk`] has refused.
@@ -15,12 +15,12 @@ pub(super) fn read(
     object: &Object,
     shared: &Draft,
     faults: &mut Faults,
-) -> Option<BTreeMap<ClusterName, DestinationOverride>> {
+) -> Option<LiteMap<ClusterName, DestinationOverride>> {
     let authorities = shared.authorities.as_ref()?;
     let mut known = Faults::default();
     relations::check(shared, &mut known);
     let groups = walk::overridable();
-    let mut destinations = Some(BTreeMap::new());
+    let mut destinations = Some(LiteMap::new());
     for (cluster, authority) in authorities {
         let place = walk::below(walk::PER_CLUSTER, &cluster.0);
         let overlay = Overlay { keys: own_keys(object, cluster), place: &place, groups: &groups, shared };

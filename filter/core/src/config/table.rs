@@ -14,7 +14,7 @@ use super::values::{
 use super::{CaptureAs, CaptureMode, Grpc, HealthSource, HoldWhileDown, Inject, Intake, OnDeadHead, OnUnauthorized};
 use super::{Prefer, Rate, Reply, RouteOptIn, Trust, UnknownOutcome, walk};
 use crate::units::{ByteCount, ClusterName, Millis, Permille};
-use std::collections::BTreeMap;
+use litemap::LiteMap;
 
 /// Who delivers a key. Keys of other areas than [`Area::Filter`] are known, and refused as not built; a key of theirs that
 /// is built has moved to [`Area::Filter`].
@@ -352,7 +352,7 @@ keys! {
     _labels: Unread = "metrics.labels", r#""none""#, Operations, Later("`none`, `envoy`, `istio`");
 
     /// The authority that redeliveries to this cluster carry; routes with `auto_host_rewrite` need it.
-    authorities: BTreeMap<ClusterName, Option<String>> = "destinations.<cluster>.authority", "null", Filter,
+    authorities: LiteMap<ClusterName, Option<String>> = "destinations.<cluster>.authority", "null", Filter,
         Authorities;
     /// Any key of `failure`, for this cluster.
     _destination_failure: Unread = "destinations.<cluster>.failure", "null", Filter, KeyByKey("object");

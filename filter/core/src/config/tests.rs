@@ -550,7 +550,7 @@ fn no_text_means_the_defaults_of_the_contract() {
         },
         dead_letter_ttl: Millis(168 * 3_600_000),
         trust: Trusted { senders: Trust::Withheld, receivers: Trust::Withheld },
-        destinations: BTreeMap::new(),
+        destinations: LiteMap::new(),
         any_hold_while_down: HoldWhileDown::Off,
         order_key_headers: Vec::new(),
     };
@@ -647,7 +647,7 @@ fn every_key_of_this_build_is_read_into_its_place() {
         },
         dead_letter_ttl: Millis(3_600_000),
         trust: Trusted { senders: Trust::Given, receivers: Trust::Given },
-        destinations: BTreeMap::new(),
+        destinations: LiteMap::new(),
         any_hold_while_down: HoldWhileDown::On,
         order_key_headers: vec!["x-account".to_owned()],
     };
@@ -656,7 +656,7 @@ fn every_key_of_this_build_is_read_into_its_place() {
         policy: expected.shared.clone(),
     };
     let destinations =
-        BTreeMap::from([(cluster("outbound|80||a.b"), own(Some("a.b:80"))), (cluster("orders"), own(None))]);
+        [(cluster("outbound|80||a.b"), own(Some("a.b:80"))), (cluster("orders"), own(None))].into_iter().collect();
     let expected = Config { destinations, ..expected.clone() };
     assert_eq!(config, expected);
 }

@@ -8,7 +8,7 @@ use super::tree::Json;
 use super::{ClusterName, Rate, walk};
 use crate::headers;
 use crate::units::{ByteCount, Millis, Permille};
-use std::collections::BTreeMap;
+use litemap::LiteMap;
 
 /// Reads one kind of value.
 pub(super) trait Reads {
@@ -460,11 +460,11 @@ fn is_token(text: &str) -> bool {
 pub(super) struct Authorities;
 
 impl Reads for Authorities {
-    type Value = BTreeMap<ClusterName, Option<String>>;
+    type Value = LiteMap<ClusterName, Option<String>>;
 
     /// `json` is the whole object, or null if there is none. What is no object in it, [`walk`] has refused.
     fn read(&self, path: &str, json: &Json, faults: &mut Faults) -> Option<Self::Value> {
-        let mut authorities = BTreeMap::new();
+        let mut authorities = LiteMap::new();
         let (Json::Object(destinations), Some((group, key))) = (json, path.split_once(walk::OF_ANY_CLUSTER)) else {
             return Some(authorities);
         };
@@ -473,7 +473,9 @@ impl Reads for Authorities {
             let cluster = faults.keep(&place, named_cluster(name));
             let given = if let Json::Object(keys) = keys { walk::first(keys, key) } else { None };
             let authority = given.and_then(|json| faults.keep(&walk::below(&place, key), authority(json)));
-            authorities.extend(cluster.map(|cluster| (cluster, authority)));
+            if let Some(cluster) = cluster {
+                authorities.insert(cluster, authority);
+            }
         }
         Some(authorities)
     }

@@ -17,7 +17,7 @@
 use super::fault::{Faults, KeyName, Problem};
 use super::table::{Area, KEYS};
 use super::tree::{Json, Object};
-use std::collections::BTreeSet;
+use litemap::LiteMap;
 
 /// The part of a known path that stands for any cluster name.
 const ANY_CLUSTER: &str = "<cluster>";
@@ -84,10 +84,10 @@ enum Built {
 
 impl Place {
     fn check(&self, object: &Object, faults: &mut Faults) {
-        let mut seen = BTreeSet::new();
+        let mut seen = LiteMap::new_vec();
         for (key, value) in object {
             let shown = below(&self.shown, key);
-            if seen.insert(key) {
+            if seen.insert(key, ()).is_none() {
                 self.check_entry(shown, key, value, faults);
             } else {
                 faults.note(&shown, Problem::GivenTwice);

@@ -11,7 +11,7 @@ use crate::memory::SharedMemory;
 use crate::slot::{DestinationIndex, Head, SlotIndex, SlotState};
 use crate::store::Now;
 use crate::units::{Millis, Monotonic};
-use std::collections::BTreeMap;
+use litemap::LiteMap;
 
 /// How often the gauges are set.
 const GAUGE_PERIOD: Millis = Millis(250);
@@ -34,7 +34,7 @@ const GAP_MAX: u32 = 64;
 pub(super) struct Housekeeping {
     tenancy: Tenancy,
     gauges_at: Option<Monotonic>,
-    shown: BTreeMap<Gauge, u64>,
+    shown: LiteMap<Gauge, u64>,
     shown_at: Option<Monotonic>,
     audit: Audit,
     /// The destination whose books were looked at last.

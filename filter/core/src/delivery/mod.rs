@@ -35,8 +35,8 @@ use crate::slot::DestinationIndex;
 use crate::store::{Now, Store};
 use crate::units::{ClusterName, Millis, Monotonic};
 use housekeeping::Housekeeping;
+use litemap::LiteMap;
 use polling::Polling;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use sweep::Sweep;
 use tenancy::{Applicant, Workers};
@@ -97,11 +97,11 @@ pub struct Delivery {
     alive_at: Option<Monotonic>,
     names: Vec<ClusterName>,
     names_version: Option<Cas>,
-    outlook: BTreeMap<DestinationIndex, Outlook>,
+    outlook: LiteMap<DestinationIndex, Outlook>,
     look_at: usize,
-    couriers: BTreeMap<DestinationIndex, Courier>,
-    calls: BTreeMap<CallToken, Call>,
-    no_host_told: BTreeMap<DestinationIndex, Monotonic>,
+    couriers: LiteMap<DestinationIndex, Courier>,
+    calls: LiteMap<CallToken, Call>,
+    no_host_told: LiteMap<DestinationIndex, Monotonic>,
     live: LiveTraffic,
     /// Whether any destination has one: only then are live requests counted.
     backlog: Backlog,
@@ -128,11 +128,11 @@ impl Delivery {
             alive_at: None,
             names: Vec::new(),
             names_version: None,
-            outlook: BTreeMap::new(),
+            outlook: LiteMap::new(),
             look_at: 0,
-            couriers: BTreeMap::new(),
-            calls: BTreeMap::new(),
-            no_host_told: BTreeMap::new(),
+            couriers: LiteMap::new(),
+            calls: LiteMap::new(),
+            no_host_told: LiteMap::new(),
             live: LiveTraffic::default(),
             backlog: Backlog::Empty,
             sweep: Sweep::default(),

@@ -14,7 +14,7 @@ use crate::health::{self, Poll};
 use crate::memory::{Expect, SharedMemory};
 use crate::slot::DestinationIndex;
 use crate::units::{ClusterName, Millis, Monotonic};
-use std::collections::{BTreeMap, BTreeSet};
+use litemap::LiteMap;
 
 /// How long a VM stays away after its polls did not get through.
 const STAY_AWAY: Millis = Millis(10_000);
@@ -25,8 +25,8 @@ const FAILED_POLLS_MAX: u32 = 2;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Polling {
     tenancy: Tenancy,
-    polled_at: BTreeMap<DestinationIndex, Monotonic>,
-    asked: BTreeSet<DestinationIndex>,
+    polled_at: LiteMap<DestinationIndex, Monotonic>,
+    asked: LiteMap<DestinationIndex, ()>,
     /// Few: destinations can have sources of their own.
     sources: Vec<Source>,
     /// When a poll got through to any.
@@ -104,7 +104,7 @@ impl Delivery {
         match health.source {
             HealthSource::Passive => {}
             HealthSource::HealthCheckFilter => {
-                if self.polling.asked.insert(destination) {
+                if self.polling.asked.insert(destination, ()).is_none() {
                     let path = health::health_check_path(health, &cluster);
                     effects.push(question(Call::HealthCheck(destination), health, path));
                 }

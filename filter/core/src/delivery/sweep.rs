@@ -24,7 +24,7 @@ use crate::memory::SharedMemory;
 use crate::slot::{DeadReason, DestinationIndex, Epoch, Head, SlotIndex, SlotState};
 use crate::store::{Gone, Now, ReadyHint, Repair, Ticket};
 use crate::units::Monotonic;
-use std::collections::BTreeMap;
+use litemap::LiteMap;
 
 /// Heads per tick in the long run: 1,000,000 slots are seen each 17 minutes at ten ticks a second, for about a hundred
 /// microseconds a tick.
@@ -37,7 +37,7 @@ const FAST_STEP: u32 = 5_000;
 pub(super) struct Sweep {
     next: u32,
     /// Destinations taken over whose slots have not all been seen yet.
-    unseen: BTreeMap<DestinationIndex, Round>,
+    unseen: LiteMap<DestinationIndex, Round>,
 }
 
 /// One look at every slot, from wherever the sweep was. Its end is a place and no count: slots are made meanwhile.
@@ -80,7 +80,11 @@ impl Sweep {
         let slot = self.next.checked_rem(slots).unwrap_or_default();
         let next = slot.saturating_add(1).checked_rem(slots).unwrap_or_default();
         self.next = next;
-        self.unseen = self.unseen.iter().filter_map(|(place, round)| Some((*place, round.after(next)?))).collect();
+        for (place, round) in &std::mem::take(&mut self.unseen) {
+            if let Some(rest) = round.after(next) {
+                self.unseen.insert(*place, rest);
+            }
+        }
         SlotIndex(slot)
     }
 
@@ -253,7 +257,7 @@ impl Delivery {
 
     /// Nothing but a 2xx is worth hearing of this VM's own attempt any more.
     fn let_lapse(&mut self, ticket: Ticket) {
-        for call in self.calls.values_mut() {
+        for (_, call) in self.calls.iter_mut() {
             if let Call::Attempt(attempt) = call
                 && attempt.ticket == ticket
             {

@@ -27,8 +27,7 @@ const ENDINGS: [Ending; 5] =
 
 pub(super) fn target(bytes: &[u8]) {
     let mut sections = Sections::of(bytes);
-    let headers: HeaderList =
-        sections.headers().iter().filter(|(name, _)| *name != b"content-type").collect();
+    let headers: HeaderList = sections.headers().iter().filter(|(name, _)| *name != b"content-type").collect();
     let has_body = sections.choice(&[HasBody::Yes, HasBody::No]);
     let mode = sections.choice(&[CaptureMode::Hold, CaptureMode::Stream]);
     let limit = ByteCount(sections.number() % 64);

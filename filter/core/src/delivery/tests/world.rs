@@ -21,6 +21,7 @@ use crate::message::{Message, MessageId, Ties};
 use crate::slot::{Head, SlotIndex, SlotState};
 use crate::store::{FILLING_MAX, FirstState, Limits, PutError, Ticket};
 use crate::units::Wall;
+use std::collections::BTreeMap;
 use std::collections::VecDeque;
 
 /// Small enough that answers come between ticks.
