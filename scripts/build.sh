@@ -5,7 +5,8 @@
 #                                            in it; a VM has the one that its REDELIVER_PLANTED names, or none
 #        scripts/build.sh --probe            dist/probe.wasm: for the conformance suite, what a host does to a filter
 #
-# Prints the size and the sha256 of what it made. Nothing but the Rust target is installed.
+# Beside each but the probe, -named.wasm is the same code with the names of its functions: load that one for a readable
+# backtrace. Prints the size and the sha256 of what it made. Nothing but the Rust target is installed.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
