@@ -36,7 +36,7 @@ pub fn request() -> HeaderList {
         ("x-envoy-external-address", "203.0.113.9"),
         ("x-tenant", "acme"),
     ];
-    HeaderList(pairs.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).to_vec())
+    pairs.into_iter().collect()
 }
 
 /// What is stored of that request, with a body of this size.
