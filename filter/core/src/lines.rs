@@ -9,7 +9,7 @@
 //! | --- | --- | --- |
 //! | held: `Opening`, `Queued`, `Sending`, `Parked` | wait | wait |
 //! | `Filling`, and its VM may live | wait | wait |
-//! | unreadable: the housekeeper mends it | wait | wait |
+//! | unreadable: it is mended soon | wait | wait |
 //! | a dead letter | go on | wait |
 //! | freed, or in another use | go on | go on |
 //!

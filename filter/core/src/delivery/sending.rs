@@ -214,7 +214,10 @@ impl Delivery {
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Option<()> {
-        self.sweep_slot(memory, ahead.slot, now, effects);
+        match self.store(memory).head(ahead.slot) {
+            Ok(_) => self.sweep_slot(memory, ahead.slot, now, effects),
+            Err(_) => self.mend(memory, ahead.slot, now, effects),
+        }
         let courier = self.couriers.get_mut(&destination)?;
         courier.postpone(ticket, now.monotonic.after(LOOK_AGAIN));
         (courier.next(now.monotonic) != Some(ticket)).then_some(())

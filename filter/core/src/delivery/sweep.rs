@@ -2,7 +2,7 @@
 //!
 //! | head | found by | done |
 //! | --- | --- | --- |
-//! | damaged | the housekeeper | dead letter (corrupt), or freed if it held nothing |
+//! | damaged | the housekeeper, or who has to wait for it | dead letter (corrupt), or freed if it held nothing |
 //! | `Filling`, lease over | its leader | freed: nothing was promised |
 //! | `Opening`, lease over | its leader | dead letter (unstorable): the routed form never came |
 //! | `Queued` | its leader | scheduled, if no hint said so; dead letter if it is older than `store.ttl` |
@@ -293,11 +293,16 @@ impl Delivery {
         }
     }
 
+    /// A damaged head is the housekeeper's: it will count the books again, which may not show what was mended.
     fn repair(&mut self, memory: &dyn SharedMemory, slot: SlotIndex, now: Now, effects: &mut Vec<Effect>) {
-        if !self.housekeeping.is_held() {
-            return;
+        if self.housekeeping.is_held() {
+            self.housekeeping.audit_again();
+            self.mend(memory, slot, now, effects);
         }
-        self.housekeeping.audit_again();
+    }
+
+    /// Puts a damaged head right. Whoever has to wait for one does it too: the housekeeper's sweep may take its time.
+    pub(super) fn mend(&self, memory: &dyn SharedMemory, slot: SlotIndex, now: Now, effects: &mut Vec<Effect>) {
         match self.store(memory).repair_head(slot, now.wall) {
             Ok(Repair::DeadLetter) => {
                 effects.push(Effect::Count(Counter::Corrupt, 1));

@@ -189,6 +189,29 @@ fn a_line_goes_on_without_a_message_whose_head_was_damaged() {
     }
 }
 
+/// The housekeeper's sweep needs many seconds for so many slots.
+#[test]
+fn a_line_does_not_wait_for_the_sweep_to_mend_what_is_in_its_way() {
+    const OTHERS: u32 = 8_000;
+    let settings = ORDERED.replace("[\"orders\"]", "[\"orders\", \"stock\", \"mail\", \"none\"]");
+    let mut world = world(3, &settings, |number| (number < 100).then_some(LineKey(1)));
+    world.receiver(|asked| if asked.cluster == "none" { (REFUSED, 5) } else { (Answers::Status(200), 200) });
+    world.witness(1, "none", Sign::NoHealthyHost);
+    world.store(1, "none", 1_000..1_000 + OTHERS);
+    world.pass(2_000);
+    let keeper = world.house_keepers()[0];
+    let led_by_another = |of: &&str| world.leaders(of) != [keeper];
+    let to = ["orders", "stock", "mail"].into_iter().find(led_by_another).unwrap();
+    world.store(1, to, 1..5);
+    let head = Keys::of(b"world").head(SlotIndex(OTHERS));
+    world.memory.set(&head, b"damaged", Expect::Anything).unwrap();
+    let took = world.pass_until(20_000, |world| world.arrivals.len() == 3);
+    assert!(took < 1_000 + 500 + 3 * 200 + 500, "{took} ms: backoff, a second look, three answers{}", world.state());
+    assert_eq!((world.arrivals.clone(), world.dead()), (vec![2, 3, 4], 1));
+    world.pass(30_000);
+    world.check_ledger();
+}
+
 #[test]
 fn what_outlives_its_ttl_ends_in_its_turn() {
     for policy in ["release", "block"] {
