@@ -46,7 +46,12 @@ impl Delivery {
     ) -> Vec<Effect> {
         let mut effects = Vec::new();
         match (outcome, call) {
-            (Ok(token), call) => {
+            // This VM may have stood still since it chose to send: what the receiver answered before is no sign that it
+            // answers now.
+            (Ok(token), Call::Attempt(attempt)) => {
+                self.calls.insert(token, Call::Attempt(Attempt { sent_at: now.monotonic, ..attempt }));
+            }
+            (Ok(token), call @ (Call::LapsedAttempt(_) | Call::HealthCheck(_) | Call::AdminStats(_))) => {
                 self.calls.insert(token, call);
             }
             (Err(answer), Call::Attempt(attempt) | Call::LapsedAttempt(attempt)) => {

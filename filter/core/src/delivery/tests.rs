@@ -729,6 +729,28 @@ fn a_message_that_is_never_reached_while_others_are_is_given_up() {
     world.check_books();
 }
 
+/// The simulator's safety seed 20101: a worker stood still between an answer and the next message's way out, heard another
+/// answer that had come before, and took the message's refusal for trouble of its own.
+#[test]
+fn an_answer_from_before_a_message_went_out_does_not_make_its_refusal_count() {
+    let settings = PLAIN.replace(
+        "{\"window\": {\"initial\": 3, \"max\": 3}}",
+        "{\"max_attempts\": 1, \"window\": {\"initial\": 2, \"max\": 2}}",
+    );
+    let mut world = World::new(1, &config(&settings));
+    world.receiver(|asked| match (asked.number, asked.attempt) {
+        (3, 1) => (REFUSED, 20),
+        _ => (Answers::Status(200), 300),
+    });
+    world.store(1, "orders", 1..4);
+    world.pass_until(3_000, |world| world.asked.len() == 2);
+    world.pause_before_sending = 700;
+    world.pass_until(20_000, |world| world.queued() == 0);
+    assert_eq!(world.dead(), 0, "{}", world.state());
+    world.check_delivered_once(1..4);
+    world.check_books();
+}
+
 #[test]
 fn what_outlives_its_ttl_is_a_dead_letter_even_while_the_destination_is_down() {
     let brief = r#"{"match": {"clusters": ["orders"]}, "store": {"ttl": "5s"}}"#;

@@ -95,6 +95,8 @@ pub(super) struct Vm {
 pub(super) struct World {
     pub memory: MemoryDouble,
     pub now: u64,
+    /// The next VM that sends anything stands still for so long just before.
+    pub pause_before_sending: u64,
     /// How far the wall clock has jumped.
     pub wall_ahead: i64,
     pub vms: Vec<Vm>,
@@ -157,6 +159,7 @@ impl World {
         Self {
             memory: MemoryDouble::default(),
             now: 1_000,
+            pause_before_sending: 0,
             wall_ahead: 0,
             vms: Vec::new(),
             asked: Vec::new(),
@@ -379,6 +382,7 @@ impl World {
         while let Some(effect) = queue.pop_front() {
             match effect {
                 Effect::Dispatch(dispatch) => {
+                    self.now += std::mem::take(&mut self.pause_before_sending);
                     let outcome = self.dispatch(vm, &dispatch);
                     let now = self.moment();
                     let more =
