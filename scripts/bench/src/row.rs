@@ -77,22 +77,21 @@ impl Row {
             Row::Size => (
                 "size",
                 "bytes of dist/redeliver.wasm",
-                "Most of it is code (the filter, its reader of JSON, the SDK), compiled for speed; the rest is the \
-                 names of functions, without which a backtrace in Envoy's log says nothing, and the texts of \
-                 faults.",
+                "It is code (the core, its reader of JSON, the answers to the host's callbacks), built for size, \
+                 and the texts of faults; the names of functions stand in a module beside it.",
             ),
             Row::Post => (
                 "post",
                 "1 KiB POST that succeeds, protected: processor time per request, against a filter\n\
                  that does nothing",
-                "Beside a filter that does nothing it reads the header maps of request and answer and copies the \
-                 body into the guest: each is a call of the host, an allocation and a copy.",
+                "Beside a filter that does nothing it reads the header maps of request and answer, a call of the \
+                 host and an allocation each, and copies the body once into the guest.",
             ),
             Row::Get => (
                 "get",
                 "GET that succeeds, not protected: the same",
-                "One read of the request's header map tells that the request is not ours; what the SDK does for \
-                 each stream is in both.",
+                "One read of the request's header map tells that the request is not ours; nothing else is asked of \
+                 the host.",
             ),
             Row::Body => (
                 "body",

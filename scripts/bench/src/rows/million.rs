@@ -301,6 +301,8 @@ impl Store {
 
 fn document(wasm: &Path, ports: Ports, folder: &Path, Version(attempts): Version) -> Value {
     let mut more = during_an_outage();
+    // The default: what the filter does while nothing happens is part of the figures here.
+    more["health"]["interval"] = json!("1s");
     more["redelivery"]["max_attempts"] = json!(attempts);
     let events = folder.join("health.log");
     proxy(ports.proxy, &ours(wasm, more), ports.receiver, &Health::Checked { port: ports.checks, events: &events })
