@@ -108,7 +108,28 @@ pub fn reserve(
     change(memory, key, |ledger| ledger.take(charge, limits)).unwrap_or(Err(ReserveError::Busy))
 }
 
-/// Takes room for one message, and names its slot: the free one that was found, or one more, made in the same change.
+/// The slot that a new message is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seat {
+    /// Somebody said that it is free.
+    Found(SlotIndex),
+    /// It was made for this message: nobody else has heard of it.
+    Made(SlotIndex),
+}
+
+impl Seat {
+    /// Which one.
+    #[must_use]
+    pub const fn slot(self) -> SlotIndex {
+        match self {
+            Self::Found(slot) | Self::Made(slot) => slot,
+        }
+    }
+}
+
+/// Takes room for one message, and a slot: one that `find` finds free, or one more, made in the same change. `find` is
+/// asked at most once, and only if the books know of more slots than messages. What it found comes back with an error too:
+/// it is to be told of again.
 ///
 /// # Errors
 /// [`ReserveError`].
@@ -117,13 +138,20 @@ pub fn reserve_slot(
     key: &str,
     charge: ByteCount,
     limits: &StoreLimits,
-    found: Option<SlotIndex>,
-) -> Result<SlotIndex, ReserveError> {
+    find: impl Fn() -> Option<SlotIndex>,
+) -> Result<Seat, (ReserveError, Option<SlotIndex>)> {
+    let mut found = None;
+    let mut has_asked = false;
     let outcome = change(memory, key, |ledger| {
+        let has_free = ledger.slots > ledger.messages;
         ledger.take(charge, limits)?;
-        Ok(found.unwrap_or_else(|| ledger.one_more()))
+        if has_free && !has_asked {
+            has_asked = true;
+            found = find();
+        }
+        Ok(found.map_or_else(|| Seat::Made(ledger.one_more()), Seat::Found))
     });
-    outcome.unwrap_or(Err(ReserveError::Busy))
+    outcome.unwrap_or(Err(ReserveError::Busy)).map_err(|error| (error, found))
 }
 
 /// Why there is no room.

@@ -3,6 +3,7 @@
 //! | operation | writes, in this order | a VM that dies before the next write leaves |
 //! | --- | --- | --- |
 //! | put | room, head `Filling`, (memory of its idempotency key, end of its line,) large part, head `Queued` (or `Opening`), hint | a slot that the sweep gives up: no 202 was promised |
+//! | put into a new slot, no such key | room, large part, head `Queued` (or `Opening`), hint | a slot without a head: free, told again by the audit |
 //! | complete | large part, head `Queued`, hint | an `Opening` slot, later a dead letter |
 //! | claim | head `Sending` | an attempt that is never sent: tried again when its lease is over |
 //! | settle: delivered | receipt over the large part, (memory: delivered,) head `Free`, room, hint | a slot that says it is settled: the sweep frees it |
@@ -16,10 +17,10 @@ use crate::config::StoreLimits;
 use crate::digest::LineKey;
 use crate::duplicates::{Known, Recall};
 use crate::keys::Keys;
-use crate::ledger::{self, ReserveError};
+use crate::ledger::{self, ReserveError, Seat};
 use crate::lines::LineError;
 use crate::memory::{Cas, Change, Conflict, Expect, SharedMemory, update};
-use crate::message::{self, LargePart, Memo, Message};
+use crate::message::{self, LargePart, Memo, Message, Ties};
 use crate::neighbours::Hops;
 pub use crate::slot::Ticket;
 use crate::slot::{
@@ -58,6 +59,15 @@ pub enum FirstState {
     Queued(Monotonic),
     /// Its routed form, which must come before this.
     Opening(Monotonic),
+}
+
+impl FirstState {
+    const fn state(self) -> SlotState {
+        match self {
+            Self::Queued(due) => SlotState::Queued { due },
+            Self::Opening(until) => SlotState::Opening { until },
+        }
+    }
 }
 
 /// What a new message may take: of the whole store, and of its destination's part.
@@ -196,9 +206,12 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         now: Now,
     ) -> Result<Ticket, PutError> {
         let charge = charge_of(message, first);
-        let slot = self.take_room(destination, charge, limits)?;
+        let seat = self.take_room(destination, charge, limits)?;
         let head = Head { destination, stored_at: now.wall, changed_at: now.wall, charge, ..Head::free(Generation(0)) };
-        let Ok((ticket, large)) = self.take_slot(slot, head, now) else {
+        if let (Seat::Made(slot), Ties { fingerprint: None, line: None }) = (seat, message.ties) {
+            return self.put_into_new(slot, message, head, first);
+        }
+        let Ok((ticket, large)) = self.take_slot(seat.slot(), head, now) else {
             self.give_back_room(destination, charge);
             return Err(PutError::Busy);
         };
@@ -211,11 +224,40 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
                 Ok(_) | Err(Gone) => error,
             }
         })?;
-        if let FirstState::Queued(due) = first {
-            let spot = place.map(|place| place.spot);
-            self.hint_ready(destination, ReadyHint { ticket, due, stored_at: now.wall, spot });
-        }
+        self.tell_leader(ticket, &Head { place, ..head.with(first.state()) });
         Ok(ticket)
+    }
+
+    /// A slot that was made for this message, which has to do with no other: nobody looks at it before its head is there, so
+    /// the head need not say first that it is being filled. The audit may have taken it for lost after a long pause and given
+    /// it away: then one of the two writes finds something there, and nothing was promised.
+    fn put_into_new(
+        &self,
+        slot: SlotIndex,
+        message: &Message,
+        head: Head,
+        first: FirstState,
+    ) -> Result<Ticket, PutError> {
+        let ticket = Ticket { slot, generation: Generation(0).next() };
+        let head = Head { generation: ticket.generation, ..head.with(first.state()) };
+        let bytes = message.encode(slot, ticket.generation);
+        let written = self.memory.set(&self.keys.large(slot), &bytes, Expect::Absent);
+        written.and_then(|()| self.memory.set(&self.keys.head(slot), &head.encode(slot), Expect::Absent)).map_err(
+            |Conflict| {
+                self.give_back_room(head.destination, head.charge);
+                PutError::Busy
+            },
+        )?;
+        self.tell_leader(ticket, &head);
+        Ok(ticket)
+    }
+
+    /// Tells the leader of a message that waits for nothing but its time.
+    fn tell_leader(&self, ticket: Ticket, head: &Head) {
+        if let SlotState::Queued { due } = head.state {
+            let spot = head.place.map(|place| place.spot);
+            self.hint_ready(head.destination, ReadyHint { ticket, due, stored_at: head.stored_at, spot });
+        }
     }
 
     /// Writes down what the message in `ticket`, which is being filled, has to do with others. A slot that is given up
@@ -242,13 +284,10 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         first: FirstState,
         place: Option<Place>,
     ) -> Result<(), Conflict> {
-        let state = match first {
-            FirstState::Queued(due) => SlotState::Queued { due },
-            FirstState::Opening(until) => SlotState::Opening { until },
-        };
         let bytes = message.encode(ticket.slot, ticket.generation);
         self.memory.set(&self.keys.large(ticket.slot), &bytes, large)?;
-        let filled = self.change_head(ticket, |found| is_filling(found).then_some(Head { place, ..found.with(state) }));
+        let filled =
+            self.change_head(ticket, |found| is_filling(found).then_some(Head { place, ..found.with(first.state()) }));
         filled.map(|_| ()).map_err(|Gone| Conflict)
     }
 
@@ -601,20 +640,21 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         destination: DestinationIndex,
         charge: ByteCount,
         limits: Limits<'_>,
-    ) -> Result<SlotIndex, PutError> {
+    ) -> Result<Seat, PutError> {
         let refusal = |error| match error {
             ReserveError::Full => PutError::Full,
             ReserveError::Busy => PutError::Busy,
         };
         let (whole, part) = (self.keys.ledger(), self.keys.destination_ledger(destination));
-        let found = self.next_free();
-        let slot = ledger::reserve_slot(self.memory, &whole, charge, limits.whole, found).map_err(|error| {
-            found.into_iter().for_each(|slot| self.hint_free(slot));
-            refusal(error)
-        })?;
-        ledger::reserve(self.memory, &part, charge, limits.destination).map(|()| slot).map_err(|error| {
+        let find = || self.next_free();
+        let seat =
+            ledger::reserve_slot(self.memory, &whole, charge, limits.whole, find).map_err(|(error, found)| {
+                found.into_iter().for_each(|slot| self.hint_free(slot));
+                refusal(error)
+            })?;
+        ledger::reserve(self.memory, &part, charge, limits.destination).map(|()| seat).map_err(|error| {
             ledger::release(self.memory, &whole, charge).unwrap_or_default();
-            self.hint_free(slot);
+            self.hint_free(seat.slot());
             refusal(error)
         })
     }

@@ -18,7 +18,7 @@ use crate::host::{self, Part};
 use crate::vm::{Held, Vm};
 use redeliver_core::backoff;
 use redeliver_core::capture::{BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start, announced};
-use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, repeatable, sign};
+use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, flag, repeatable, sign};
 use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Inject, Intake, Policy, Reply, Trust};
 use redeliver_core::delivery::looking::Look;
 use redeliver_core::duplicates::Retry;
@@ -132,12 +132,13 @@ impl Stream {
     }
 
     /// The first attempt gets the key that redeliveries will carry, if the sender sent none and the operator wants it.
-    fn inject(&mut self, vm: &Vm, arrived: &HeaderList) {
-        let idempotency = &vm.config.idempotency;
+    fn inject(&mut self, vm: &mut Vm, arrived: &HeaderList) {
+        let config = vm.config.clone();
+        let idempotency = &config.idempotency;
         match idempotency.inject {
             Inject::On if arrived.first(&idempotency.header).is_none() => {
                 let origin = Origin::read(arrived, vm.config.trust.senders).ok().and_then(|origin| origin.id);
-                let id = origin.unwrap_or_else(|| MessageId(host::random_bytes()));
+                let id = origin.unwrap_or_else(|| vm.new_id());
                 host::add_request_header(&idempotency.header, &id.to_string());
                 self.injected = Some(id);
             }
@@ -531,7 +532,7 @@ fn store(
     };
     let ties = vm.delivery.ties(&capture.arrived, &cluster, &body);
     // One that came with an id had it injected, if any was.
-    let id = origin.id.or(injected).unwrap_or_else(|| MessageId(host::random_bytes()));
+    let id = origin.id.or(injected).unwrap_or_else(|| vm.new_id());
     let message = Message { id, hops: origin.hops, cluster, arrived, routed, body, ties };
     let limits = Limits { whole: &config.shared.store, destination: &policy.store };
     let ticket = vm
@@ -622,11 +623,14 @@ fn witness(vm: &mut Vm, cluster: Option<&ClusterName>, sign: Sign) {
 }
 
 fn answer_facts(status: u16, headers: &HeaderList) -> AnswerFacts {
-    let is_receivers = host::property(&["response", "code_details"]).as_deref() == Some(b"via_upstream");
+    let flags = host::number_property(&["response", "flags"]).unwrap_or_default();
+    // Only the router says that there is no healthy host, and with that it has answered.
+    let is_receivers = flags & flag::NO_HEALTHY_HOST == 0
+        && host::property(&["response", "code_details"]).as_deref() == Some(b"via_upstream");
     AnswerFacts {
         status,
         grpc_status: number(headers.first(GRPC_STATUS)),
-        flags: host::number_property(&["response", "flags"]).unwrap_or_default(),
+        flags,
         answered_by: if is_receivers { AnsweredBy::Receiver } else { AnsweredBy::Envoy },
         attempts: host::number_property(&["upstream", "request_attempt_count"]).unwrap_or_default(),
     }

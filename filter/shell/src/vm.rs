@@ -16,7 +16,9 @@ use redeliver_core::grpc::Protocol;
 use redeliver_core::keys::Keys;
 use redeliver_core::lines::Line;
 use redeliver_core::memory::{Change, SharedMemory, update};
+use redeliver_core::message::MessageId;
 use redeliver_core::reply::{self, NotStored};
+use redeliver_core::store::Now;
 use redeliver_core::units::{ByteCount, Millis, Monotonic};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -26,6 +28,9 @@ const TICK_MAX: Millis = Millis(500);
 /// A tick that comes so long after the one before shows a thread that stood still: bodies may have come meanwhile, and
 /// wait in its queue.
 const STOOD_STILL: Millis = Millis(2 * TICK_MAX.0);
+
+/// Ids that one call of the host's random source is good for.
+const FRESH_IDS: usize = 16;
 
 /// A learned limit is tried anew after this long: it may have come from a sender that stopped and went on by chance.
 const LIMIT_STANDS: Millis = Millis(600_000);
@@ -48,6 +53,8 @@ pub struct Vm {
     pub body_seen: BodySeen,
     /// Copies of bodies that the streams of this VM hold.
     pub copies: ByteCount,
+    /// Random bytes of the host that no id has used yet.
+    fresh: Vec<[u8; 16]>,
     /// Protected requests since the last tick: counted there, so that the success path saves a host call.
     pub protected: u64,
     root_context: u32,
@@ -103,6 +110,7 @@ impl Vm {
             watched_at: monotonic,
             body_seen: BodySeen::No,
             copies: ByteCount(0),
+            fresh: Vec::new(),
             protected: 0,
             root_context,
             metrics: Metrics::define(),
@@ -112,7 +120,7 @@ impl Vm {
             trap_at_tick: false,
         };
         let announcement = vm.delivery.announce(&vm.memory, monotonic);
-        vm.run(announcement.into_iter().collect());
+        vm.run(announcement.into_iter().collect(), host::now());
         vm
     }
 
@@ -122,8 +130,9 @@ impl Vm {
         self.trap_if_told();
         self.count_protected();
         self.read_notice();
-        let effects = self.delivery.tick(&self.memory, host::now());
-        self.run(effects);
+        let now = host::now();
+        let effects = self.delivery.tick(&self.memory, now);
+        self.run(effects, now);
         self.watch_holds();
     }
 
@@ -132,8 +141,9 @@ impl Vm {
         let headers = if header_count == 0 { Default::default() } else { host::call_headers() };
         let trailers = || if trailer_count == 0 { Default::default() } else { host::call_trailers() };
         let reply = Reply { headers, body: &|| host::call_body(body_size), trailers: &trailers };
-        let effects = self.delivery.answered(&self.memory, CallToken(token), &reply, host::now());
-        self.run(effects);
+        let now = host::now();
+        let effects = self.delivery.answered(&self.memory, CallToken(token), &reply, now);
+        self.run(effects, now);
         if self.owes_done == Owes::Done && !self.delivery.has_calls() {
             self.owes_done = Owes::Nothing;
             host::done();
@@ -149,6 +159,14 @@ impl Vm {
         !has_calls
     }
 
+    /// An id that nobody can guess. The host is asked for several at a time.
+    pub fn new_id(&mut self) -> MessageId {
+        if self.fresh.is_empty() {
+            self.fresh.extend_from_slice(host::random_bytes::<{ 16 * FRESH_IDS }>().as_chunks::<16>().0);
+        }
+        MessageId(self.fresh.pop().unwrap_or_else(host::random_bytes))
+    }
+
     fn count_protected(&mut self) {
         let protected = std::mem::take(&mut self.protected);
         self.count(Counter::Protected, protected);
@@ -161,13 +179,14 @@ impl Vm {
         }
     }
 
-    fn run(&mut self, effects: Vec<Effect>) {
+    fn run(&mut self, effects: Vec<Effect>, began: Now) {
         let mut queue = VecDeque::from(effects);
         while let Some(effect) = queue.pop_front() {
             match effect {
                 Effect::Dispatch(dispatch) => {
                     let outcome = host::dispatch(&dispatch);
-                    queue.extend(self.delivery.dispatched(&self.memory, dispatch.call, outcome, host::now()));
+                    let now = Now { monotonic: host::monotonic(), ..began };
+                    queue.extend(self.delivery.dispatched(&self.memory, dispatch.call, outcome, now));
                 }
                 Effect::Count(counter, by) => self.metrics.count(counter, by),
                 Effect::Gauge(gauge, value) => self.metrics.gauge(gauge, value),
@@ -292,7 +311,7 @@ impl Vm {
     }
 
     /// Changes what all VMs know about the listener's buffers. Answers whether it was the first word on it.
-    fn write_notice(&self, change: impl Fn(CaptureNotice, redeliver_core::store::Now) -> CaptureNotice) -> bool {
+    fn write_notice(&self, change: impl Fn(CaptureNotice, Now) -> CaptureNotice) -> bool {
         let now = host::now();
         let outcome = update(&self.memory, &self.delivery.keys().capture_notice(), |bytes| {
             let before = self.current(bytes);

@@ -112,7 +112,7 @@ impl Delivery {
                 self.look(memory, DestinationIndex(place), now);
             }
         }
-        let has_any = self.outlook.values().any(|outlook| outlook.backlog == Backlog::Some);
+        let has_any = self.outlook.values().any(Outlook::wants_live_traffic);
         self.backlog = if has_any { Backlog::Some } else { Backlog::Empty };
     }
 
