@@ -4,7 +4,7 @@
 //! [[bug]]
 //! name = "skipped-checksum"                # what REDELIVER_PLANTED says
 //! story = "What was written, and the harm"
-//! expect = ["I3", "contract 10"]           # what catches it: invariants I1 to I14, sections of the contract
+//! expect = ["I3", "contract 10"]           # what catches it: invariants I1 to I16, sections of the contract
 //! needs = "the faults and the configuration under which it shows"
 //!
 //! [[bug.edit]]
@@ -67,13 +67,13 @@ pub struct Edit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Expectation {
-    /// An invariant of the reliability scorecard, 1 to 14.
+    /// An invariant of the reliability scorecard and of the simulator, 1 to 16.
     Invariant(u8),
     /// A promise of the public contract, by its section.
     Contract(u8),
 }
 
-const INVARIANTS: u8 = 14;
+const INVARIANTS: u8 = 16;
 const CONTRACT_SECTIONS: u8 = 10;
 
 impl fmt::Display for Expectation {
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn what_is_no_invariant_and_no_section_is_refused() {
-        for expect in ["I0", "I15", "contract 11", "contract", "14", ""] {
+        for expect in ["I0", "I17", "contract 11", "contract", "14", ""] {
             let text = told(&[&bug("a", &format!("\"{expect}\""), EDIT)]);
             assert!(text.contains("is no expectation"), "{expect:?}: {text}");
         }

@@ -1,12 +1,12 @@
 //! What must hold for all messages at once: looked at each thousand events, and at the end.
 
 use crate::message::{Destination, Message, Number, Poison};
-use crate::oracle::{Oracle, Record};
+use crate::oracle::{Oracle, Record, held_up};
 use crate::receiving::own::OWNER;
 use crate::rules::Rules;
 use crate::slots::{Large, Slot, Table};
 use crate::violation::{Invariant, Violation};
-use redeliver_core::slot::{DeadReason, Head, SlotState};
+use redeliver_core::slot::{DeadReason, Head, SlotIndex, SlotState};
 use std::collections::BTreeSet;
 
 /// Facts of the history that bear on what may be missing.
@@ -26,6 +26,8 @@ pub struct Circumstances {
     pub long_stalls: u64,
     /// Keys of shared data other than the fixed number of buckets, and the longest queue.
     pub keys: usize,
+    /// Buckets that were written: of idempotency keys, and of lines.
+    pub buckets: (usize, usize),
     /// See `keys`.
     pub queue_max: usize,
     /// Poison still breaks its receivers.
@@ -141,6 +143,12 @@ fn beyond_budget(oracle: &Oracle, table: &Table, circumstances: &Circumstances) 
         let (keys, queue) = (circumstances.keys, circumstances.queue_max);
         return bounded(format!("{keys} keys, and {queue} hints in one queue, for {} slots", table.slots.len()));
     }
+    let ((remembered, lines), (identities, keys)) = (circumstances.buckets, oracle.buckets_max());
+    if remembered > identities || lines > keys {
+        return bounded(format!(
+            "{remembered} buckets of {identities} idempotency keys, {lines} of {keys} ordering keys"
+        ));
+    }
     None
 }
 
@@ -166,11 +174,16 @@ fn unrest(
     circumstances: &Circumstances,
     metric: &impl Fn(&str) -> u64,
 ) -> Option<Violation> {
+    // Whom they wait for is judged.
+    let held_up = held_up(table.used().map(|(slot, head)| (slot.index, head)), oracle.rules.keys.order);
+    let in_line = table.used().filter(|(slot, _)| held_up.contains(&slot.index));
+    let in_line: BTreeSet<Number> = in_line.filter_map(|(slot, _)| slot.path().and_then(Message::number_of)).collect();
     let may_wait = |number: Number| {
         let record = oracle.records.get(&number);
-        circumstances.poison_works && record.is_some_and(|record| record.message.poison != Poison::None)
+        let is_poison = record.is_some_and(|record| record.message.poison != Poison::None);
+        in_line.contains(&number) || circumstances.poison_works && is_poison
     };
-    let mut waiting: Vec<Number> = waiting(table, &oracle.rules);
+    let mut waiting: Vec<Number> = waiting(table, &oracle.rules, &held_up);
     waiting.retain(|number| !may_wait(*number));
     if !waiting.is_empty() {
         let text = format!("{} messages still wait: {:?}", waiting.len(), &waiting[..waiting.len().min(5)]);
@@ -181,7 +194,7 @@ fn unrest(
     if books.is_some() {
         return books;
     }
-    let parked = numbers(table, &|state| matches!(state, SlotState::Parked { .. }));
+    let parked = numbers(table, &|_, head| matches!(head.state, SlotState::Parked { .. }));
     let unknown = oracle.records.values().filter(|record| record.acknowledged.is_some()).find(|record| {
         let has_ended = record.is_settled || record.is_dead || may_be_gone(oracle, record);
         let has_ended = has_ended || parked.contains(&record.message.number);
@@ -191,8 +204,8 @@ fn unrest(
     Some(Violation::of(Invariant::NothingLost, unknown.message.number, text))
 }
 
-/// What is not parked by rule, nor a dead letter.
-fn waiting(table: &Table, rules: &Rules) -> Vec<Number> {
+/// What is neither parked by rule, nor a dead letter, nor held up by others of its line.
+fn waiting(table: &Table, rules: &Rules, held_up: &BTreeSet<SlotIndex>) -> Vec<Number> {
     let rests = |state| match state {
         SlotState::Free | SlotState::Dead { .. } => true,
         SlotState::Parked { .. } => rules.receiving.parks || rules.of(OWNER).receiving.parks,
@@ -201,12 +214,12 @@ fn waiting(table: &Table, rules: &Rules) -> Vec<Number> {
         | SlotState::Queued { .. }
         | SlotState::Sending { .. } => false,
     };
-    numbers(table, &|state| !rests(state))
+    numbers(table, &|slot, head| !rests(head.state) && !held_up.contains(&slot.index))
 }
 
-/// The messages in slots of a state.
-fn numbers(table: &Table, chosen: &dyn Fn(SlotState) -> bool) -> Vec<Number> {
-    let slots = table.used().filter(|(_, head)| chosen(head.state));
+/// The messages in some slots.
+fn numbers(table: &Table, chosen: &dyn Fn(&Slot, &Head) -> bool) -> Vec<Number> {
+    let slots = table.used().filter(|(slot, head)| chosen(slot, head));
     slots
         .map(|(slot, _)| match &slot.large {
             Large::Message(_, path) => Message::number_of(path).unwrap_or(Number(u32::MAX)),
@@ -271,9 +284,7 @@ fn wrong_books(table: &Table, circumstances: &Circumstances, metric: &impl Fn(&s
         let heads = table.used().map(|(_, head)| head).filter(|head| chosen(head));
         heads.fold((0, 0), |(count, bytes), head| (count + 1, bytes + head.charge.0))
     };
-    let is_parked = |head: &Head| matches!(head.state, SlotState::Parked { .. });
     let ((all, bytes), (dead, dead_bytes)) = (sum(&|_| true), sum(&is_dead));
-    let (parked, parked_bytes) = sum(&is_parked);
     let wrong = |text: String| Some(Violation::whole(Invariant::BooksBalance, text));
     match table.ledger {
         None => return wrong("the ledger is damaged, and nobody has mended it".to_owned()),
@@ -289,9 +300,10 @@ fn wrong_books(table: &Table, circumstances: &Circumstances, metric: &impl Fn(&s
         return None;
     }
     let gauges = ["redeliver_queued", "redeliver_queued_bytes", "redeliver_dead", "redeliver_in_flight"].map(metric);
-    if gauges != [parked, parked_bytes, dead, 0] {
+    if gauges != [all - dead, bytes - dead_bytes, dead, 0] {
         let text = format!(
-            "queued, queued_bytes, dead, in_flight are {gauges:?}; {dead} dead letters and {parked} parked messages are there"
+            "queued, queued_bytes, dead, in_flight are {gauges:?}; {dead} dead letters and {} other messages are there",
+            all - dead
         );
         return wrong(text);
     }

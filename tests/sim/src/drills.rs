@@ -5,6 +5,8 @@
 //! order (a leader that dies while its one attempt hangs in a high slot, and low slots that fall due meanwhile) would take
 //! them a hundred thousand seeds. Who has thought of such an order writes it down here; chance does the rest.
 
+mod keys;
+
 use crate::ambush::{Ambush, Blow, Site};
 use crate::faults::Rates;
 use crate::history::{Action, Configuration, Damage, HealthView, Leaving, Listener, Thread};
@@ -16,7 +18,7 @@ use crate::town::{Mood, SourceMood};
 use simvoy::REQUESTS_MAX;
 use std::time::Duration;
 
-/// One history in so many begins with a drill.
+/// One history in so many begins with one of these drills; [`keys`] has others, for other seeds.
 const EVERY: u64 = 8;
 /// How long a drill lasts, in milliseconds; what the history has beside it comes later.
 pub const SPAN: u64 = 60_000;
@@ -55,12 +57,12 @@ pub fn has_one(seed: u64) -> bool {
     chosen(seed).is_some()
 }
 
-/// One of those above, or of those that are about receivers.
+/// One of those above, or of those that are about receivers or about keys.
 fn chosen(seed: u64) -> Option<fn(&mut Plan)> {
     if seed % EVERY == EVERY - 1 {
         return Some(DRILLS[(seed / EVERY) as usize % DRILLS.len()]);
     }
-    receiving::drills::chosen(seed)
+    receiving::drills::chosen(seed).or_else(|| keys::chosen(seed))
 }
 
 /// The drill of this seed, if it has one; `rules` are those that the history would have without it.

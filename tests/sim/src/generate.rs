@@ -6,12 +6,14 @@
 //! | messages | 1 to 6 a second | 1 to 3 a second |
 //! | faults | at least 20 planned, and those at host calls | the same |
 //!
-//! One history of eight begins with a drill (see [`crate::drills`]).
+//! Three histories of sixteen begin with a drill (see [`crate::drills`]); of the others, some have keys
+//! ([`crate::habits`]).
 //! Each seed turns whole kinds of faults on or off ("swarm"): a history with few kinds reaches deeper than one with all.
 
 use crate::ambush::{Ambush, Blow, Site};
 use crate::drills;
 use crate::faults::Rates;
+use crate::habits::Habits;
 use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving, Listener, Origin, Phase, Thread};
 use crate::message::Destination;
 use crate::receiving::Receiving;
@@ -147,6 +149,8 @@ pub fn history(seed: u64, phase: Phase) -> History {
     let remedy = if random.u32(..4) == 0 { Remedy::None } else { Remedy::Found };
     surge(&mut random, &swarm, &rules, span, &mut actions);
     let (mut workers, mut rules) = (workers, rules);
+    Habits::of(seed, phase, span).enter(&mut rules, &mut actions);
+    rules = rules.settled();
     if let Some(drill) = drills::of(seed, &rules) {
         (workers, rules) = (drill.workers, drill.rules);
         // The rest of the history follows, in less time.

@@ -6,6 +6,7 @@
 use crate::ambush::Ambush;
 use crate::faults::Rates;
 use crate::message::Destination;
+use crate::retries::{Pick, Twist};
 use crate::rules::Rules;
 use crate::slots::RecordState;
 use crate::town::{Mood, Remedy, SourceMood};
@@ -37,6 +38,19 @@ pub enum Action {
     Send {
         /// Where to.
         destination: Destination,
+        /// On which worker (modulo their number).
+        worker: u32,
+        /// Through which listener.
+        listener: Listener,
+    },
+    /// A sender sends a message again, or what it says is the same.
+    Retry {
+        /// A message in which state.
+        pick: Pick,
+        /// Which of those (modulo their number).
+        which: u32,
+        /// How it differs.
+        twist: Twist,
         /// On which worker (modulo their number).
         worker: u32,
         /// Through which listener.

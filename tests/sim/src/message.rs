@@ -3,6 +3,7 @@
 //! The number stands at the end of its path, which no route rewrites; so a receiver knows what it has got, and can tell
 //! whether it is whole.
 
+use crate::retries::TRY;
 use simvoy::Headers;
 use std::time::Duration;
 
@@ -116,6 +117,15 @@ impl Message {
             _ => Poison::None,
         };
         Self { number, destination, headers, body, manner, entry, poison }
+    }
+
+    /// The number of the message whose head this is: a retry's own, or the one at the end of its path.
+    #[must_use]
+    pub fn number_in(head: &Headers) -> Option<Number> {
+        match head.text(TRY) {
+            Some(number) => number.parse().ok().map(Number),
+            None => head.text(":path").and_then(Self::number_of),
+        }
     }
 
     /// The number at the end of a path.

@@ -90,6 +90,11 @@ impl Mirror {
         self.visible().filter(is_its).count()
     }
 
+    /// All heads that can be read, each with the path of its message, if that can be read too.
+    pub fn heads(&self) -> impl Iterator<Item = (Option<&str>, &Head)> {
+        self.visible().filter_map(|slot| Some((slot.path(), slot.head.as_ref()?)))
+    }
+
     /// The states in which some slot is.
     #[must_use]
     pub fn states(&self) -> BTreeSet<RecordState> {

@@ -60,7 +60,7 @@ const HEAD: &str = "\
 A 202 from redeliver means that the sender need not send again. This page says why that may be believed: the shipped
 module was run through seeded histories with faults on simvoy (`tests/simvoy`), a host that answers the same conformance
 cases as a real Envoy (`tests/conformance`), and an oracle (`tests/sim/src/oracle`) judged every event. What the words
-and the invariants I1 to I14 mean is in `tests/sim/src/violation.rs`. Everything here can be repeated: a history is a seed.
+and the invariants I1 to I16 mean is in `tests/sim/src/violation.rs`. Everything here can be repeated: a history is a seed.
 Beside the histories, `scripts/sim.sh cuts` traps a VM at every host call that stores or delivers, one run for each, and
 `scripts/sim.sh endurance` stores and delivers many messages and looks how much a guest has grown.
 ";
@@ -83,6 +83,14 @@ fn write_run(text: &mut String, safety: &Sum, liveness: &Sum) -> std::fmt::Resul
         sum.number("duplicated_unknown").to_string()
     })?;
     row("processed twice, a VM having died or stood still", &|sum| sum.number("duplicated_lost").to_string())?;
+    row("histories with an order by key", &|sum| sum.number("with_lines").to_string())?;
+    row("messages stored in a line of their key", &|sum| sum.number("ordered").to_string())?;
+    row("histories with retries of senders", &|sum| sum.number("with_retries").to_string())?;
+    row("retries sent: the same request again, another one under the same key, a stranger's", &|sum| {
+        sum.number("retries").to_string()
+    })?;
+    row("retries that were told the first id", &|sum| sum.number("joined").to_string())?;
+    row("requests refused (422), their key being another one's", &|sum| sum.number("refused").to_string())?;
     row("VMs trapped on purpose", &|sum| sum.number("traps").to_string())?;
     row("largest guest memory", &|sum| format!("{:.1} MiB", sum.guest_bytes_max as f64 / f64::from(1 << 20)))?;
     for invariant in Invariant::ALL {

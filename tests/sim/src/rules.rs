@@ -1,5 +1,6 @@
 //! The configuration of a history: what the filter reads, and the same as numbers for the oracle.
 
+use crate::keys::{KeyRules, Order};
 use crate::message::{CREDENTIAL, Destination};
 use crate::receiving::Receiving;
 use crate::receiving::own::OWNER;
@@ -111,6 +112,8 @@ pub struct Rules {
     pub retries: u32,
     /// What receivers say, and what is said of them, beyond this.
     pub receiving: Receiving,
+    /// `redelivery.order` and `idempotency`.
+    pub keys: KeyRules,
 }
 
 const JITTER: f64 = 0.2;
@@ -151,6 +154,7 @@ impl Default for Rules {
             rewrites: false,
             retries: 0,
             receiving: Receiving::default(),
+            keys: KeyRules::default(),
         }
         .settled()
     }
@@ -182,7 +186,7 @@ impl Rules {
     /// With what follows from the rest.
     #[must_use]
     pub fn settled(mut self) -> Self {
-        if self.holds_while_down {
+        if self.holds_while_down || self.keys.order != Order::None {
             self.form = Form::Arrived;
         }
         self
@@ -225,6 +229,7 @@ impl Rules {
             rewrites: random.bool(),
             retries: pick(random, &[0, 0, 1]) as u32,
             receiving: Receiving::default(),
+            keys: KeyRules::default(),
         };
         rules.settled()
     }
@@ -268,6 +273,7 @@ impl Rules {
     pub fn configuration(&self) -> String {
         let mut value = self.configuration_value();
         self.receiving.configure(self, &mut value);
+        self.keys.configure(&mut value);
         value.to_string()
     }
 

@@ -26,6 +26,10 @@ pub struct Totals {
     pub coverage: Coverage,
     /// Messages.
     pub counts: Counts,
+    /// Histories in which senders sent something again.
+    pub with_retries: u64,
+    /// Histories in which messages of one ordering key were delivered in turn.
+    pub with_lines: u64,
     /// Injected traps.
     pub traps: u64,
     /// The largest guest, in bytes.
@@ -44,6 +48,8 @@ impl Totals {
         self.events += outcome.events;
         self.coverage.add(&outcome.coverage);
         self.counts.add(&outcome.counts);
+        self.with_retries += u64::from(outcome.counts.retries > 0);
+        self.with_lines += u64::from(outcome.counts.ordered > 0);
         self.traps += outcome.traps;
         self.guest_bytes_max = self.guest_bytes_max.max(outcome.guest_bytes_max);
         for name in &outcome.uses {
@@ -65,6 +71,10 @@ impl Counts {
         self.recovered += other.recovered;
         self.attempts += other.attempts;
         self.dead += other.dead;
+        self.retries += other.retries;
+        self.joined += other.joined;
+        self.refused += other.refused;
+        self.ordered += other.ordered;
     }
 }
 

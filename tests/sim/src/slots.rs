@@ -1,5 +1,6 @@
 //! A look into shared memory: what each slot holds. Read with the product's own decoders, from a host that is not its own.
 
+use crate::retries::TRY;
 use redeliver_core::cells::{Leadership, PublishedState, decode_destinations};
 use redeliver_core::keys::Keys;
 use redeliver_core::ledger::Ledger;
@@ -78,7 +79,7 @@ impl Slot {
 /// What a large part says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Large {
-    /// A message: its id, as senders and receivers see it, and its path.
+    /// A message: its id, as senders and receivers see it, and its path with the number that it has here.
     Message(String, String),
     /// The receipt of one.
     Settled,
@@ -179,19 +180,26 @@ pub(crate) fn read_slot(data: &SharedData, keys: &Keys, index: SlotIndex) -> Opt
         .and_then(|head| Some((head, data.get(VM_ID, keys.large(index).as_bytes())?)))
         .map(|(head, value)| message::decode(&value.bytes, index, head.generation));
     let large = match large {
-        Some(Ok(LargePart::Message(message))) => {
-            Large::Message(message.id.to_string(), String::from_utf8_lossy(&message.arrived.path).into_owned())
-        }
+        Some(Ok(LargePart::Message(message))) => Large::Message(message.id.to_string(), label(&message)),
         Some(Ok(LargePart::Settled(_))) => Large::Settled,
         Some(Err(_)) | None => Large::Unreadable,
     };
     Some(Slot { index, head, large })
 }
 
+/// The path of a message; that of a retry ends with its own number in the place of the first one's.
+fn label(message: &message::Message) -> String {
+    let path = String::from_utf8_lossy(&message.arrived.path).into_owned();
+    match (message.arrived.field(TRY), path.rsplit_once('m')) {
+        (Some(number), Some((rest, _))) => format!("{rest}m{}", String::from_utf8_lossy(number)),
+        (_, _) => path,
+    }
+}
+
 /// What a key is, and its number: `rd<version><six digits>.<kind><digits>`. The product's `keys` module lists the kinds.
 fn numbered(key: &[u8]) -> Option<(u8, &[u8])> {
     let (kind, digits) = key.get(10..).filter(|_| key.starts_with(b"rd"))?.split_first()?;
-    Some((*kind, digits))
+    digits.iter().all(u8::is_ascii_hexdigit).then_some((*kind, digits))
 }
 
 /// Whether a key is this part of a slot: `h`, its head, or `m`, its large part.
@@ -211,7 +219,13 @@ pub fn slot_of(key: &[u8]) -> Option<SlotIndex> {
 /// ([`redeliver_core::keys::BUCKETS`]), however much is stored.
 #[must_use]
 pub fn is_bucket(key: &[u8]) -> bool {
-    numbered(key).is_some_and(|(kind, digits)| matches!(kind, b'd' | b'o') && digits.len() == 4)
+    is_bucket_of(key, b'd') || is_bucket_of(key, b'o')
+}
+
+/// Whether a key is a bucket of this kind.
+#[must_use]
+pub fn is_bucket_of(key: &[u8], kind: u8) -> bool {
+    numbered(key).is_some_and(|(found, digits)| found == kind && digits.len() == 4)
 }
 
 /// What the leader of a destination says of it; `None` if nobody leads it yet.

@@ -3,7 +3,7 @@
 //! A mood is what the receiver *is*; what Envoy thinks of its health is set apart, so a history may let the two lie.
 
 use crate::message::{Destination, Message, Number, Poison};
-use crate::oracle::{Contact, Oracle, Sighting};
+use crate::oracle::{Contact, Oracle, Road, Sighting};
 use crate::receiving::speech::Speech;
 use simvoy::{Exchange, Moment, Origin, Receivers, Request, Response};
 use std::collections::BTreeMap;
@@ -218,7 +218,7 @@ impl Town {
     }
 
     fn poison(&self, request: &Request) -> (Option<Number>, Poison) {
-        let number = request.headers.text(":path").and_then(Message::number_of);
+        let number = Message::number_in(&request.headers);
         let poison = number.map_or(Poison::None, |number| self.oracle.poison(number));
         (number, if self.remedy == Remedy::Found { Poison::None } else { poison })
     }
@@ -232,6 +232,10 @@ impl Receivers for Town {
         let Some(destination) = Destination::of(cluster) else { return self.source(request) };
         let (number, poison) = self.poison(request);
         let (mut exchange, contact) = self.act(destination, number, poison, now);
+        let is_live = matches!(origin, Origin::Live(_));
+        if let Some(number) = number {
+            self.oracle.arrives(number, if is_live { Road::Live } else { Road::Again }, &request.headers);
+        }
         match origin {
             Origin::Live(_) => self.oracle.reached_live(number, contact, &exchange, now),
             Origin::Dispatch(vm, token) => {
@@ -246,7 +250,7 @@ impl Receivers for Town {
 
     fn early(&mut self, cluster: &str, origin: Origin, head: &Request, _: Moment) -> Option<Exchange> {
         let destination = Destination::of(cluster)?;
-        if let (Origin::Live(_), Some(number)) = (origin, head.headers.text(":path").and_then(Message::number_of)) {
+        if let (Origin::Live(_), Some(number)) = (origin, Message::number_in(&head.headers)) {
             self.oracle.went_on(number);
         }
         let is_hasty = self.mood(destination) == Mood::Hasty && matches!(origin, Origin::Live(_));

@@ -34,11 +34,15 @@ pub enum Invariant {
     Fair,
     /// I14: the same seed, the same run.
     Deterministic,
+    /// I15: messages of one ordering key end in turn, and nothing waits without need.
+    InOrder,
+    /// I16: a retry is taken for one, and nothing else is.
+    OnePerKey,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::NothingLost,
         Self::NothingUnexpected,
         Self::ContentEqual,
@@ -53,6 +57,8 @@ impl Invariant {
         Self::Drains,
         Self::Fair,
         Self::Deterministic,
+        Self::InOrder,
+        Self::OnePerKey,
     ];
 }
 
@@ -75,6 +81,8 @@ impl Invariant {
             Self::Drains => "a backlog that does not end",
             Self::Fair => "a wait for another destination",
             Self::Deterministic => "two runs of one seed that differ",
+            Self::InOrder => "a message of a key out of its turn",
+            Self::OnePerKey => "a retry taken for what it is not",
         }
     }
 }

@@ -43,7 +43,7 @@ impl Record {
         let is_forged = response.headers.text("x-redeliver-id") == Some(FORGED_ID);
         let reason = word.and_then(|word| word.strip_prefix(NOT_STORED));
         match (word, reason) {
-            (Some("stored"), _) => None,
+            (Some("stored" | "duplicate"), _) => None,
             (Some(word), _) if !self.message.is_protected() => {
                 (!is_forged).then(|| format!("not protected, and its sender was told {word:?}"))
             }
@@ -91,7 +91,7 @@ impl Record {
     }
 
     /// Whether the filter must have seen all of its body before it let go of its head.
-    fn is_whole(&self, rules: &Rules) -> bool {
+    pub(super) fn is_whole(&self, rules: &Rules) -> bool {
         let has_paused = match self.message.manner {
             Manner::Whole => false,
             Manner::Pieces(_, pause) | Manner::Trailers(_, pause) | Manner::HangsUp(_, pause) => pause >= HOLD_MAX,

@@ -4,20 +4,27 @@
 //! event does not grow with the history; what must hold for all messages at once is looked at by [`crate::audit`].
 
 mod custody;
+mod duplicates;
 mod ending;
+mod order;
 mod pace;
 mod record;
 
 pub use custody::{Failure, Room, View};
+pub use duplicates::{Glance, Road};
 pub use ending::{Seen, Writes};
+pub use order::held_up;
 pub use record::{Attempt, Contact, Knowledge, LiveContact, Record, Sighting};
 
 use crate::hook::Standstill;
+use crate::keys::{Identity, Line};
 use crate::message::{Destination, KEY, Manner, Message, Number, Poison};
 use crate::receiving::own::OWNER;
 use crate::rules::Rules;
 use crate::town::FORGED_ID;
 use crate::violation::{Invariant, Violation};
+use duplicates::Duplicates;
+use order::Lines;
 use pace::Pace;
 use record::{End, LEASE_SLACK, header_number, is_success};
 use simvoy::{CallToken, Exchange, Headers, Moment, Request, Response, ThreadId, VmId};
@@ -75,6 +82,10 @@ pub struct Oracle {
     pub counts: Counts,
     /// How long redelivered messages took, by destination.
     pub delays: BTreeMap<Destination, Delay>,
+    /// When everything was last looked at: a death that was seen then may be a little older.
+    pub looked_at: Moment,
+    duplicates: Duplicates,
+    order: Lines,
 }
 
 /// How long messages took, together.
@@ -111,6 +122,14 @@ pub struct Counts {
     pub attempts: u64,
     /// Dead letters seen.
     pub dead: u64,
+    /// Requests that senders sent again.
+    pub retries: u64,
+    /// Retries that were told the first id.
+    pub joined: u64,
+    /// Requests that were refused since their key was used for another one.
+    pub refused: u64,
+    /// Messages that were stored in a line.
+    pub ordered: u64,
 }
 
 impl Oracle {
@@ -145,6 +164,9 @@ impl Oracle {
             doubt_until: Moment(0),
             counts: Counts::default(),
             delays: BTreeMap::new(),
+            looked_at: Moment(0),
+            duplicates: Duplicates::default(),
+            order: Lines::default(),
         }
     }
 
@@ -162,6 +184,8 @@ impl Oracle {
     /// A sender begins.
     pub fn sends(&mut self, message: Message, thread: ThreadId, now: Moment, wall_millis: u64) {
         self.counts.sent += 1;
+        self.duplicates.begins(Identity::of(&message, &self.rules.keys), message.number);
+        self.order.begins(Line::of(&message, &self.rules), message.number);
         let record = Record {
             thread,
             sent: now,
@@ -439,7 +463,7 @@ impl Oracle {
 
     /// A call goes out with this head: framing is Envoy's, and not replayed.
     pub fn called(&mut self, head: &Headers) {
-        let Some(number) = head.text(":path").and_then(Message::number_of) else { return };
+        let Some(number) = Message::number_in(head) else { return };
         if let Some(wrong) = crate::content::replayed(head).filter(|_| self.records.contains_key(&number)) {
             self.violated(Violation::of(Invariant::ContentEqual, number, wrong));
         }
@@ -556,6 +580,7 @@ impl Oracle {
             return;
         }
         self.counts.dead += 1;
+        self.order.goes_on(number, self.looked_at);
         let record = &self.records[&number];
         if record.is_damaged {
             return;

@@ -17,6 +17,7 @@ impl World {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
             Action::Send { destination, worker, listener } => self.send(destination, worker, listener),
+            Action::Retry { pick, which, twist, worker, listener } => self.retry(pick, which, twist, worker, listener),
             Action::Mood(destination, mood) => {
                 if !matches!(mood, Mood::Well(_)) {
                     self.strikes(Fault::Outage);
@@ -225,7 +226,7 @@ impl World {
             .history
             .actions
             .drain(self.next_action..)
-            .filter(|(_, action)| matches!(action, Action::Send { .. }))
+            .filter(|(_, action)| matches!(action, Action::Send { .. } | Action::Retry { .. }))
             .collect();
         self.history.actions.extend(rest);
         // A worker whose VM is dead gets it back with its next stream.

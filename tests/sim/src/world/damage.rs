@@ -104,6 +104,9 @@ impl World {
         flip(&mut value, which);
         let key = key.clone();
         self.process.overwrite(VM_ID, &key, &value);
+        if slots::is_bucket(&key) {
+            self.town.oracle.bucket_damaged(&key, self.process.now());
+        }
     }
 
     /// Books, tables or leases may be wrong from now on, until somebody counts anew.

@@ -49,6 +49,7 @@ impl World {
 
     pub(super) fn audit(&mut self) {
         self.audited_at = self.steps;
+        self.town.oracle.looked_at = self.process.now();
         self.follow();
         let table = self.process.with_data(|data| self.mirror.table(data));
         self.refresh_circumstances(&table);
@@ -71,7 +72,8 @@ impl World {
             && !self.is_memory_in_doubt()
             && self.town.oracle.is_untroubled(thread, sent);
         let failure = if is_as_usual { Failure::Judged } else { Failure::Forgiven };
-        View { room: self.room(destination), failure }
+        let room = if self.town.oracle.is_contested(number) { Room::Unsure } else { self.room(destination) };
+        View { room, failure }
     }
 
     /// Whether the store takes one more message, though every worker takes one just now.
@@ -98,10 +100,17 @@ impl World {
     fn refresh_circumstances(&mut self, table: &Table) {
         let used = table.used().count();
         let is_in_doubt = self.is_memory_in_doubt();
+        let mut buckets = (0, 0);
         self.circumstances.keys = self.process.with_data(|data| {
             let keys = data.entries(slots::VM_ID).map(|(key, _)| key);
-            keys.filter(|key| !slots::is_bucket(key)).count()
+            let is_other = |key: &&[u8]| {
+                buckets.0 += usize::from(slots::is_bucket_of(key, b'd'));
+                buckets.1 += usize::from(slots::is_bucket_of(key, b'o'));
+                !slots::is_bucket(key)
+            };
+            keys.filter(is_other).count()
         });
+        self.circumstances.buckets = buckets;
         // Where dequeuing finds nothing though there is something, nobody can empty a queue.
         let are_hints_safe = !self.coverage.struck.contains_key(&Fault::LostHint);
         let longest = |queues: &SharedQueues| queues.entries().map(|(_, queue)| queue.len()).max().unwrap_or(0);
@@ -172,6 +181,7 @@ impl World {
         }
         let before = Wall((self.process.wall() / 1_000_000).saturating_sub(patience.as_millis() as u64));
         self.follow();
+        let patient = self.patient_since(patience, now);
         let is_waiting_in_vain = |path: &str| {
             let number = Message::number_of(path)?;
             let record = self.town.oracle.records.get(&number)?;
@@ -180,7 +190,7 @@ impl World {
             let last = self.town.oracle.last_attempt_at(destination);
             let is_probed = last.is_some_and(|at| now - at < patience) && self.town.source == SourceMood::Gloomy;
             let is_well = poison == Poison::None && !record.is_damaged && !is_probed;
-            (is_well && free.contains(&destination)).then_some((number, destination))
+            (is_well && free.contains(&destination) && !patient.contains(&number)).then_some((number, destination))
         };
         let in_vain = self.mirror.waiting_since(before).find_map(is_waiting_in_vain);
         if let Some((number, destination)) = in_vain {
@@ -207,10 +217,12 @@ impl World {
             return;
         }
         let before = Monotonic((now.0 / 1_000_000).saturating_sub(IDLE_MAX.as_millis() as u64));
+        let patient = self.patient_since(IDLE_MAX, now);
         let is_for_it = |path: &str| {
             let number = Message::number_of(path)?;
             let record = self.town.oracle.records.get(&number)?;
-            (alone.contains(&record.message.destination) && !record.is_damaged).then_some(number)
+            let may_go = !record.is_damaged && !patient.contains(&number);
+            (alone.contains(&record.message.destination) && may_go).then_some(number)
         };
         if let Some(number) = self.mirror.due_before(before).find_map(is_for_it) {
             let text = format!("due for more than {IDLE_MAX:?}, and nothing goes to its destination, which is up");

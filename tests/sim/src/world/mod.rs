@@ -5,6 +5,7 @@
 mod actions;
 mod damage;
 mod endings;
+mod keys;
 mod looks;
 mod senders;
 mod windows;
@@ -250,6 +251,8 @@ impl World {
         for happening in self.process.take_happenings() {
             self.show(happening, now);
         }
+        self.judge_turns();
+        self.judge_succession();
         for line in self.process.take_log() {
             // Who reads a history again wants its changes of state too.
             if line.level >= if self.is_read { 2 } else { 3 } {
@@ -274,6 +277,7 @@ impl World {
                 if let Some(number) = self.senders.remove(&stream) {
                     let view = self.view(number);
                     self.town.oracle.answered(number, &response, wall, view);
+                    self.judge_keys(number, &response, view);
                     self.check_record(number);
                 }
             }
@@ -287,6 +291,7 @@ impl World {
             Happening::Told { vm, token } => self.town.oracle.told((vm, token), now, wall),
             Happening::Heard { vm, token, status } => {
                 self.town.oracle.heard((vm, token), status, now);
+                self.town.oracle.took((vm, token), wall);
                 self.judge_ending((vm, token));
             }
             Happening::Trapped { message, thread, vm } => {

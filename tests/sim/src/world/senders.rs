@@ -20,11 +20,17 @@ pub(super) enum Later {
 
 impl World {
     pub(super) fn send(&mut self, destination: Destination, worker: u32, listener: Listener) {
-        let now = self.process.now();
-        let worker = ThreadId(1 + worker % self.history.workers);
         let number = Number(self.numbers);
         self.numbers += 1;
-        let message = Message::new(self.history.seed, number, destination, self.history.rules.body_max);
+        let mut message = Message::new(self.history.seed, number, destination, self.history.rules.body_max);
+        self.history.rules.keys.dress(self.history.seed, &mut message);
+        self.begin(message, worker, listener);
+    }
+
+    /// A message begins.
+    pub(super) fn begin(&mut self, message: Message, worker: u32, listener: Listener) {
+        let (now, number) = (self.process.now(), message.number);
+        let worker = ThreadId(1 + worker % self.history.workers);
         let old = self.draining.filter(|(_, drained)| *drained > now).map(|(old, _)| old);
         let generation = match listener {
             Listener::Draining => old.or(self.newest),
