@@ -327,23 +327,16 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
     pub fn complete(&self, ticket: Ticket, message: &Message, due: Monotonic) -> Result<(), Gone> {
         let large =
             self.memory.get(&self.keys.large(ticket.slot)).map_or(Expect::Absent, |value| Expect::Version(value.cas));
-        let (head, _) = self.head(ticket.slot).ok().flatten().ok_or(Gone)?;
+        let (head, cas) = self.head(ticket.slot).ok().flatten().ok_or(Gone)?;
         if head.generation != ticket.generation || !matches!(head.state, SlotState::Opening { .. }) {
             return Err(Gone);
         }
         let bytes = message.encode(ticket.slot, ticket.generation);
         self.memory.set(&self.keys.large(ticket.slot), &bytes, large).map_err(|Conflict| Gone)?;
-        let queued = self.change_head(ticket, |found| match found.state {
-            SlotState::Opening { .. } => Some(found.with(SlotState::Queued { due })),
-            SlotState::Free
-            | SlotState::Filling { .. }
-            | SlotState::Queued { .. }
-            | SlotState::Sending { .. }
-            | SlotState::Parked { .. }
-            | SlotState::Dead { .. } => None,
-        })?;
-        let spot = queued.place.map(|place| place.spot);
-        self.hint_ready(queued.destination, ReadyHint { ticket, due, stored_at: queued.stored_at, spot });
+        let queued = head.with(SlotState::Queued { due });
+        let key = self.keys.head(ticket.slot);
+        self.memory.set(&key, &queued.encode(ticket.slot), Expect::Version(cas)).map_err(|Conflict| Gone)?;
+        self.tell_leader(ticket, &queued);
         Ok(())
     }
 
