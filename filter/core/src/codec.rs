@@ -84,24 +84,28 @@ impl Writer {
     }
 
     /// Appends one byte.
+    #[inline]
     pub fn u8(&mut self, value: u8) -> &mut Self {
         self.bytes.push(value);
         self
     }
 
     /// Appends a 16-bit number.
+    #[inline]
     pub fn u16(&mut self, value: u16) -> &mut Self {
         self.bytes.extend_from_slice(&value.to_le_bytes());
         self
     }
 
     /// Appends a 32-bit number.
+    #[inline]
     pub fn u32(&mut self, value: u32) -> &mut Self {
         self.bytes.extend_from_slice(&value.to_le_bytes());
         self
     }
 
     /// Appends a 64-bit number.
+    #[inline]
     pub fn u64(&mut self, value: u64) -> &mut Self {
         self.bytes.extend_from_slice(&value.to_le_bytes());
         self
@@ -168,6 +172,7 @@ impl<'a> Reader<'a> {
         Ok((Self { rest }, format))
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Damage> {
         let (front, rest) = self.rest.split_first_chunk::<N>().ok_or(Damage::Short)?;
         self.rest = rest;
@@ -253,7 +258,9 @@ pub fn crc32(bytes: &[u8]) -> u32 {
     !rest.iter().fold(crc, |crc, byte| entry(0, (crc as u8) ^ byte) ^ (crc >> 8))
 }
 
-/// What a byte does to the checksum, with so many bytes behind it.
+/// What a byte does to the checksum, with so many bytes behind it. Always inlined: built for size it is a call for every
+/// byte otherwise.
+#[inline(always)]
 fn entry(behind: usize, byte: u8) -> u32 {
     CRC_TABLES.get(behind).and_then(|table| table.get(usize::from(byte))).copied().unwrap_or_default()
 }

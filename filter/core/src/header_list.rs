@@ -54,16 +54,34 @@ impl HeaderList {
     /// All pairs, in order.
     #[must_use]
     pub fn iter(&self) -> Pairs<'_> {
-        let (count, rest) = self.serialised.split_first_chunk::<COUNT_BYTES>().unwrap_or((&[0; COUNT_BYTES], &[]));
-        let count = usize::try_from(u32::from_le_bytes(*count)).unwrap_or(usize::MAX);
-        let (lengths, texts) = rest.split_at_checked(count.saturating_mul(LENGTHS_BYTES)).unwrap_or_default();
+        let (lengths, texts) = self.parts();
         Pairs { lengths, texts }
     }
 
-    /// The first value of `name`.
+    /// The lengths of all pairs, and their texts.
+    fn parts(&self) -> (&[u8], &[u8]) {
+        let (count, rest) = self.serialised.split_first_chunk::<COUNT_BYTES>().unwrap_or((&[0; COUNT_BYTES], &[]));
+        let count = usize::try_from(u32::from_le_bytes(*count)).unwrap_or(usize::MAX);
+        rest.split_at_checked(count.saturating_mul(LENGTHS_BYTES)).unwrap_or_default()
+    }
+
+    /// The first value of `name`. A request is asked for a dozen names: only a name of the right length is looked at.
     #[must_use]
     pub fn first(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
+        let (lengths, texts) = self.parts();
+        let mut start: usize = 0;
+        for [a, b, c, d, e, f, g, h] in lengths.as_chunks::<LENGTHS_BYTES>().0 {
+            let name_length = usize::try_from(u32::from_le_bytes([*a, *b, *c, *d])).ok()?;
+            let value_length = usize::try_from(u32::from_le_bytes([*e, *f, *g, *h])).ok()?;
+            let value_start = start.checked_add(name_length)?.checked_add(1)?;
+            let value_end = value_start.checked_add(value_length)?;
+            if name_length == name.len() && texts.get(start..).is_some_and(|rest| rest.starts_with(name.as_bytes())) {
+                // The zero behind it belongs to the value: without it the list ends before.
+                return texts.get(value_start..value_end).filter(|_| value_end < texts.len());
+            }
+            start = value_end.checked_add(1)?;
+        }
+        None
     }
 
     /// All values of `name`, in order.
@@ -111,6 +129,7 @@ pub struct Pairs<'a> {
 impl<'a> Iterator for Pairs<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         let ([a, b, c, d, e, f, g, h], lengths) = self.lengths.split_first_chunk::<LENGTHS_BYTES>()?;
         let (name, rest) = text(self.texts, [*a, *b, *c, *d])?;
@@ -120,7 +139,9 @@ impl<'a> Iterator for Pairs<'a> {
     }
 }
 
-/// A text of `length` bytes, and what follows behind its zero.
+/// A text of `length` bytes, and what follows behind its zero. Always inlined, like the step above: built for size, a look
+/// for one name is a call for every header otherwise.
+#[inline(always)]
 fn text(bytes: &[u8], length: [u8; 4]) -> Option<(&[u8], &[u8])> {
     let (text, rest) = bytes.split_at_checked(usize::try_from(u32::from_le_bytes(length)).ok()?)?;
     rest.split_first().map(|(_, rest)| (text, rest))
@@ -158,9 +179,14 @@ mod tests {
         for length in 0..ABI.len() {
             let cut = HeaderList::of_host(ABI[..length].to_vec());
             assert!(pairs(&cut).len() < 2, "{length}: {cut:?}");
+            let looked_through = |name: &str| cut.iter().find(|(found, _)| *found == name.as_bytes());
+            for name in [":path", "x", "y"] {
+                assert_eq!(cut.first(name), looked_through(name).map(|(_, value)| value), "{length}: {name}");
+            }
         }
         let too_long = HeaderList::of_host(b"\x01\0\0\0\xff\xff\xff\xff\xff\xff\xff\xffa\0b\0".to_vec());
         let too_many = HeaderList::of_host(b"\xff\xff\xff\xff\x01\0\0\0\x01\0\0\0a\0b\0".to_vec());
         assert!(too_long.is_empty() && too_many.is_empty() && HeaderList::default().is_empty());
+        assert_eq!((too_long.first("a"), too_many.first("a")), (None, None));
     }
 }
