@@ -16,7 +16,7 @@ const EVERY: u64 = 16;
 const REMAINDER: u64 = 4;
 
 /// All of them. The order decides which seed has which.
-const DRILLS: [fn(&mut Plan); 9] = [
+const DRILLS: [fn(&mut Plan); 10] = [
     long_line,
     crowded_line,
     rejected_head,
@@ -26,6 +26,7 @@ const DRILLS: [fn(&mut Plan); 9] = [
     full_line,
     retries_at_once,
     lines_side_by_side,
+    lost_hints,
 ];
 
 /// Longer than any dead letter is kept, in milliseconds, and what a message may live meanwhile.
@@ -218,5 +219,23 @@ fn lines_side_by_side(plan: &mut Plan) {
     let others = (2..plan.rules.destinations).map(Destination);
     for destination in others.collect::<Vec<_>>() {
         plan.send(destination, 16_000, 20, 300);
+    }
+}
+
+/// Half of the hints are lost, and so many messages wait for another destination that the sweep needs several ticks for
+/// all: a leader hears of the second of a line, which is due at once, before it has seen the first.
+fn lost_hints(plan: &mut Plan) {
+    plan.ordered(DeadHead::Release, 4);
+    plan.rules.destinations = plan.rules.destinations.max(2);
+    plan.rules.holds_while_down = false;
+    plan.rules.window = (5, 64);
+    plan.then(0, Action::Rates(Rates { turn: 50_000, lost_hint: 500_000, ..Rates::default() }));
+    plan.outage(D1, 1_000, SPAN - 8_000, Mood::WELL);
+    plan.send(D1, 1_500, 450, 8);
+    for turn in 0..30 {
+        let from = 6_000 + turn * 1_500;
+        plan.then(from, Action::Mood(D0, Mood::Says(503)));
+        plan.then(from + 250, Action::Mood(D0, Mood::WELL));
+        plan.send(D0, from, 12, 45);
     }
 }

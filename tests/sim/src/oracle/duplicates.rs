@@ -121,7 +121,8 @@ impl Oracle {
         let Some(attempt) = self.records[&number].attempts.iter().find(|attempt| attempt.call == call) else { return };
         let Some((heard, Some(status))) = attempt.heard else { return };
         // An answer that comes late changes no head: somebody else frees the slot, at a time of his.
-        let is_in_time = heard < attempt.sent + self.rules.timeout && self.back_at(call.0) < attempt.sent;
+        let timeout = self.rules.of(self.records[&number].message.destination).timeout;
+        let is_in_time = heard < attempt.sent + timeout && self.back_at(call.0) < attempt.sent;
         if super::record::is_success(status) && is_in_time {
             self.duplicates.delivered.entry(number).or_insert(wall_millis);
             self.order.delivered(number);

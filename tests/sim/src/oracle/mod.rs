@@ -536,6 +536,14 @@ impl Oracle {
         self.trouble.insert(destination, now);
     }
 
+    /// Whether the last attempt of this message may have been a probe.
+    #[must_use]
+    pub fn was_probe(&self, number: Number) -> bool {
+        let record = &self.records[&number];
+        let troubled = self.trouble.get(&record.message.destination);
+        record.attempts.last().is_some_and(|last| troubled.is_some_and(|at| *at + PROBE_SEEN > last.sent))
+    }
+
     fn may_probe(&self, sighting: &Sighting) -> bool {
         self.trouble.get(&sighting.destination).is_some_and(|at| sighting.now - *at < PROBE_SEEN)
     }

@@ -194,12 +194,15 @@ impl Oracle {
             let has_not_ended = state.is_some_and(|state| is_in_the_way(*state, self.rules.keys.order));
             comes_before && has_not_ended && !self.is_disordered(mate, record)
         });
+        // One that comes late, since its thread stood still, was claimed when its turn had come.
+        let is_late = record.attempts.last().is_some_and(|attempt| attempt.knowledge == Knowledge::Old);
+        let timeout = self.rules.of(record.message.destination).timeout;
         let beside = self.mates(number).find(|mate| {
             let is_out = mate.attempts.last().is_some_and(|attempt| {
-                let is_over = attempt.was_told || now >= attempt.sent + self.rules.timeout;
+                let is_over = attempt.was_told || now >= attempt.sent + timeout;
                 !is_over && attempt.knowledge == Knowledge::Current
             });
-            road == Road::Again && is_out && !self.is_disordered(mate, record)
+            road == Road::Again && !is_late && is_out && !self.is_disordered(mate, record)
         });
         let text = match (overtaken, beside) {
             (Some(mate), _) => {

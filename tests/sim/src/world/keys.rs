@@ -5,6 +5,7 @@ use crate::history::Listener;
 use crate::keys::Order;
 use crate::message::{KEY, Message, Number, Poison};
 use crate::oracle::{Failure, Glance, View, held_up};
+use crate::receiving::own::OWNER;
 use crate::retries::{self, Pick, Twist};
 use crate::slots;
 use crate::violation::{Invariant, Violation};
@@ -65,7 +66,10 @@ impl World {
             && self.patience.free_for(destination, now) > now - sent + WELL_BEFORE
             && self.town.oracle.is_untroubled(record.thread, sent)
             && record.message.poison == Poison::None;
-        let is_idle_rule = self.history.rules.holds_while_down || self.history.rules.keys.order == Order::None;
+        let rules = &self.history.rules;
+        let own = rules.receiving.own.as_ref().filter(|_| destination == OWNER);
+        let is_held_back = own.map_or(rules.holds_while_down, |own| own.holds_while_down);
+        let is_idle_rule = is_held_back || rules.keys.order == Order::None;
         if was_not_asked && is_well && !is_idle_rule && !self.is_memory_in_doubt() && !self.town.oracle.may_wait(number)
         {
             let text = "stored or refused, and neither its receiver nor another message of its key stood in its way";
@@ -123,8 +127,10 @@ impl World {
         let is_up = |number: Number| {
             let destination = oracle.records[&number].message.destination;
             let state = slots::published(&self.process, &destination.cluster());
-            // A dispatch that Envoy refused on the spot holds the next one off for a while.
-            self.patience.free_for(destination, now) > FREE
+            // A dispatch that Envoy refused on the spot holds the next one off for a while, which only a probe does not
+            // mind.
+            !oracle.was_probe(number)
+                && self.patience.free_for(destination, now) > FREE
                 && matches!(state, Some(PublishedState::Up | PublishedState::Ramping))
         };
         let stuck = delivered.into_iter().find_map(|first| {
