@@ -328,14 +328,18 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         let large =
             self.memory.get(&self.keys.large(ticket.slot)).map_or(Expect::Absent, |value| Expect::Version(value.cas));
         let (head, cas) = self.head(ticket.slot).ok().flatten().ok_or(Gone)?;
-        if head.generation != ticket.generation || !matches!(head.state, SlotState::Opening { .. }) {
+        if head.generation != ticket.generation || !is_opening(&head) {
             return Err(Gone);
         }
         let bytes = message.encode(ticket.slot, ticket.generation);
         self.memory.set(&self.keys.large(ticket.slot), &bytes, large).map_err(|Conflict| Gone)?;
         let queued = head.with(SlotState::Queued { due });
         let key = self.keys.head(ticket.slot);
-        self.memory.set(&key, &queued.encode(ticket.slot), Expect::Version(cas)).map_err(|Conflict| Gone)?;
+        let written = self.memory.set(&key, &queued.encode(ticket.slot), Expect::Version(cas));
+        // Somebody else wrote there: only what it says now tells whether the message is still to be completed.
+        let queued = written.map(|()| queued).or_else(|Conflict| {
+            self.change_head(ticket, |found| is_opening(found).then_some(found.with(SlotState::Queued { due })))
+        })?;
         self.tell_leader(ticket, &queued);
         Ok(())
     }
@@ -748,6 +752,10 @@ fn decode_spot(bytes: &[u8]) -> Option<Spot> {
     let (line, number) = bytes.split_first_chunk()?;
     let number = number.try_into().ok()?;
     Some(Spot { line: LineKey(u64::from_le_bytes(*line)), number: u64::from_le_bytes(number) })
+}
+
+fn is_opening(head: &Head) -> bool {
+    matches!(head.state, SlotState::Opening { .. })
 }
 
 fn is_filling(head: &Head) -> bool {

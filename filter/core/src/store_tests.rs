@@ -625,6 +625,23 @@ fn a_put_that_stands_still_beyond_its_lease_harms_no_other_message_and_no_books(
 }
 
 #[test]
+fn a_completion_whose_head_was_written_anew_meanwhile_is_not_lost() {
+    at_every_call("complete", |call| {
+        let shelf = shelf();
+        let opening = FirstState::Opening(Monotonic(9_000));
+        let ticket = shelf.store().put(&message(1), HERE, opening, Limits::shared(&shelf.limits), now()).unwrap();
+        let head = shelf.keys.head(ticket.slot);
+        let vm = VmMemory::pausing_at(&shelf.memory, call, || {
+            shelf.memory.overwrite(&head, &shelf.memory.bytes(&head));
+        });
+        Store { memory: &vm, keys: &shelf.keys }.complete(ticket, &message(1), DUE).unwrap();
+        let (head, _) = shelf.store().head(ticket.slot).unwrap().unwrap();
+        assert_eq!(head.state, SlotState::Queued { due: DUE }, "call {call}");
+        vm.has_paused()
+    });
+}
+
+#[test]
 fn a_completion_that_is_overtaken_by_the_sweep_stays_a_dead_letter() {
     at_every_call("complete", |call| {
         let shelf = shelf();

@@ -36,6 +36,11 @@ const REAL_BUGS: &[RealBug] = &[
         scenario: "`cargo test -p redeliver-core a_thread_that_stood_still`",
     },
     RealBug {
+        what: "A completion that met one conflict on its head gave up: an acknowledged request without a body became a dead letter (unstorable) after five minutes.",
+        found_by: "the search (liveness, I1)",
+        scenario: "`cargo test -p redeliver-core a_completion_whose_head`; `scripts/sim.sh scenarios`",
+    },
+    RealBug {
         what: "A configuration with a duration beyond 64 bits and a line end put a second line into Envoy's log.",
         found_by: "fuzzing",
         scenario: "`cargo test -p redeliver-fuzz configuration`",

@@ -200,6 +200,16 @@ fn by_hand() -> Vec<Scenario> {
             .done(),
         },
         Scenario {
+            name: "a head that is fought over still gets its routed form",
+            story: "a completion gave up at the first conflict, and an acknowledged message became a dead letter",
+            history: Script::new(Rules { rewrites: true, answers_202: false, ..Rules::default() }, 3, 400_000)
+                .then(0, Action::Rates(Rates { conflict: 500_000, turn: 50_000, ..Rates::default() }))
+                .outage(1_000, 30_000)
+                .send(2_000, 120, 200)
+                .then(31_000, Action::Rates(Rates::default()))
+                .done(),
+        },
+        Scenario {
             name: "losing every hint only delays",
             story: "queues are hints; the sweep finds what they forget",
             history: Script::new(Rules::default(), 3, 300_000)
