@@ -73,5 +73,5 @@ const GAPS: &[&str] = &[
     "A wall clock that jumps forward expires what is stored, and removes dead letters, as if the time had passed.",
     "A request whose headers had left the filter before its failure, and whose VM traps before the end of its stream, ends as a dead letter (unstorable) after five minutes: its routed form is read at the end.",
     "A leader that takes over knows a wait that was asked for (`Retry-After`) as a due time only: a probe, which goes by none, may send such a message sooner, once.",
-    "The histories use no gRPC, one filter and no listener to go through: what those do is shown by the tests of the core and on a real Envoy only.",
+    "The histories have one filter (its neighbours are played) and no listener to go through, and gRPC calls and neighbours only where there are no keys: what more those do is shown by the tests of the core and on a real Envoy only.",
 ];

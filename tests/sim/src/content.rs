@@ -1,6 +1,8 @@
 //! Whether what arrives is what was sent: invariant I3, written against the contract's section 4.
 
 use crate::message::{CREDENTIAL, KEY, Message};
+use crate::receiving::calls::{is_call, wrong_call};
+use crate::receiving::neighbours::hops_before;
 use crate::rules::{Form, Rules};
 use simvoy::{Headers, Request};
 
@@ -20,7 +22,7 @@ const NOT_CARRIED: [&str; 11] = [
 ];
 
 /// Headers that somebody else than the sender adds, so their presence says nothing.
-const ADDED: [&str; 4] = ["x-forwarded-proto", "x-envoy-original-host", "x-request-id", "x-routed-by"];
+const ADDED: [&str; 5] = ["x-forwarded-proto", "x-envoy-original-host", "x-request-id", "x-routed-by", "grpc-timeout"];
 
 /// What differs, if anything does.
 #[must_use]
@@ -40,6 +42,11 @@ pub fn difference(message: &Message, request: &Request, rules: &Rules) -> Option
         ));
     }
     if let Some(wrong) = framing(request) {
+        return Some(wrong);
+    }
+    if let Some(wrong) =
+        Some(request).filter(|_| message.is_call()).and_then(|got| wrong_call(&got.headers, rules.timeout))
+    {
         return Some(wrong);
     }
     let (sent, got) = (carried(&message.headers), carried(&request.headers));
@@ -66,14 +73,16 @@ fn expected_line(message: &Message, rules: &Rules) -> Vec<(&'static str, String)
         (":method", message.method().to_owned()),
         (":path", path),
         (":authority", authority),
-        ("x-redeliver-hops", "1".to_owned()),
+        ("x-redeliver-hops", (hops_before(message, rules) + 1).to_string()),
     ]
 }
 
 /// What a call carries that Envoy makes anew for every request: framing, and what speaks to the next hop only.
 #[must_use]
 pub fn replayed(head: &Headers) -> Option<String> {
-    let found = head.0.iter().find(|(name, _)| NOT_CARRIED.contains(&name.as_str()))?;
+    // A call says to each next hop that it knows trailers.
+    let is_said = |name: &str| name == "te" && is_call(head);
+    let found = head.0.iter().find(|(name, _)| NOT_CARRIED.contains(&name.as_str()) && !is_said(name))?;
     Some(format!("{}: {} was replayed", found.0, String::from_utf8_lossy(&found.1)))
 }
 

@@ -149,7 +149,11 @@ pub fn history(seed: u64, phase: Phase) -> History {
     let remedy = if random.u32(..4) == 0 { Remedy::None } else { Remedy::Found };
     surge(&mut random, &swarm, &rules, span, &mut actions);
     let (mut workers, mut rules) = (workers, rules);
-    Habits::of(seed, phase, span).enter(&mut rules, &mut actions);
+    let habits = Habits::of(seed, phase, span);
+    if habits != Habits::default() || drills::has_one(seed) {
+        rules.receiving.speak_plainly();
+    }
+    habits.enter(&mut rules, &mut actions);
     rules = rules.settled();
     if let Some(drill) = drills::of(seed, &rules) {
         (workers, rules) = (drill.workers, drill.rules);

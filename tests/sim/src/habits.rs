@@ -22,7 +22,7 @@ const fn has_retries(seed: u64) -> bool {
 const NEAR_MEMORYS_END: [i64; 2] = [3_590_000, 3_610_000];
 
 /// The habits of one history.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Habits {
     /// What the configuration says.
     pub rules: KeyRules,

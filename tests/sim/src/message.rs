@@ -3,6 +3,7 @@
 //! The number stands at the end of its path, which no route rewrites; so a receiver knows what it has got, and can tell
 //! whether it is whole.
 
+use crate::receiving::calls;
 use crate::retries::TRY;
 use simvoy::Headers;
 use std::time::Duration;
@@ -138,6 +139,18 @@ impl Message {
     #[must_use]
     pub fn method(&self) -> &str {
         self.headers.text(":method").unwrap_or_default()
+    }
+
+    /// Whether it is a gRPC call.
+    #[must_use]
+    pub fn is_call(&self) -> bool {
+        calls::is_call(&self.headers)
+    }
+
+    /// Whether it is a call that nobody can store: it is not one message.
+    #[must_use]
+    pub fn is_odd_call(&self) -> bool {
+        self.is_call() && !calls::is_unary(&self.body)
     }
 
     /// Whether sending it twice does no harm by the rules of the contract, section 5.

@@ -123,6 +123,8 @@ const BACKLOG_MESSAGES: u32 = 500;
 const MULTIPLIER: f64 = 2.0;
 /// `capture.max_hold`.
 pub const HOLD_MAX: Duration = Duration::from_secs(2);
+/// `timeout` of every route.
+pub const ROUTE_TIMEOUT: Duration = Duration::from_secs(5);
 /// `health.interval`.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// `health.probe_max`.
@@ -317,7 +319,7 @@ impl Rules {
             let destination = Destination(n);
             let mut route = Route::new(&format!("/d{n}/"), &destination.cluster());
             route.retries = self.retries;
-            route.timeout = Duration::from_secs(5);
+            route.timeout = ROUTE_TIMEOUT;
             if self.is_rewritten(destination) {
                 route.prefix_rewrite = Some("/inside/".to_owned());
                 route.host_rewrite = Some(REWRITTEN_HOST.to_owned());

@@ -4,7 +4,9 @@
 
 use crate::message::{Destination, Message, Number, Poison};
 use crate::oracle::{Contact, Oracle, Road, Sighting};
-use crate::receiving::speech::Speech;
+use crate::receiving::calls::Calls;
+use crate::receiving::neighbours::Neighbours;
+use crate::receiving::speech::{Speech, Wish};
 use simvoy::{Exchange, Moment, Origin, Receivers, Request, Response};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -78,6 +80,8 @@ pub struct Town {
     crashed: BTreeMap<Destination, Moment>,
     random: fastrand::Rng,
     speech: Speech,
+    calls: Calls,
+    neighbours: Neighbours,
     /// Requests that a receiver which takes few at a time is at work on, by their ends.
     at_work: BTreeMap<Destination, Vec<Moment>>,
     /// What should be, and what is.
@@ -106,6 +110,8 @@ impl Town {
             moods,
             crashed: BTreeMap::new(),
             random: fastrand::Rng::with_seed(seed ^ 0x746f_776e),
+            calls: Calls::new(seed),
+            neighbours: Neighbours::new(seed),
             at_work: BTreeMap::new(),
             speech: Speech::new(oracle.rules.receiving.clone(), seed),
             oracle,
@@ -236,11 +242,24 @@ impl Receivers for Town {
         if let Some(number) = number {
             self.oracle.arrives(number, if is_live { Road::Live } else { Road::Again }, &request.headers);
         }
+        // Who answers before the body has come says no more.
+        if self.oracle.rules.receiving.trusts_receivers && self.mood(destination) != Mood::Hasty {
+            exchange = self.neighbours.take_over(exchange);
+        }
+        let is_call = number.is_some_and(|number| self.oracle.is_call(number));
         match origin {
-            Origin::Live(_) => self.oracle.reached_live(number, contact, &exchange, now),
+            Origin::Live(_) => {
+                if is_call {
+                    exchange = self.calls.speak(exchange, Wish::None).0;
+                }
+                self.oracle.reached_live(number, request, contact, &exchange, now);
+            }
             Origin::Dispatch(vm, token) => {
-                let (reworded, wish) = self.speech.reword(exchange, self.wall_millis);
-                exchange = reworded;
+                let mut wish;
+                (exchange, wish) = self.speech.reword(exchange, self.wall_millis);
+                if is_call {
+                    (exchange, wish) = self.calls.speak(exchange, wish);
+                }
                 let call = Sighting { vm, token, destination, now, wall_millis: self.wall_millis, wish };
                 self.oracle.reached_again(number, &call, request, contact, &exchange);
             }

@@ -14,6 +14,14 @@ use std::time::Duration;
 pub(crate) struct Call {
     pub cluster: String,
     pub kind: CallKind,
+    pub speaks: Speaks,
+}
+
+/// What an HTTP call is by its content type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    Http,
+    Grpc,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +101,7 @@ pub(crate) enum Context {
 pub(crate) enum After {
     ContinueRequest(StreamId),
     ContinueResponse(StreamId),
-    Reply(StreamId, Response, String),
+    Reply(StreamId, Response, String, Option<u32>),
     Close(StreamId),
     FinishShutdown(ContextId),
     /// A gRPC call that could not begin ends all the same (`grpc::no_endpoint`).

@@ -84,7 +84,6 @@
 //! | words of `retry_on` beside [`RetryReason`] | there is none |
 //! | the route cache | the route is chosen again when the router is reached |
 //! | gRPC streams, `google_grpc` | `proxy_grpc_stream` is `Unimplemented`; a call through `google_grpc` traps with a sentence |
-//! | gRPC forms of local replies | a local reply to a gRPC request is plain HTTP |
 //! | foreign functions, `envoy_resolve_dns` | `NotFound`, `Unimplemented` |
 //! | attributes beside those that `calls/properties.rs` lists; properties seen by others | `NotFound` |
 //! | capability restriction | every call is allowed |
@@ -122,6 +121,7 @@ mod time;
 mod tiny;
 mod trace;
 mod turnstile;
+mod unary;
 mod vm;
 
 pub use chaos::{Calm, Chaos, Point, Verdict};

@@ -3,6 +3,7 @@
 
 use super::record::{Contact, REFUSED, Record};
 use crate::message::Manner;
+use crate::receiving::neighbours::has_gone_round;
 use crate::rules::{HOLD_MAX, Mode, Rules, UnknownOutcome};
 use crate::town::FORGED_ID;
 use simvoy::Response;
@@ -54,6 +55,7 @@ impl Record {
             (Some(word), Some(reason)) if view.failure == Failure::Judged && !self.is_reason(reason, rules, view) => {
                 Some(format!("its sender was told {word:?}, which is not so"))
             }
+            (Some(_), _) if is_forged && self.is_elsewhere => None,
             (None, _) if response.code() == REFUSED && view.failure == Failure::Judged => {
                 self.message.is_protected().then(|| "its failure was handed on without a word about it".to_owned())
             }
@@ -68,7 +70,11 @@ impl Record {
             "too-large" => self.message.body.len() > rules.body_max,
             "unknown-outcome" => !self.is_known(rules) && !self.may_be_repeated(rules),
             "incomplete-body" => !self.is_whole(rules),
-            "unstorable" => matches!(self.message.manner, Manner::Trailers(..)),
+            "unstorable" => {
+                matches!(self.message.manner, Manner::Trailers(..))
+                    || self.message.is_odd_call()
+                    || has_gone_round(&self.message, rules)
+            }
             _ => false,
         }
     }

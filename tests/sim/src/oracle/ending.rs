@@ -134,7 +134,9 @@ impl Oracle {
     /// Another attempt of a parked message, with the configuration under which it was parked.
     pub(super) fn after_parking(&self, record: &Record) -> Option<String> {
         let parked = record.parked.filter(|parked| self.configured_at + CONFIGURED_LATE < *parked)?;
-        (!record.is_damaged).then(|| format!("sent again though it was parked at {parked}"))
+        // Which configuration rules stands in a cell.
+        let is_excused = record.is_damaged || self.doubt_until >= parked;
+        (!is_excused).then(|| format!("sent again though it was parked at {parked}"))
     }
 }
 

@@ -20,7 +20,8 @@ use crate::hook::Standstill;
 use crate::keys::{Identity, Line};
 use crate::message::{Destination, KEY, Manner, Message, Number, Poison};
 use crate::receiving::own::OWNER;
-use crate::rules::Rules;
+use crate::receiving::{calls, neighbours};
+use crate::rules::{ROUTE_TIMEOUT, Rules};
 use crate::town::FORGED_ID;
 use crate::violation::{Invariant, Violation};
 use duplicates::Duplicates;
@@ -201,6 +202,7 @@ impl Oracle {
             is_dead: false,
             parked: None,
             was_parked: false,
+            is_elsewhere: false,
             is_damaged: false,
             message,
         };
@@ -228,6 +230,12 @@ impl Oracle {
             let text = "held for longer than capture.max_hold";
             self.violated(Violation::of(Invariant::Drains, number, text));
         }
+    }
+
+    /// Whether a message is a gRPC call.
+    #[must_use]
+    pub fn is_call(&self, number: Number) -> bool {
+        self.records.get(&number).is_some_and(|record| record.message.is_call())
     }
 
     /// What is wrong with a message.
@@ -316,7 +324,8 @@ impl Oracle {
             return;
         }
         // What is not protected is none of ours, and neither are its receiver's words.
-        if !record.message.is_protected() && response.headers.text("x-redeliver-id") == Some(FORGED_ID) {
+        let is_others = !record.message.is_protected() || rules.receiving.trusts_receivers;
+        if is_others && response.headers.text("x-redeliver-id") == Some(FORGED_ID) {
             return;
         }
         let Some(id) = response.headers.text("x-redeliver-id").map(str::to_owned) else {
@@ -333,6 +342,12 @@ impl Oracle {
         if matches!(record.message.manner, Manner::Trailers(..)) {
             let text = "acknowledged, and nobody has kept its trailers";
             self.violated(Violation::of(Invariant::ContentEqual, number, text));
+        } else if neighbours::has_gone_round(&record.message, rules) {
+            let text = "acknowledged, and it has been stored three times before";
+            self.violated(Violation::of(Invariant::Acknowledged, number, text));
+        } else if record.message.is_odd_call() {
+            let text = "acknowledged, and it is a call of more than one message";
+            self.violated(Violation::of(Invariant::Acknowledged, number, text));
         } else if !is_whole || !is_protected {
             let text = format!("acknowledged: whole {is_whole}, protected {is_protected}");
             self.violated(Violation::of(Invariant::Acknowledged, number, text));
@@ -340,19 +355,33 @@ impl Oracle {
     }
 
     /// A live request reached its receiver.
-    pub fn reached_live(&mut self, number: Option<Number>, contact: Contact, exchange: &Exchange, now: Moment) {
+    pub fn reached_live(
+        &mut self,
+        number: Option<Number>,
+        request: &Request,
+        contact: Contact,
+        exchange: &Exchange,
+        now: Moment,
+    ) {
         let Some(record) = number.and_then(|number| self.records.get_mut(&number)) else { return };
         if contact == Contact::None {
             self.not_reached.insert(record.message.destination, now);
         }
-        record.live.push(LiveContact { contact, said: said(exchange) });
+        record.live.push(LiveContact { contact, said: said(exchange, record.message.is_call(), &self.rules) });
         let (destination, is_settled) = (record.message.destination, record.acknowledged.is_some());
         let thread = record.thread;
+        // In time, that is: a route has its timeout, for all attempts together.
+        let is_in_time = self.rules.retries == 0 && span(exchange).is_some_and(|span| span < ROUTE_TIMEOUT);
+        record.is_elsewhere = is_in_time && is_taken_over(exchange, &self.rules);
+        let forged = neighbours::forged(&record.message, &request.headers, &self.rules);
         *self.answers.entry(destination).or_default() += u64::from(contact != Contact::None);
         let until = now + span(exchange).unwrap_or(self.rules.timeout_longest());
         self.pace.serves(destination, thread, now, until);
+        let number = record.message.number;
+        if let Some(text) = forged {
+            self.violated(Violation::of(Invariant::NothingUnexpected, number, text));
+        }
         if is_settled {
-            let number = record.message.number;
             self.violated(Violation::of(
                 Invariant::NothingUnexpected,
                 number,
@@ -384,7 +413,8 @@ impl Oracle {
         if contact == Contact::None {
             self.not_reached.insert(sighting.destination, sighting.now);
         }
-        self.count_out(sighting, ends, knowledge, said(exchange));
+        let said = said(exchange, self.is_call(number), &self.rules);
+        self.count_out(sighting, ends, knowledge, said);
         let heard_before = self.heard_answers.get(&(sighting.vm, sighting.destination)).copied().unwrap_or(0);
         let answers = self.answers.entry(sighting.destination).or_default();
         let answers_before = *answers;
@@ -410,7 +440,11 @@ impl Oracle {
             contact,
             heard: None,
             was_told: false,
-            said: said(exchange),
+            said,
+            code: match exchange {
+                Exchange::Answer { response, .. } => Some(response.code()),
+                _ => None,
+            },
             ends,
             answers_before,
             heard_before,
@@ -483,7 +517,7 @@ impl Oracle {
         let mut check = |invariant, wrong: Option<String>| {
             faults.extend(wrong.map(|text| Violation::of(invariant, number, text)));
         };
-        check(Invariant::ContentEqual, crate::content::difference(&record.message, request, &self.rules));
+        check(Invariant::ContentEqual, crate::content::difference(&record.message, request, rules));
         check(Invariant::NothingUnexpected, record.wrong_place(sighting));
         check(Invariant::NoCauselessRepeat, record.wrong_identity(request));
         check(Invariant::NoCauselessRepeat, record.unsafe_repeat(rules));
@@ -499,6 +533,8 @@ impl Oracle {
             check(Invariant::Paced, self.too_soon(record, sighting));
             check(Invariant::Paced, self.asked_too_soon(record, sighting));
             check(Invariant::NothingUnexpected, self.after_parking(record));
+            let is_elsewhere = record.is_elsewhere.then(|| "sent again, and a neighbour has it".to_owned());
+            check(Invariant::NoCauselessRepeat, is_elsewhere);
         }
         faults
     }
@@ -567,6 +603,8 @@ impl Oracle {
         let is_known = record.acknowledged.is_some();
         let answers = self.heard_answers.entry((call.0, record.message.destination)).or_default();
         let Some(attempt) = record.attempts.iter_mut().find(|attempt| attempt.call == call) else { return };
+        // A call's status is not that of HTTP, nor is a neighbour's word.
+        let status = if attempt.code.is_some() && attempt.code == status { attempt.said } else { status };
         attempt.heard = Some((now, status));
         attempt.others_answered = *answers > attempt.heard_before;
         let is_undisturbed = self.disturbed_at + self.rules.timeout_longest() + LEASE_SLACK * 2 < attempt.sent;
@@ -621,8 +659,16 @@ const RELOAD_MAX: Duration = Duration::from_secs(10);
 /// The world looks at the states of destinations a few times a second; a probe is over well within this.
 const PROBE_SEEN: Duration = Duration::from_secs(2);
 
-fn said(exchange: &Exchange) -> Option<u16> {
+/// Whether this answer says that a neighbour has the message now.
+fn is_taken_over(exchange: &Exchange, rules: &Rules) -> bool {
+    matches!(exchange, Exchange::Answer { response, .. } if neighbours::has_custody(response, rules))
+}
+
+/// The status that a receiver gives; of a neighbour that takes custody, 202.
+fn said(exchange: &Exchange, is_call: bool, rules: &Rules) -> Option<u16> {
     match exchange {
+        _ if is_taken_over(exchange, rules) => Some(202),
+        Exchange::Answer { response, .. } if is_call => Some(calls::meaning(response)),
         Exchange::Answer { response, .. } => Some(response.code()),
         _ => None,
     }

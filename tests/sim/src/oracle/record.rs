@@ -50,8 +50,10 @@ pub struct Attempt {
     pub heard: Option<(Moment, Option<u16>)>,
     /// Whether its VM was told its end; it may have trapped over it.
     pub was_told: bool,
-    /// The status that the receiver gave, heard or not.
+    /// The status that the receiver gave, heard or not; of a call, the one that means the same.
     pub said: Option<u16>,
+    /// The status of HTTP in it.
+    pub code: Option<u16>,
     /// When it ends by itself: the receiver's answer, or the timeout.
     pub ends: Moment,
     /// How many answers the receiver had given by then: to tell whether it answered others meanwhile.
@@ -146,6 +148,8 @@ pub struct Record {
     pub is_dead: bool,
     /// When it was parked, if it has not been sent since.
     pub parked: Option<Moment>,
+    /// A neighbour has taken it from its live request.
+    pub is_elsewhere: bool,
     /// It once was: that time does not count for its ttl.
     pub was_parked: bool,
     /// A fault was aimed at its bytes: it may end as corrupt, and must still not arrive wrong.

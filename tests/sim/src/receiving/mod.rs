@@ -1,5 +1,5 @@
 //! What receivers say, and what a configuration says to them, beyond the plainest rules: waits that are asked for, every
-//! status of the contract's table, parking, a rate.
+//! status of the contract's table, parking, a rate, rules of one destination's own, gRPC, neighbours.
 //!
 //! | a history has | receivers | configuration |
 //! | --- | --- | --- |
@@ -7,11 +7,15 @@
 //! | `says_anything` | refuse a redelivery with any status | |
 //! | `parks` | | `redelivery.on_unauthorized: park` |
 //! | `rate` | | `redelivery.rate` |
+//! | `grpc` | speak gRPC to calls: see [`calls`] | `match.grpc: unary` |
+//! | `trusts_senders`, `trusts_receivers` | say that a message is stored there: see [`neighbours`] | `trust` |
 //! | `own` | | one destination has rules of its own: see [`own`] |
 //!
 //! Drawn from a source of its own, and by a minority of seeds: the others stay the histories that they are.
 
+pub mod calls;
 pub mod drills;
+pub mod neighbours;
 pub mod own;
 pub mod scenarios;
 pub mod speech;
@@ -37,6 +41,12 @@ pub struct Receiving {
     pub rate: u32,
     /// One destination has rules of its own.
     pub own: Option<Own>,
+    /// `match.grpc: unary`, and some messages are calls.
+    pub grpc: bool,
+    /// `trust.from_senders`, and some of them are neighbours.
+    pub trusts_senders: bool,
+    /// `trust.from_receivers`, and some of them are.
+    pub trusts_receivers: bool,
 }
 
 impl Receiving {
@@ -51,7 +61,16 @@ impl Receiving {
         let (asks, says_anything, parks) = (one_in(2), one_in(2), one_in(2));
         let rate = if one_in(4) { [10, 50][random.usize(..2)] } else { 0 };
         let own = (random.u32(..3) == 0).then(|| Own::random(&mut random));
-        Self { asks, says_anything, parks, rate, own }
+        let grpc = random.u32(..3) == 0;
+        // A call has words of its own for a wait.
+        let asks = asks || grpc;
+        let (trusts_senders, trusts_receivers) = (random.u32(..4) == 0, random.u32(..4) == 0);
+        Self { asks, says_anything, parks, rate, own, grpc, trusts_senders, trusts_receivers }
+    }
+
+    /// Without calls and neighbours: what those have of keys is judged in no history.
+    pub fn speak_plainly(&mut self) {
+        (self.grpc, self.trusts_senders, self.trusts_receivers) = (false, false, false);
     }
 
     /// The names of what it has, for the report.
@@ -62,6 +81,9 @@ impl Receiving {
             (self.says_anything, "receivers that refuse with any status"),
             (self.parks, "`redelivery.on_unauthorized: park`"),
             (self.rate > 0, "`redelivery.rate`"),
+            (self.grpc, "gRPC calls (`match.grpc: unary`)"),
+            (self.trusts_senders, "senders with the same filter (`trust.from_senders`)"),
+            (self.trusts_receivers, "receivers with the same filter (`trust.from_receivers`)"),
             (self.own.is_some(), "a destination with rules of its own"),
         ];
         has.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect()
@@ -72,6 +94,10 @@ impl Receiving {
         if let Some(own) = &self.own {
             configuration["destinations"][OWNER.cluster()] = own.configuration(shared);
         }
+        if self.grpc {
+            configuration["match"]["grpc"] = json!("unary");
+        }
+        configuration["trust"] = json!({"from_senders": self.trusts_senders, "from_receivers": self.trusts_receivers});
         if self.parks {
             configuration["redelivery"]["on_unauthorized"] = json!("park");
         }

@@ -19,6 +19,7 @@ use crate::message::{Destination, Number};
 use crate::mirror::Mirror;
 use crate::oracle::{Counts, Delay, Oracle, Record};
 use crate::patience::Patience;
+use crate::receiving::calls::plain;
 use crate::slots::Table;
 use crate::town::Town;
 use crate::violation::{Invariant, Violation};
@@ -276,6 +277,8 @@ impl World {
             Happening::Answered { stream, response } => {
                 if let Some(number) = self.senders.remove(&stream) {
                     let view = self.view(number);
+                    let is_call = self.town.oracle.is_call(number);
+                    let response = if is_call { plain(&response) } else { response };
                     self.town.oracle.answered(number, &response, wall, view);
                     self.judge_keys(number, &response, view);
                     self.check_record(number);

@@ -4,6 +4,8 @@ use super::World;
 use crate::faults::Fault;
 use crate::history::Listener;
 use crate::message::{Destination, Entry, Manner, Message, Number};
+use crate::receiving::calls::turn_into_call;
+use crate::receiving::neighbours::pass_on;
 use crate::rules::HOLD_MAX;
 use simvoy::{End, Generation, Headers, Moment, StreamId, ThreadId};
 use std::time::Duration;
@@ -24,6 +26,12 @@ impl World {
         self.numbers += 1;
         let mut message = Message::new(self.history.seed, number, destination, self.history.rules.body_max);
         self.history.rules.keys.dress(self.history.seed, &mut message);
+        if self.history.rules.receiving.grpc {
+            turn_into_call(&mut message, self.history.seed);
+        }
+        if self.history.rules.receiving.trusts_senders {
+            pass_on(&mut message, self.history.seed);
+        }
         self.begin(message, worker, listener);
     }
 

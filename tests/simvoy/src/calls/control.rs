@@ -27,8 +27,9 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<()> {
          body_size: u32,
          headers: u32,
          headers_size: u32,
-         _grpc_status: u32| {
-            reply(caller, code, [(details, details_size), (body, body_size), (headers, headers_size)])
+         grpc_status: u32| {
+            let said = u32::try_from(grpc_status.cast_signed()).ok();
+            reply(caller, code, said, [(details, details_size), (body, body_size), (headers, headers_size)])
         }
     );
     host_call!(linker, "proxy_continue_stream", ContinueStream, NOTHING, |caller, _passed, stream: u32| Ok(
@@ -107,7 +108,7 @@ fn put_off(caller: &mut Caller<'_, Guest>, after: impl FnOnce(crate::StreamId) -
     }
 }
 
-fn reply(caller: &mut Caller<'_, Guest>, code: u32, spans: [(u32, u32); 3]) -> Result<Status> {
+fn reply(caller: &mut Caller<'_, Guest>, code: u32, said: Option<u32>, spans: [(u32, u32); 3]) -> Result<Status> {
     let [Some(details), Some(body), Some(headers)] = spans.map(|span| read(caller, span)) else {
         return Ok(Status::InvalidMemoryAccess);
     };
@@ -120,7 +121,7 @@ fn reply(caller: &mut Caller<'_, Guest>, code: u32, spans: [(u32, u32); 3]) -> R
         return recurses(caller, "send_local_response");
     }
     if !has_replied(caller) {
-        put_off(caller, |stream| After::Reply(stream, response, details));
+        put_off(caller, |stream| After::Reply(stream, response, details, said));
     }
     let guest = caller.data();
     if let Some(vm) = guest.shared.lock().vm_mut(guest.vm) {

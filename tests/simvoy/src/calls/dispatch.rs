@@ -8,7 +8,7 @@ use super::memory::{read, write_word};
 use super::service::{Target, target};
 use crate::abi::{Status, read_pairs};
 use crate::cluster::Admission;
-use crate::guest::{After, Call, CallKind, TokenKind, VmShared};
+use crate::guest::{After, Call, CallKind, Speaks, TokenKind, VmShared};
 use crate::happening::Happening;
 use crate::http::{Headers, Request};
 use crate::ids::{CallToken, ContextId};
@@ -16,6 +16,7 @@ use crate::jobs::{Arrival, Job, Timer};
 use crate::network::{EXPECTED_TIMEOUT, Failure, Origin, Outcome};
 use crate::shared::Shared;
 use crate::trace::Kind;
+use crate::unary::is_call;
 use crate::vm::Guest;
 use std::time::Duration;
 use wasmtime::{Caller, Linker, Result, bail};
@@ -178,7 +179,8 @@ fn dispatch(
         Admission::OverflowLater => Some((envoys_overflow(), OVERFLOW)),
         Admission::Out => unsendable(&request.headers).map(|text| (envoys_reply(503, &text, &[]), "")),
     };
-    let call = Call { cluster: cluster.clone(), kind };
+    let speaks = if is_call(&request.headers) { Speaks::Grpc } else { Speaks::Http };
+    let call = Call { cluster: cluster.clone(), kind, speaks };
     vm.root_mut(root).ok_or(Status::InternalFailure)?.calls.insert(token, call);
     if admission == Admission::OverflowLater {
         shared.clusters.take(&cluster);

@@ -3,12 +3,13 @@
 use super::Thread;
 use crate::abi::{Callback, Status};
 use crate::calls::envoys_reply;
-use crate::guest::CallKind;
+use crate::guest::{Call, CallKind, Speaks};
 use crate::happening::Happening;
 use crate::http::Response;
 use crate::ids::{CallToken, ContextId, VmId};
 use crate::network::{Outcome, Tries, VIA_UPSTREAM};
 use crate::trace::Kind;
+use crate::unary::as_call;
 
 impl Thread {
     /// The answer to a call, or what Envoy says in its place. A call that was answered before, and one whose VM has
@@ -19,12 +20,12 @@ impl Thread {
             self.shared.lock().clusters.idles(&call.cluster, self.id);
         }
         match call.kind {
-            CallKind::Http => self.http_called(vm, root, token, outcome).await,
+            CallKind::Http => self.http_called(vm, root, token, call, outcome).await,
             CallKind::Grpc => self.grpc_called(vm, root, token, outcome).await,
         }
     }
 
-    async fn http_called(&mut self, vm: VmId, root: ContextId, token: CallToken, outcome: Outcome) {
+    async fn http_called(&mut self, vm: VmId, root: ContextId, token: CallToken, call: Call, outcome: Outcome) {
         let (arguments, status) = match limited(outcome) {
             Outcome::Answer(response) => {
                 let status = response.code();
@@ -32,11 +33,11 @@ impl Thread {
             }
             Outcome::Failed(failure) => {
                 let reply = envoys_reply(failure.status(), &failure.text(Tries::One), &[]);
-                (self.show(vm, root, reply), Some(failure.status()))
+                (self.show(vm, root, said_to(&call, reply)), Some(failure.status()))
             }
             Outcome::Replied { reply, .. } => {
                 let status = reply.code();
-                (self.show(vm, root, reply), Some(status))
+                (self.show(vm, root, said_to(&call, reply)), Some(status))
             }
             // The answer broke off: no headers at all, and a status for whoever asks.
             Outcome::Broken(_) => {
@@ -112,6 +113,14 @@ impl Thread {
             let _heard = self.root_callback(vm, root, Callback::GrpcClose, [root.0, token.0, status, 0, 0]).await;
         }
         self.forget_answer(vm, root);
+    }
+}
+
+/// What Envoy says in the receiver's place, as the request is spoken to.
+fn said_to(call: &Call, reply: Response) -> Response {
+    match call.speaks {
+        Speaks::Http => reply,
+        Speaks::Grpc => as_call(reply, None),
     }
 }
 

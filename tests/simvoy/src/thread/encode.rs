@@ -16,11 +16,23 @@ use crate::ids::{ContextId, StreamId, VmId};
 use crate::network::flag;
 use crate::plugin::HeadersStop;
 use crate::stream::{Encode, End, Part};
+use crate::unary::{as_call, is_call};
 use std::collections::VecDeque;
 
 impl Thread {
     /// Envoy, a filter or a guest answers in the receiver's place.
     pub(super) fn local_reply(&mut self, stream: StreamId, reply: Response, details: String) -> Turn<'_, ()> {
+        self.local_reply_saying(stream, reply, details, None)
+    }
+
+    /// The same, with a status of gRPC if the request is a call.
+    pub(super) fn local_reply_saying(
+        &mut self,
+        stream: StreamId,
+        reply: Response,
+        details: String,
+        said: Option<u32>,
+    ) -> Turn<'_, ()> {
         Box::pin(async move {
             let fate = self.change(stream, |stream| {
                 if stream.is_finished {
@@ -32,7 +44,7 @@ impl Thread {
                     return Some(Reply::TooLate);
                 }
                 stream.info.code = Some(reply.code());
-                stream.response = reply;
+                stream.response = if is_call(&stream.request) { as_call(reply, said) } else { reply };
                 stream.parts.clear();
                 Some(if stream.encode == Encode::None { Reply::ThroughTheFilter } else { Reply::Directly })
             });

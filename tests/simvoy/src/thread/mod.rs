@@ -148,7 +148,9 @@ impl Thread {
         match after {
             After::ContinueRequest(stream) => self.continue_request(stream).await,
             After::ContinueResponse(stream) => self.continue_response(stream).await,
-            After::Reply(stream, response, details) => self.local_reply(stream, response, details).await,
+            After::Reply(stream, response, details, said) => {
+                self.local_reply_saying(stream, response, details, said).await;
+            }
             After::Close(stream) => self.close(stream).await,
             After::FinishShutdown(root) => self.finish_shutdown(vm, root).await,
             After::GrpcRefused(root, token, text) => self.grpc_refused(vm, root, token, &text).await,
