@@ -10,10 +10,20 @@ use std::time::Duration;
 
 const D0: Destination = Destination(0);
 
-/// So many of the histories that have anything of this begin with a drill.
-const EVERY: usize = 3;
+/// Each drill is one of so many histories that have anything of this.
+const PLACES: usize = 15;
 
-const DRILLS: [fn(&mut Plan); 5] = [saved_rate, beside_live, parked_then_pushed, few_at_a_time, bug_of_one_kind];
+/// What takes more luck stands here more than once.
+const DRILLS: [fn(&mut Plan); 8] = [
+    saved_rate,
+    beside_live,
+    parked_then_pushed,
+    few_at_a_time,
+    bug_of_one_kind,
+    calls_that_wait,
+    calls_that_wait,
+    calls_that_wait,
+];
 
 /// The drill of this seed, if it has one.
 #[must_use]
@@ -21,7 +31,7 @@ pub fn chosen(seed: u64) -> Option<fn(&mut Plan)> {
     if Receiving::of(seed) == Receiving::default() {
         return None;
     }
-    let place = fastrand::Rng::with_seed(seed ^ 0x6472_696c_6c73).usize(..DRILLS.len() * EVERY);
+    let place = fastrand::Rng::with_seed(seed ^ 0x6472_696c_6c73).usize(..PLACES);
     DRILLS.get(place).copied()
 }
 
@@ -63,6 +73,14 @@ fn bug_of_one_kind(plan: &mut Plan) {
     plan.outage(D0, 1_000, 8_000, Mood::Picky(2, span));
     plan.send(D0, 1_200, 650, 10);
     plan.then(SPAN - 5_000, Action::Mood(D0, Mood::WELL));
+}
+
+/// Calls whose receiver is busy, and says for how long beside its status.
+fn calls_that_wait(plan: &mut Plan) {
+    plan.rules.receiving = Receiving { grpc: true, asks: true, ..Receiving::default() };
+    plan.outage(D0, 1_000, 4_000, Mood::Says(503));
+    plan.send(D0, 1_500, 20, 100);
+    plan.then(30_000, Action::Mood(D0, Mood::WELL));
 }
 
 /// Messages are parked, and another configuration comes.
