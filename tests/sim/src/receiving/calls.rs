@@ -60,7 +60,7 @@ impl Calls {
     /// The same for the same seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self(fastrand::Rng::with_seed(seed ^ 0x6361_6c6c_73))
+        Self(fastrand::Rng::with_seed(seed ^ 0x0063_616c_6c73))
     }
 
     /// An answer as a call gets it: its status in the trailers, or in the headers if nothing else comes; or from somebody on
