@@ -112,7 +112,7 @@ impl Delivery {
                 self.look(memory, DestinationIndex(place), now);
             }
         }
-        let has_any = self.outlook.values().any(Outlook::wants_live_traffic);
+        let has_any = self.outlook.values().any(|outlook| outlook.backlog == Backlog::Some);
         self.backlog = if has_any { Backlog::Some } else { Backlog::Empty };
     }
 

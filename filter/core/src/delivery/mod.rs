@@ -84,13 +84,6 @@ struct Outlook {
     vacant_since: Option<Monotonic>,
 }
 
-impl Outlook {
-    /// Whether it matters how much live traffic there is: redeliveries go beside it. While the destination is down none do.
-    fn wants_live_traffic(&self) -> bool {
-        self.backlog == Backlog::Some && self.state != PublishedState::Down
-    }
-}
-
 /// The delivery work of one root context.
 pub struct Delivery {
     config: Rc<Config>,
@@ -349,7 +342,7 @@ impl Delivery {
         }
         let destination = self.find(&cluster()?)?;
         let outlook = self.outlook.get(&destination)?;
-        outlook.wants_live_traffic().then(|| self.live.begin(destination))
+        (outlook.backlog == Backlog::Some).then(|| self.live.begin(destination))
     }
 
     /// Writes down how much live traffic this VM has, where it changed.
