@@ -8,7 +8,7 @@
 //! A leader that finds another's term in the cell drops its courier: what it has out is settled under its old epoch or
 //! not at all.
 
-use super::{Delivery, Outlook, Thread, note};
+use super::{Delivery, Outlook, Standing, Thread, note};
 use crate::cells::{
     DESTINATIONS_MAX, Evidence, Leadership, Observation, PublishedState, decode_destinations, encode_destinations,
 };
@@ -132,7 +132,8 @@ impl Delivery {
         self.outlook.insert(destination, outlook);
         // Nobody knows whose lease stood in a damaged cell: its leader writes it anew, or its time goes by.
         let is_vacant = !is_damaged || outlook.vacant_since.is_some_and(|since| now.since(since) >= LEASE);
-        if !is_led && is_vacant && !self.couriers.contains_key(&destination) {
+        let may_lead = self.standing == Standing::Ruling && !self.couriers.contains_key(&destination);
+        if !is_led && is_vacant && may_lead {
             self.apply_for(memory, destination, outlook, now);
         }
     }

@@ -194,7 +194,11 @@ impl Delivery {
                 self.poll(memory, now.monotonic, &mut effects);
                 self.keep_house(memory, now, &mut effects);
             }
-            Standing::Retired | Standing::Stopped => self.resign_all(memory, now.monotonic),
+            Standing::Retired | Standing::Stopped => {
+                // The streams of a listener that drains are live traffic all the same.
+                self.look_around(memory, now.monotonic);
+                self.resign_all(memory, now.monotonic);
+            }
         }
         effects
     }

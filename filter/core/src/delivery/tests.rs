@@ -539,6 +539,29 @@ fn redelivery_takes_a_fifth_of_live_traffic_and_at_least_three() {
     }
 }
 
+/// The simulator's safety seed 1134: requests on a listener that drains belong to the older configuration, which looked at
+/// nothing any more.
+#[test]
+fn live_requests_of_an_older_configuration_count_too() {
+    let settings = r#"{"match": {"clusters": ["orders"]}, "redelivery": {"window": {"initial": 30, "max": 30}}}"#;
+    let mut world = World::new(1, &config(settings));
+    world.receiver(|_| (Answers::Status(200), 100));
+    world.pass(2_000);
+    let pushed = world.start(&config(settings), 2);
+    world.vms[pushed].delivery.saw_stream();
+    world.pass(8_000);
+    assert_eq!(world.vms[1].delivery.standing, Standing::Retired);
+    world.store(pushed, "orders", 1..2_001);
+    world.pass(800);
+    assert_eq!(world.leaders("orders"), [pushed], "{}", world.state());
+    let requests = world.begin_live(1, "orders", 5);
+    assert_eq!(requests.len(), 5, "{}", world.state());
+    world.pass(2_000);
+    assert_eq!(world.out("orders"), 3, "{}", world.state());
+    drop(requests);
+    world.pass_until(4_000, |world| world.out("orders") == 30);
+}
+
 #[test]
 fn a_dead_vms_live_traffic_is_soon_forgotten() {
     let settings = r#"{"match": {"clusters": ["orders"]}, "redelivery": {"window": {"initial": 30, "max": 30}}}"#;
