@@ -363,6 +363,8 @@ impl Oracle {
         exchange: &Exchange,
         now: Moment,
     ) {
+        let Some(known) = number.and_then(|number| self.records.get(&number)) else { return };
+        let notice = self.notice(known.message.destination, known.sent);
         let Some(record) = number.and_then(|number| self.records.get_mut(&number)) else { return };
         if contact == Contact::None {
             self.not_reached.insert(record.message.destination, now);
@@ -376,7 +378,7 @@ impl Oracle {
         let forged = neighbours::forged(&record.message, &request.headers, &self.rules);
         *self.answers.entry(destination).or_default() += u64::from(contact != Contact::None);
         let until = now + span(exchange).unwrap_or(self.rules.timeout_longest());
-        self.pace.serves(destination, thread, now, until);
+        self.pace.serves(destination, thread, notice, (now, until));
         let number = record.message.number;
         if let Some(text) = forged {
             self.violated(Violation::of(Invariant::NothingUnexpected, number, text));
@@ -544,7 +546,9 @@ impl Oracle {
     fn too_soon(&self, record: &Record, sighting: &Sighting) -> Option<String> {
         let last = record.attempts.last().filter(|last| last.failed_plainly())?;
         let failures = record.attempts.iter().filter(|attempt| attempt.failed_plainly()).count();
-        let (heard, status) = last.heard?;
+        let (_, status) = last.heard?;
+        // The wait begins when its VM is told, however long that callback then takes.
+        let (heard, _) = last.told?;
         let (gap, least) = (sighting.now - heard, self.rules_of(sighting.destination).backoff_min(failures));
         (gap < least && !self.may_probe(sighting)).then(|| {
             format!("sent again {gap:?} after {status:?}; the shortest wait after {failures} failures is {least:?}")

@@ -33,6 +33,17 @@ struct Live {
     thread: ThreadId,
     from: Moment,
     until: Moment,
+    notice: Notice,
+}
+
+/// Whether the filter counts a live request: it does if there was a backlog, for a destination that was not down, as its
+/// VM knew when it began. (What began before may be counted too.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// For certain.
+    Taken,
+    /// Nobody can say.
+    Unsure,
 }
 
 /// Live traffic is there if each [`SLICE`] of so long had some: a VM says its figure each tick, and it stands for a second
@@ -49,9 +60,15 @@ const TICKS: u32 = 3;
 
 impl Pace {
     /// A live request is at its receiver until then.
-    pub(super) fn serves(&mut self, destination: Destination, thread: ThreadId, from: Moment, until: Moment) {
+    pub(super) fn serves(
+        &mut self,
+        destination: Destination,
+        thread: ThreadId,
+        notice: Notice,
+        (from, until): (Moment, Moment),
+    ) {
         let lately = self.live.entry(destination).or_default();
-        lately.push_back(Live { thread, from, until });
+        lately.push_back(Live { thread, from, until, notice });
         while lately.front().is_some_and(|live| from - live.from > Duration::from_secs(20)) {
             lately.pop_front();
         }
@@ -63,7 +80,7 @@ impl Pace {
         let slices = SERVING.as_nanos() / SLICE.as_nanos();
         let has_any = |nth: u32| {
             let (begin, end) = (ago(now, SLICE * (nth + 1)), ago(now, SLICE * nth));
-            live.iter().any(|live| live.from < end && live.until > begin)
+            live.iter().any(|live| live.notice == Notice::Taken && live.from < end && live.until > begin)
         };
         if !(0..slices as u32).all(has_any) {
             return None;
@@ -85,6 +102,13 @@ fn ago(now: Moment, span: Duration) -> Moment {
 }
 
 impl Oracle {
+    /// What the filter could know of this destination when a live request began.
+    pub(super) fn notice(&self, destination: Destination, began: Moment) -> Notice {
+        let was_up = self.trouble.get(&destination).is_none_or(|at| *at + SECOND < began);
+        let had_backlog = self.backlog_since.get(&destination).is_some_and(|since| *since + SECOND * 2 < began);
+        if was_up && had_backlog { Notice::Taken } else { Notice::Unsure }
+    }
+
     /// One more redelivery goes out, beside `out` others: whether that is too fast, or one too many.
     pub(super) fn pace(&mut self, sighting: &Sighting, knowledge: Knowledge, out: usize, said: Option<u16>) {
         let is_refused = matches!(said, Some(429 | 503));
