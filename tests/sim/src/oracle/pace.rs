@@ -36,8 +36,8 @@ struct Live {
     notice: Notice,
 }
 
-/// Whether the filter counts a live request: it does if there was a backlog, for a destination that was not down, as its
-/// VM knew when it began. (What began before may be counted too.)
+/// Whether the filter counts a live request: it does if there was a backlog for a destination that was up, as its VM knew
+/// when it began. (What began before may be counted too; leaders change most while a destination is down.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Notice {
     /// For certain.
