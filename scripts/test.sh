@@ -140,7 +140,7 @@ conformance_on_envoy() {
 # The shipped module in seeded histories with faults. Not the engine's debug build: it would take an hour.
 simulator() {
     scripts/build.sh --probe
-    cargo test "${sim_packages[@]}" --lib --bins --test proof --test host_calls --test sim
+    cargo test "${sim_packages[@]}" --lib --bins --test proof --test host_calls --test receivers --test sim
     # Together again: alone, the example would build the engine with other features.
     cargo test "${sim_packages[@]}" --doc
     scripts/sim.sh scenarios
