@@ -631,7 +631,8 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         outcome.unwrap_or(Err(Gone))
     }
 
-    /// Room in the whole store first, with a slot to write to, then in the destination's part; all or nothing.
+    /// Room in the destination's part first, then in the whole store, with a slot to write to; all or nothing. No slot is
+    /// made or taken for a message that is refused.
     fn take_room(
         &self,
         destination: DestinationIndex,
@@ -643,15 +644,11 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
             ReserveError::Busy => PutError::Busy,
         };
         let (whole, part) = (self.keys.ledger(), self.keys.destination_ledger(destination));
+        ledger::reserve(self.memory, &part, charge, limits.destination).map_err(refusal)?;
         let find = || self.next_free();
-        let seat =
-            ledger::reserve_slot(self.memory, &whole, charge, limits.whole, find).map_err(|(error, found)| {
-                found.into_iter().for_each(|slot| self.hint_free(slot));
-                refusal(error)
-            })?;
-        ledger::reserve(self.memory, &part, charge, limits.destination).map(|()| seat).map_err(|error| {
-            ledger::release(self.memory, &whole, charge).unwrap_or_default();
-            self.hint_free(seat.slot());
+        ledger::reserve_slot(self.memory, &whole, charge, limits.whole, find).map_err(|(error, found)| {
+            ledger::release(self.memory, &part, charge).unwrap_or_default();
+            found.into_iter().for_each(|slot| self.hint_free(slot));
             refusal(error)
         })
     }

@@ -247,6 +247,25 @@ fn a_put_that_finds_only_stale_hints_makes_a_new_slot() {
     shelf.check_books("stale hints");
 }
 
+/// The simulator's safety seed 2548: each refusal made a slot, and the hint that told of it was lost.
+#[test]
+fn a_message_that_is_refused_makes_no_slot() {
+    for is_part in [true, false] {
+        let shelf = shelf();
+        let one = StoreLimits { messages_max: 1, ..shelf.limits.clone() };
+        let (whole, destination) = if is_part { (&shelf.limits, &one) } else { (&one, &shelf.limits) };
+        let limits = Limits { whole, destination };
+        let put = |number| shelf.store().put(&message(number), HERE, FirstState::Queued(DUE), limits, now());
+        put(0).unwrap();
+        for number in 1..9 {
+            assert_eq!(put(number), Err(PutError::Full));
+            while shelf.memory.dequeue(&shelf.keys.free_slots()).is_some() {}
+        }
+        assert_eq!((shelf.books().slots, shelf.books().messages), (1, 1), "{}", shelf.state());
+        shelf.check_books("refusals");
+    }
+}
+
 #[test]
 fn lost_free_hints_cost_one_slot_each_and_no_message() {
     let shelf = shelf_for(3);

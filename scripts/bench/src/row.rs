@@ -111,7 +111,7 @@ impl Row {
                 "store",
                 "1 KiB POST during an outage: stored and answered 202, against Envoy's buffer\n\
                  filter answering 503",
-                "Twenty calls of the host (tests/sim/tests/host_calls.rs): what was sent, why it failed, the books, its \
+                "Twenty-one calls of the host (tests/sim/tests/host_calls.rs): what was sent, why it failed, the books, its \
                  record, its head, a hint, the answer. By a profile (perf, one worker) half of the time is Envoy's own \
                  code, most of it those calls, a quarter the kernel, a sixth the filter.",
             ),
