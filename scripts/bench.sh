@@ -4,7 +4,7 @@
 # What redeliver costs a real Envoy, as ratios to yardsticks measured in turns with it (scripts/bench/ is the program;
 # its --help names the rows). Builds the filter, the yardsticks and, for the row that needs it, the simulator; gets the
 # pinned Envoy. A table on stdout, progress on stderr, JSON in cargo's target folder. Once built, a whole run takes some
-# 25 minutes on a quiet machine, --quick under 3. It reports; with --judge it also fails where a bar is missed.
+# 15 minutes on a quiet machine, --quick under 3. It reports; with --judge it also fails where a bar is missed.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

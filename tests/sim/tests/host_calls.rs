@@ -40,7 +40,7 @@ impl Chaos for Book {
 }
 
 impl Book {
-    /// What was written since the last time, but the timer's.
+    /// What was written since the last time.
     fn take(&self) -> Vec<Call> {
         std::mem::take(&mut *self.0.lock().expect("nobody panics"))
     }
