@@ -13,6 +13,7 @@
 //! byte (measured on 1.36.4, 1.39.0 and 1.40.0). Never reads the host: it says what to copy.
 
 use crate::config::{Capture as Settings, CaptureMode};
+use crate::glance::Glance;
 use crate::grpc::{Protocol, Unary, unary};
 use crate::headers::HeaderList;
 use crate::reply::NotStored;
@@ -100,11 +101,10 @@ pub enum Start {
 }
 
 impl Capture {
-    /// The request's headers came; `has_body` says whether more follows.
+    /// The request's headers came, and announce what follows.
     #[must_use]
-    pub fn begin(arrived: HeaderList, has_body: HasBody, regime: Regime) -> (Self, Start) {
-        let length = announced(&arrived);
-        let protocol = Protocol::of_request(&arrived);
+    pub fn begin(arrived: HeaderList, announced: Announced, regime: Regime) -> (Self, Start) {
+        let Announced { has_body, length, protocol } = announced;
         let (body, start) = match (has_body, regime.mode) {
             (HasBody::No, _) if protocol == Protocol::Grpc => (Body::NotUnary, Start::Continue),
             (HasBody::No, _) => (Body::Complete(Vec::new()), Start::Continue),
@@ -243,11 +243,23 @@ fn grown(
     }
 }
 
-/// The length that the sender announced: digits and nothing else (RFC 9110 8.6; `parse` alone takes a sign too).
-#[must_use]
-pub fn announced(headers: &HeaderList) -> Option<ByteCount> {
-    let digits = headers.first("content-length").filter(|value| value.iter().all(u8::is_ascii_digit))?;
-    std::str::from_utf8(digits).ok()?.parse().ok().map(ByteCount)
+/// What a request's headers say of its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// Whether it has one.
+    pub has_body: HasBody,
+    /// How long it is, if that is said.
+    pub length: Option<ByteCount>,
+    /// What it speaks.
+    pub protocol: Protocol,
+}
+
+impl Announced {
+    /// By the headers that a glance shows.
+    #[must_use]
+    pub fn by(glance: &Glance<'_>, has_body: HasBody) -> Self {
+        Self { has_body, length: glance.length(), protocol: glance.protocol() }
+    }
 }
 
 /// Whether a callback is the last of its direction.
@@ -348,10 +360,15 @@ mod tests {
 
     const LIMIT: ByteCount = ByteCount(10);
 
+    fn begin_with(headers: HeaderList, has_body: HasBody, regime: Regime) -> (Capture, Start) {
+        let announced = Announced::by(&Glance::at(&headers), has_body);
+        Capture::begin(headers, announced, regime)
+    }
+
     fn begin(mode: CaptureMode, length: Option<&str>) -> (Capture, Start) {
         let headers = length.map(|text| ("content-length", text));
         let regime = Regime { mode, body_bytes_max: LIMIT };
-        Capture::begin(headers.into_iter().collect(), HasBody::Yes, regime)
+        begin_with(headers.into_iter().collect(), HasBody::Yes, regime)
     }
 
     fn pieces(mode: CaptureMode, pieces: &[(&[u8], EndOfStream)]) -> (Capture, Vec<Start>) {
@@ -433,7 +450,7 @@ mod tests {
         let headers = || HeaderList::of(&[(b"content-type", b"application/grpc")]);
         let regime = Regime { mode: CaptureMode::Hold, body_bytes_max: ByteCount(100) };
         let copied = |pieces: &[(&[u8], EndOfStream)]| {
-            let (mut capture, _) = Capture::begin(headers(), HasBody::Yes, regime);
+            let (mut capture, _) = begin_with(headers(), HasBody::Yes, regime);
             let last =
                 pieces.iter().map(|(piece, end)| capture.copied(piece.to_vec(), ByteCount::of(piece), *end)).last();
             (last, capture.take_body())
@@ -447,7 +464,7 @@ mod tests {
         assert_eq!(copied(&[(one, EndOfStream::No)]), (Some(Start::Hold), Err(NotStored::IncompleteBody)));
         assert_eq!(copied(&[(two, EndOfStream::No)]), (Some(Start::Continue), Err(NotStored::Unstorable)));
         assert_eq!(copied(&[(b"\0", EndOfStream::Yes)]), (Some(Start::Continue), Err(NotStored::Unstorable)));
-        let (mut empty, start) = Capture::begin(headers(), HasBody::No, regime);
+        let (mut empty, start) = begin_with(headers(), HasBody::No, regime);
         assert_eq!((start, empty.take_body()), (Start::Continue, Err(NotStored::Unstorable)));
     }
 

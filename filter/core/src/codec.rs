@@ -11,6 +11,7 @@
 //! [`Damage`], never a panic and never a guess.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 /// The first format. It is part of the name of every key too ([`crate::keys`]), so that number stays.
 pub const FORMAT_VERSION: u8 = 1;
@@ -245,53 +246,42 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// CRC-32 (ISO-HDLC, the one of zip and Ethernet): finds bit flips, truncation and mixed-up cells; it is no secret. Four
+/// CRC-32 (ISO-HDLC, the one of zip and Ethernet): finds bit flips, truncation and mixed-up cells; it is no secret. Eight
 /// bytes at a time (Kounavis and Berry, "A systematic approach to building high performance software-based CRC
 /// generators", 2005): a tick reads a hundred heads, and most of that time was the checksum.
 #[must_use]
 pub fn crc32(bytes: &[u8]) -> u32 {
-    let (fours, rest) = bytes.as_chunks::<4>();
-    let crc = fours.iter().fold(!0, |crc, four| {
-        let [a, b, c, d] = (crc ^ u32::from_le_bytes(*four)).to_le_bytes();
-        entry(3, a) ^ entry(2, b) ^ entry(1, c) ^ entry(0, d)
+    let [t0, t1, t2, t3, t4, t5, t6, t7] = CRC_TABLES.get_or_init(crc_tables);
+    let (eights, rest) = bytes.as_chunks::<8>();
+    let crc = eights.iter().fold(!0, |crc, eight| {
+        let [a, b, c, d, e, f, g, h] = (u64::from(crc) ^ u64::from_le_bytes(*eight)).to_le_bytes();
+        let first = entry(t7, a) ^ entry(t6, b) ^ entry(t5, c) ^ entry(t4, d);
+        first ^ entry(t3, e) ^ entry(t2, f) ^ entry(t1, g) ^ entry(t0, h)
     });
-    !rest.iter().fold(crc, |crc, byte| entry(0, (crc as u8) ^ byte) ^ (crc >> 8))
+    !rest.iter().fold(crc, |crc, byte| entry(t0, (crc as u8) ^ byte) ^ (crc >> 8))
 }
 
-/// What a byte does to the checksum, with so many bytes behind it. Always inlined: built for size it is a call for every
-/// byte otherwise.
+/// Always inlined: built for size it is a call for every byte otherwise.
 #[inline(always)]
-fn entry(behind: usize, byte: u8) -> u32 {
-    CRC_TABLES.get(behind).and_then(|table| table.get(usize::from(byte))).copied().unwrap_or_default()
+fn entry(table: &[u32; 256], byte: u8) -> u32 {
+    table.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
-/// 4 KiB instead of the 16 KiB of the fast crates: the module's size counts too.
-static CRC_TABLES: [[u32; 256]; 4] = crc_tables();
+/// What a byte does to the checksum, by the number of bytes behind it.
+type CrcTables = [[u32; 256]; 8];
 
-#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)] // evaluated by the compiler, which stops at a fault
-const fn crc_tables() -> [[u32; 256]; 4] {
+/// Computed when a VM first needs them, in microseconds: written down they would be 8 KiB of the module.
+static CRC_TABLES: OnceLock<CrcTables> = OnceLock::new();
+
+fn crc_tables() -> CrcTables {
     const POLYNOMIAL_REVERSED: u32 = 0xEDB8_8320;
-    let mut tables = [[0; 256]; 4];
-    let mut place = 0;
-    while place < 256 {
-        let mut crc = place as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ POLYNOMIAL_REVERSED } else { crc >> 1 };
-            bit += 1;
-        }
-        tables[0][place] = crc;
-        place += 1;
-    }
-    let mut behind = 1;
-    while behind < 4 {
-        let mut place = 0;
-        while place < 256 {
-            let before: u32 = tables[behind - 1][place];
-            tables[behind][place] = tables[0][(before & 0xff) as usize] ^ (before >> 8);
-            place += 1;
-        }
-        behind += 1;
+    let shifted = |crc: u32, _| if crc & 1 == 1 { (crc >> 1) ^ POLYNOMIAL_REVERSED } else { crc >> 1 };
+    let alone: [u32; 256] = std::array::from_fn(|byte| (0..8).fold(u32::try_from(byte).unwrap_or_default(), shifted));
+    let mut tables = [alone; 8];
+    let mut before = alone;
+    for table in tables.iter_mut().skip(1) {
+        *table = before.map(|crc| (0..8).fold(crc, shifted));
+        before = *table;
     }
     tables
 }

@@ -13,7 +13,6 @@
 //! call to us: its status is in the body. Reads bytes and headers; knows no host.
 
 use crate::capture::EndOfStream;
-use crate::headers::HeaderList;
 use crate::units::Millis;
 
 /// Where the end of a call says how it went.
@@ -36,12 +35,6 @@ impl Protocol {
             Some(None | Some(b'+' | b';')) => Self::Grpc,
             Some(Some(_)) | None => Self::Http,
         }
-    }
-
-    /// Of the request with these headers.
-    #[must_use]
-    pub fn of_request(headers: &HeaderList) -> Self {
-        Self::of(headers.first("content-type"))
     }
 }
 

@@ -28,19 +28,20 @@ impl HeaderList {
     /// The list of these pairs. Callers bound them far below 4 GiB (the host's own limit is 1 MiB).
     #[must_use]
     pub fn of(pairs: &[(&[u8], &[u8])]) -> Self {
-        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
+        let length = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let sum = pairs.iter().fold(COUNT_BYTES, |sum, (name, value)| {
             sum.saturating_add(LENGTHS_BYTES).saturating_add(name.len()).saturating_add(value.len()).saturating_add(2)
         });
-        let mut serialised = Vec::with_capacity(sum);
-        serialised.extend_from_slice(&u32::try_from(pairs.len()).unwrap_or(u32::MAX).to_le_bytes());
-        for (name, value) in pairs {
-            serialised.extend_from_slice(&length(name));
-            serialised.extend_from_slice(&length(value));
-        }
-        for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
-            serialised.extend_from_slice(text);
-            serialised.push(0);
+        // All zeros, so that those behind the texts stand there already.
+        let mut serialised = vec![0; sum];
+        if let Some((count, rest)) = serialised.split_first_chunk_mut() {
+            *count = length(pairs.len()).to_le_bytes();
+            let lengths_bytes = pairs.len().saturating_mul(LENGTHS_BYTES);
+            let (lengths, mut texts) = rest.split_at_mut_checked(lengths_bytes).unwrap_or_default();
+            for ((name, value), place) in pairs.iter().zip(lengths.as_chunks_mut().0) {
+                *place = (u64::from(length(value.len())) << 32 | u64::from(length(name.len()))).to_le_bytes();
+                texts = put(put(texts, name), value);
+            }
         }
         Self { serialised }
     }
@@ -117,6 +118,13 @@ impl fmt::Debug for HeaderList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter().map(|(name, value)| (name.escape_ascii(), value.escape_ascii()))).finish()
     }
+}
+
+/// Writes a text to the front of `place`, and answers with what follows behind its zero.
+fn put<'a>(place: &'a mut [u8], text: &[u8]) -> &'a mut [u8] {
+    let Some((front, rest)) = place.split_at_mut_checked(text.len()) else { return &mut [] };
+    front.copy_from_slice(text);
+    rest.get_mut(1..).unwrap_or_default()
 }
 
 /// The pairs of a list.

@@ -17,8 +17,8 @@ use std::fmt;
 
 /// Header names that only we may set (CONTRACT section 4).
 pub const OWN_HEADERS: [&str; 5] = [HEADER_ID, HEADER_ATTEMPT, HEADER_STATUS, HEADER_HOPS, HEADER_PASS];
-/// What they all begin with.
-const OWN_PREFIX: &[u8] = b"x-redeliver-";
+/// What they all begin with, in two pieces: a name is compared with them by two instructions, and by a call with the whole.
+const OWN_PREFIX: (&[u8; 8], &[u8; 4]) = (b"x-redeli", b"ver-");
 /// The message's id.
 pub const HEADER_ID: &str = "x-redeliver-id";
 /// The number of this redelivery: 1, 2, ...
@@ -31,10 +31,16 @@ pub const HEADER_HOPS: &str = "x-redeliver-hops";
 /// filter there knows that the message is stored already.
 pub const HEADER_PASS: &str = "x-redeliver-pass";
 
+/// Whether a header of this name is for us alone to set.
+#[must_use]
+pub fn is_own(name: &[u8]) -> bool {
+    let Some((start, rest)) = name.split_first_chunk() else { return false };
+    start == OWN_PREFIX.0 && rest.first_chunk() == Some(OWN_PREFIX.1)
+}
+
 /// Those of our header names that `headers` carries: a forgery, since we are the only ones to set them.
 pub fn forged(headers: &HeaderList) -> impl Iterator<Item = &'static str> {
-    let has_any = headers.iter().any(|(name, _)| name.starts_with(OWN_PREFIX));
-    OWN_HEADERS.into_iter().filter(move |name| has_any && headers.first(name).is_some())
+    OWN_HEADERS.into_iter().filter(move |name| headers.first(name).is_some())
 }
 
 /// Headers between two neighbours, never handed on (RFC 9110 7.6.1; `proxy-authorization` and `http2-settings` speak to
@@ -177,7 +183,7 @@ pub fn is_never_kept(name: &[u8]) -> bool {
     name.starts_with(b":")
         || name == b"host"
         || name.starts_with(b"x-envoy-")
-        || name.starts_with(OWN_PREFIX)
+        || is_own(name)
         || HOP_BY_HOP.iter().any(|other| other.as_bytes() == name)
 }
 

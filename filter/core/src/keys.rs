@@ -5,6 +5,7 @@
 //! section 10). At most 22 bytes: the host's map keeps such keys inline.
 
 use crate::codec::{FORMAT_VERSION, crc32};
+use crate::message::hexadecimal_digit;
 use crate::slot::{DestinationIndex, SlotIndex};
 
 /// Buckets of the memory of idempotency keys, and as many of the lines: at 1,000,000 messages, the most that a store takes,
@@ -47,13 +48,16 @@ impl Keys {
     /// A kind and a number in so many hexadecimal digits. By hand: a tick names a hundred slots, and the formatting
     /// machinery was a fifth of its time.
     fn numbered(&self, kind: u8, digits: usize, number: u32) -> String {
-        let mut name = String::with_capacity(NAME_BYTES_MAX);
-        name.push_str(&self.prefix);
-        name.push(char::from(kind));
-        let nibbles = [28, 24, 20, 16, 12, 8, 4, 0].map(|shift| (number >> shift) & 0xf);
-        let last = nibbles.get(nibbles.len().saturating_sub(digits)..).unwrap_or_default();
-        name.extend(last.iter().filter_map(|nibble| char::from_digit(*nibble, 16)));
-        name
+        let mut name = Vec::with_capacity(NAME_BYTES_MAX);
+        name.extend_from_slice(self.prefix.as_bytes());
+        name.push(kind);
+        name.resize(name.len().saturating_add(digits), 0);
+        let mut rest = number;
+        for place in name.iter_mut().rev().take(digits) {
+            *place = hexadecimal_digit(rest.to_le_bytes()[0]);
+            rest >>= 4;
+        }
+        String::from_utf8(name).unwrap_or_default() // ASCII is UTF-8
     }
 
     /// The head of a slot.

@@ -21,6 +21,7 @@
 pub mod capture;
 pub mod classify;
 pub mod config;
+pub mod glance;
 pub mod grpc;
 pub mod header_list;
 pub mod headers;

@@ -40,11 +40,24 @@ impl MessageId {
     }
 }
 
-/// Two digits for each byte. By hand, like the names of keys: the formatting machinery takes a microsecond for an id.
+/// Two digits for each byte. By hand, like the names of keys: the formatting machinery takes a microsecond for an id, and
+/// text that grows by a character at a time half of one.
 #[must_use]
 pub fn hexadecimal(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
-    digits.filter_map(|nibble| char::from_digit(nibble.into(), 16)).collect()
+    let mut text = vec![0; bytes.len().saturating_mul(2)];
+    for (byte, [high, low]) in bytes.iter().zip(text.as_chunks_mut().0) {
+        (*high, *low) = (hexadecimal_digit(byte >> 4), hexadecimal_digit(*byte));
+    }
+    String::from_utf8(text).unwrap_or_default() // digits are UTF-8
+}
+
+/// The digit of a byte's lower half.
+#[must_use]
+pub const fn hexadecimal_digit(byte: u8) -> u8 {
+    match byte & 0xf {
+        nibble @ 0..=9 => nibble | b'0',
+        nibble => nibble.saturating_add(b'a' - 10),
+    }
 }
 
 const fn nibble(digit: u8) -> Option<u8> {

@@ -5,6 +5,7 @@
 //! with `match.grpc: unary`.
 
 use crate::config::{Grpc, Matching, Prefer, RouteOptIn};
+use crate::glance::Glance;
 use crate::grpc::Protocol;
 use crate::headers::HeaderList;
 use crate::units::ClusterName;
@@ -37,28 +38,29 @@ pub enum Protection {
     Unprotected,
 }
 
-/// Decides by the request's headers and its route.
+/// Decides by the request's headers, of which `glance` is a part, and its route.
 #[must_use]
-pub fn protection(matching: &Matching, headers: &HeaderList, route: &dyn RouteFacts) -> Protection {
+pub fn protection(
+    matching: &Matching,
+    headers: &HeaderList,
+    glance: &Glance<'_>,
+    route: &dyn RouteFacts,
+) -> Protection {
     let is_protected = matching.protects_anything()
-        && has_end(headers)
-        && is_readable(matching.grpc, headers)
-        && headers.first(":method").is_some_and(|method| is_listed(&matching.methods, method))
-        && headers.first(":path").is_some_and(|path| has_prefix(&matching.path_prefixes, path))
+        && glance.upgrade.is_none()
+        && is_readable(matching.grpc, glance)
+        && glance.method.is_some_and(|method| is_listed(&matching.methods, method))
+        && glance.path.is_some_and(|path| has_prefix(&matching.path_prefixes, path))
         && is_preferred(matching.prefer, headers)
         && is_chosen_cluster(&matching.clusters, route)
         && is_switched_on(matching.route_opt_in, route.switch());
     if is_protected { Protection::Protected } else { Protection::Unprotected }
 }
 
-fn has_end(headers: &HeaderList) -> bool {
-    headers.first("upgrade").is_none() && headers.first(":protocol").is_none()
-}
-
 /// Whether the answer will say how it went: to a gRPC call it does so in its own way.
-fn is_readable(grpc: Grpc, headers: &HeaderList) -> bool {
-    let is_any_grpc = headers.first("content-type").is_some_and(|value| value.starts_with(b"application/grpc"));
-    match (Protocol::of_request(headers), grpc) {
+fn is_readable(grpc: Grpc, glance: &Glance<'_>) -> bool {
+    let is_any_grpc = glance.content_type.is_some_and(|value| value.starts_with(b"application/grpc"));
+    match (glance.protocol(), grpc) {
         (Protocol::Http, Grpc::Off | Grpc::Unary) => !is_any_grpc,
         (Protocol::Grpc, Grpc::Off) => false,
         (Protocol::Grpc, Grpc::Unary) => true,
@@ -152,7 +154,7 @@ mod tests {
         let given = |name: &str| request.iter().any(|(found, _)| *found == name);
         let pairs = line.iter().filter(|(name, _)| !given(name)).chain(request);
         let headers = pairs.copied().collect();
-        protection(&config.matching, &headers, route) == Protection::Protected
+        protection(&config.matching, &headers, &Glance::at(&headers), route) == Protection::Protected
     }
 
     #[test]

@@ -29,6 +29,7 @@ unsafe extern "C" {
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
     fn proxy_get_header_map_pairs(map: MapType, bytes: *mut *mut u8, size: *mut usize) -> Status;
+    fn proxy_get_property(path: *const u8, path_size: usize, bytes: *mut *mut u8, size: *mut usize) -> Status;
     fn proxy_http_call(
         cluster: *const u8,
         cluster_size: usize,
@@ -93,13 +94,17 @@ pub fn plugin_configuration() -> Vec<u8> {
     hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten().unwrap_or_default()
 }
 
-/// A property's bytes, if the host knows it at this moment.
-pub fn property(path: &[&str]) -> Option<Vec<u8>> {
-    hostcalls::get_property(path.to_vec()).ok().flatten()
+/// A property's bytes, if the host knows it at this moment. The parts of `path` are separated by zeros, as the ABI has it:
+/// the SDK puts them together anew for each call.
+pub fn property(path: &str) -> Option<Vec<u8>> {
+    let (mut bytes, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: the path and both places outlive the call.
+    let status = unsafe { proxy_get_property(path.as_ptr(), path.len(), &raw mut bytes, &raw mut size) };
+    from_host(status, bytes, size)
 }
 
 /// A property that is a number: eight bytes, little-endian.
-pub fn number_property(path: &[&str]) -> Option<u64> {
+pub fn number_property(path: &str) -> Option<u64> {
     property(path)?.try_into().ok().map(u64::from_le_bytes)
 }
 
@@ -144,11 +149,16 @@ fn header_map(map: MapType) -> HeaderList {
     let (mut bytes, mut size) = (std::ptr::null_mut(), 0);
     // SAFETY: both places outlive the call.
     let status = unsafe { proxy_get_header_map_pairs(map, &raw mut bytes, &raw mut size) };
+    from_host(status, bytes, size).map(HeaderList::of_host).unwrap_or_default()
+}
+
+/// What the host answered with, if it did.
+fn from_host(status: Status, bytes: *mut u8, size: usize) -> Option<Vec<u8>> {
     if status != Status::Ok || bytes.is_null() {
-        return HeaderList::default();
+        return None;
     }
     // SAFETY: the host has the memory from the SDK's `proxy_on_memory_allocate`, which makes a boxed slice of this size.
-    HeaderList::of_host(unsafe { Vec::from_raw_parts(bytes, size, size) })
+    Some(unsafe { Vec::from_raw_parts(bytes, size, size) })
 }
 
 /// Takes a header out of the request.
@@ -274,7 +284,7 @@ pub struct HostMemory {
 impl HostMemory {
     /// The memory of this VM's `vm_id`.
     pub fn new() -> Self {
-        let vm_id = property(&["plugin_vm_id"]).unwrap_or_default();
+        let vm_id = property("plugin_vm_id").unwrap_or_default();
         Self { vm_id: String::from_utf8_lossy(&vm_id).into_owned(), queues: RefCell::default() }
     }
 

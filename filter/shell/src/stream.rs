@@ -17,12 +17,13 @@ use crate::abi::Action;
 use crate::host::{self, Part};
 use crate::vm::{Held, Vm};
 use redeliver_core::backoff;
-use redeliver_core::capture::{BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start, announced};
+use redeliver_core::capture::{Announced, BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start};
 use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, flag, repeatable, sign};
 use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Inject, Intake, Policy, Reply, Trust};
 use redeliver_core::delivery::looking::Look;
 use redeliver_core::duplicates::Retry;
 use redeliver_core::effect::Counter;
+use redeliver_core::glance::Glance;
 use redeliver_core::grpc::{GRPC_STATUS, Protocol};
 use redeliver_core::headers::{Envelope, HEADER_PASS, HeaderList, forged};
 use redeliver_core::live::LiveRequest;
@@ -101,30 +102,34 @@ impl Stream {
         let headers = host::request_headers();
         #[cfg(feature = "trap")]
         trap_if_told(&headers, vm);
-        if protection(&vm.config.matching, &headers, &Route) == Protection::Unprotected {
+        let glance = Glance::at(&headers);
+        if protection(&vm.config.matching, &headers, &glance, &Route) == Protection::Unprotected {
             return Action::Continue;
         }
-        if is_our_own(vm, &headers) {
-            return Action::Continue;
+        if glance.own.is_some() {
+            if is_our_own(vm, &headers) {
+                return Action::Continue;
+            }
+            unbelieved(&headers, vm.config.trust.senders).for_each(host::remove_request_header);
         }
         vm.protected = vm.protected.saturating_add(1);
-        unbelieved(&headers, vm.config.trust.senders).for_each(host::remove_request_header);
-        let is_diverted = self.is_diverted(vm, &headers);
-        if has_body == HasBody::Yes && announced(&headers).is_none_or(|length| length > SURELY_BUFFERED) {
+        let announced = Announced::by(&glance, has_body);
+        let is_diverted = self.is_diverted(vm, announced.protocol);
+        if has_body == HasBody::Yes && announced.length.is_none_or(|length| length > SURELY_BUFFERED) {
             vm.read_notice();
         }
         self.inject(vm, &headers);
-        let (capture, start) = Capture::begin(headers, has_body, vm.regime);
+        let (capture, start) = Capture::begin(headers, announced, vm.regime);
         match (is_diverted, start) {
             (true, Start::Continue) if has_body == HasBody::No => self.go_on(vm, capture, Onward::Store),
             (true | false, Start::Continue) => self.go_on(vm, capture, Onward::Router),
             (true, Start::Hold) => {
-                self.hold(vm, &capture.arrived);
+                self.hold(vm, &capture);
                 self.stage = Stage::Diverted(Box::new(capture));
                 Action::Pause
             }
             (false, Start::Hold) => {
-                self.hold(vm, &capture.arrived);
+                self.hold(vm, &capture);
                 self.stage = Stage::Captured(Box::new(capture));
                 Action::Pause
             }
@@ -191,23 +196,23 @@ impl Stream {
 
     /// Whether `hold_while_down` applies: the destination is down right now. Its name is worth a host call only if some
     /// destination is held back. A gRPC call gets its original status, which only the router can say.
-    fn is_diverted(&self, vm: &Vm, headers: &HeaderList) -> bool {
+    fn is_diverted(&self, vm: &Vm, protocol: Protocol) -> bool {
         vm.config.any_hold_while_down == HoldWhileDown::On
-            && Protocol::of_request(headers) == Protocol::Http
+            && protocol == Protocol::Http
             && Route.cluster().is_some_and(|cluster| match vm.config.of(&cluster).hold_while_down {
                 HoldWhileDown::Off => false,
                 HoldWhileDown::On => vm.delivery.is_down(&vm.memory, &cluster, host::monotonic()),
             })
     }
 
-    fn hold(&self, vm: &mut Vm, arrived: &HeaderList) {
+    fn hold(&self, vm: &mut Vm, capture: &Capture) {
         // The size is needed only until the first body callback has shown that the option is there.
         let total = match vm.body_seen {
-            BodySeen::No => host::number_property(&["request", "total_size"]).unwrap_or_default(),
+            BodySeen::No => host::number_property("request\0total_size").unwrap_or_default(),
             BodySeen::Yes => 0,
         };
-        let line = vm.delivery.line_of(arrived, &Route);
-        let (hold, protocol) = (Hold::new(total), Protocol::of_request(arrived));
+        let line = vm.delivery.line_of(&capture.arrived, &Route);
+        let (hold, protocol) = (Hold::new(total), capture.protocol);
         vm.held.insert(self.context, Held::Waiting { hold, line, protocol });
     }
 
@@ -312,16 +317,19 @@ impl Stream {
             Some(Held::Waiting { .. } | Held::Released { .. }) | None => {}
         }
         let headers = host::response_headers();
-        unbelieved(&headers, vm.config.trust.receivers).for_each(|name| Part::Headers.remove(name));
-        let status = number(headers.first(":status")).unwrap_or_default();
-        let is_unsaid = headers.first(GRPC_STATUS).is_none();
+        let glance = Glance::at(&headers);
+        if glance.own.is_some() {
+            unbelieved(&headers, vm.config.trust.receivers).for_each(|name| Part::Headers.remove(name));
+        }
+        let status = glance.status_code().unwrap_or_default();
+        let is_unsaid = glance.grpc_status.is_none();
         match (capture.protocol, status, end) {
             (Protocol::Grpc, 200, EndOfStream::No) if is_unsaid => {
                 self.stage = Stage::Answering(capture);
                 Action::Continue
             }
             (Protocol::Http | Protocol::Grpc, _, EndOfStream::Yes | EndOfStream::No) => {
-                let is_success = status < 400 && (is_unsaid || headers.first(GRPC_STATUS) == Some(b"0"));
+                let is_success = status < 400 && (is_unsaid || glance.grpc_status == Some(b"0"));
                 self.answered(vm, *capture, status, Answered { part: Part::Headers, headers, is_success })
             }
         }
@@ -337,7 +345,7 @@ impl Stream {
         unbelieved(&headers, vm.config.trust.receivers).for_each(|name| Part::Trailers.remove(name));
         // What ends badly after a message has given its sender a part of the answer: it was no unary call.
         let is_success = matches!(headers.first(GRPC_STATUS), None | Some(b"0"))
-            || host::number_property(&["response", "size"]).is_some_and(|size| size > 0);
+            || host::number_property("response\0size").is_some_and(|size| size > 0);
         self.answered(vm, *capture, 200, Answered { part: Part::Trailers, headers, is_success });
     }
 
@@ -623,21 +631,17 @@ fn witness(vm: &mut Vm, cluster: Option<&ClusterName>, sign: Sign) {
 }
 
 fn answer_facts(status: u16, headers: &HeaderList) -> AnswerFacts {
-    let flags = host::number_property(&["response", "flags"]).unwrap_or_default();
+    let flags = host::number_property("response\0flags").unwrap_or_default();
     // Only the router says that there is no healthy host, and with that it has answered.
     let is_receivers = flags & flag::NO_HEALTHY_HOST == 0
-        && host::property(&["response", "code_details"]).as_deref() == Some(b"via_upstream");
+        && host::property("response\0code_details").as_deref() == Some(b"via_upstream");
     AnswerFacts {
         status,
-        grpc_status: number(headers.first(GRPC_STATUS)),
+        grpc_status: Glance::at(headers).grpc_status_code(),
         flags,
         answered_by: if is_receivers { AnsweredBy::Receiver } else { AnsweredBy::Envoy },
-        attempts: host::number_property(&["upstream", "request_attempt_count"]).unwrap_or_default(),
+        attempts: host::number_property("upstream\0request_attempt_count").unwrap_or_default(),
     }
-}
-
-fn number(text: Option<&[u8]>) -> Option<u16> {
-    std::str::from_utf8(text?).ok()?.parse().ok()
 }
 
 /// Whether this is a redelivery of our own on its way through a listener: its message is in the store already.
@@ -659,15 +663,12 @@ struct Route;
 
 impl RouteFacts for Route {
     fn cluster(&self) -> Option<ClusterName> {
-        String::from_utf8(host::property(&["xds", "cluster_name"])?)
-            .ok()
-            .filter(|name| !name.is_empty())
-            .map(ClusterName)
+        String::from_utf8(host::property("xds\0cluster_name")?).ok().filter(|name| !name.is_empty()).map(ClusterName)
     }
 
     fn switch(&self) -> RouteSwitch {
-        const PATH: [&str; 5] = ["xds", "route_metadata", "filter_metadata", "redeliver", "enabled"];
-        match host::property(&PATH).as_deref() {
+        const PATH: &str = "xds\0route_metadata\0filter_metadata\0redeliver\0enabled";
+        match host::property(PATH).as_deref() {
             Some([1, ..] | b"true") => RouteSwitch::Enabled,
             Some([0, ..] | b"false") => RouteSwitch::Disabled,
             Some(_) | None => RouteSwitch::Unset,

@@ -98,7 +98,7 @@ impl Vm {
     /// The state for a configuration whose text is `text`.
     pub fn new(config: Config, text: &[u8], root_context: u32) -> Self {
         let config = Rc::new(config);
-        let root_id = host::property(&["plugin_root_id"]).unwrap_or_default();
+        let root_id = host::property("plugin_root_id").unwrap_or_default();
         let seed = u64::from_le_bytes(host::random_bytes());
         let monotonic = host::monotonic();
         host::set_tick(config.tick().min(TICK_MAX));
@@ -236,7 +236,7 @@ impl Vm {
         }
         match self.held.get_mut(&context) {
             Some(Held::Waiting { hold, .. }) => {
-                let total = host::number_property(&["request", "total_size"]);
+                let total = host::number_property("request\0total_size");
                 hold.watch(total, self.body_seen, self.config.capture.hold_max, now)
             }
             Some(Held::Released { .. } | Held::Answered) | None => WatchStep::Keep,

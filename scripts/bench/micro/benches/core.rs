@@ -8,6 +8,7 @@ use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use redeliver_core::config::{self, Config, Intake, StoreLimits};
 use redeliver_core::digest::LineKey;
+use redeliver_core::glance::Glance;
 use redeliver_core::headers::Envelope;
 use redeliver_core::keys::Keys;
 use redeliver_core::message;
@@ -89,7 +90,10 @@ mod request_path {
     #[divan::bench(args = RULES)]
     fn match_rule(bencher: Bencher, rule: &str) {
         let (config, headers) = (configured(rule), request());
-        bencher.bench(|| protection(black_box(&config.matching), black_box(&headers), &Route));
+        bencher.bench(|| {
+            let headers = black_box(&headers);
+            protection(black_box(&config.matching), headers, &Glance::at(headers), &Route)
+        });
     }
 
     #[divan::bench]

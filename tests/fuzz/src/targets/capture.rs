@@ -4,9 +4,10 @@
 
 use crate::input::Sections;
 use redeliver_core::capture::{
-    BodyStep, COPIES_MAX, Capture, EndOfStream, HasBody, Regime, Start, announced, learned_limit,
+    Announced, BodyStep, COPIES_MAX, Capture, EndOfStream, HasBody, Regime, Start, learned_limit,
 };
 use redeliver_core::config::CaptureMode;
+use redeliver_core::glance::Glance;
 use redeliver_core::headers::HeaderList;
 use redeliver_core::reply::NotStored;
 use redeliver_core::units::{ByteCount, Millis};
@@ -34,13 +35,17 @@ pub(super) fn target(bytes: &[u8]) {
     let ending = sections.choice(&ENDINGS);
     let pieces = sections.items();
 
-    let length = announced(&headers);
+    let length = Glance::at(&headers).length();
     assert_eq!(length, second_reading(&headers), "{headers:?}");
     check_learned_limit(length.unwrap_or_default(), limit);
     let regime = Regime { mode, body_bytes_max: limit };
     let call = headers.iter().chain([(&b"content-type"[..], &b"application/grpc+proto"[..])]).collect();
-    let (mut call, _) = Capture::begin(call, has_body, regime);
-    let (mut capture, start) = Capture::begin(headers, has_body, regime);
+    let begin = |headers: HeaderList| {
+        let announced = Announced::by(&Glance::at(&headers), has_body);
+        Capture::begin(headers, announced, regime)
+    };
+    let (mut call, _) = begin(call);
+    let (mut capture, start) = begin(headers);
     let is_held = start == Start::Hold;
     assert!(!is_held || (mode == CaptureMode::Hold && has_body == HasBody::Yes), "held without a reason");
     if has_body == HasBody::Yes {
@@ -54,9 +59,10 @@ pub(super) fn target(bytes: &[u8]) {
     assert_eq!(capture.take_body(), Err(NotStored::IncompleteBody), "a body is taken once");
 }
 
-/// A length is digits alone (RFC 9110 8.6).
+/// A length is digits alone (RFC 9110 8.6), and no more than fit into 64 bits whatever they are.
 fn second_reading(headers: &HeaderList) -> Option<ByteCount> {
-    let digits = headers.first("content-length").filter(|value| value.iter().all(u8::is_ascii_digit))?;
+    let digits =
+        headers.first("content-length").filter(|value| value.len() < 20 && value.iter().all(u8::is_ascii_digit))?;
     std::str::from_utf8(digits).ok()?.parse().ok().map(ByteCount)
 }
 

@@ -4,6 +4,7 @@
 
 use crate::input::Sections;
 use redeliver_core::config::{Grpc, Matching, Prefer, RouteOptIn};
+use redeliver_core::glance::Glance;
 use redeliver_core::headers::HeaderList;
 use redeliver_core::protect::{Protection, RouteFacts, RouteSwitch, prefers_async, protection};
 use redeliver_core::units::ClusterName;
@@ -30,7 +31,7 @@ pub(super) fn target(bytes: &[u8]) {
     }
     assert_eq!(prefers_async(&headers), asks_async(&headers), "{headers:?}");
 
-    let is_protected = protection(&matching, &headers, &route) == Protection::Protected;
+    let is_protected = protection(&matching, &headers, &Glance::at(&headers), &route) == Protection::Protected;
     assert_eq!(is_protected, second_opinion(&matching, &headers, &route), "{matching:?} {headers:?}");
     let may_ask = !matching.clusters.is_empty() && matches_line(&matching, &headers);
     assert!(route.asked.get() <= u32::from(may_ask), "a host call that no condition needs");
