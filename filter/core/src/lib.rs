@@ -34,6 +34,7 @@ pub mod cells;
 pub mod codec;
 pub mod digest;
 pub mod duplicates;
+pub mod hint;
 pub mod keys;
 pub mod ledger;
 pub mod lines;

@@ -16,6 +16,7 @@ use crate::codec::Damage;
 use crate::config::StoreLimits;
 use crate::digest::LineKey;
 use crate::duplicates::{Known, Recall};
+use crate::hint::{self, ReadyHint};
 use crate::keys::Keys;
 use crate::ledger::{self, ReserveError, Seat};
 use crate::lines::LineError;
@@ -23,9 +24,7 @@ use crate::memory::{Cas, Change, Conflict, Expect, SharedMemory, update};
 use crate::message::{self, LargePart, Memo, Message, Ties};
 use crate::neighbours::Hops;
 pub use crate::slot::Ticket;
-use crate::slot::{
-    DeadReason, DestinationIndex, Epoch, Generation, Head, Place, RuleDigest, SlotIndex, SlotState, Spot,
-};
+use crate::slot::{DeadReason, DestinationIndex, Epoch, Generation, Head, Place, RuleDigest, SlotIndex, SlotState};
 use crate::units::{ByteCount, ClusterName, Millis, Monotonic, Wall};
 
 /// What a slot costs beside its large part: two keys and a head in the host's map (PLATFORM section 0: 312 bytes for two
@@ -671,12 +670,12 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
 
     /// A slot that was free when somebody said so.
     fn next_free(&self) -> Option<SlotIndex> {
-        self.memory.dequeue(&self.keys.free_slots()).as_deref().and_then(decode_slot)
+        self.memory.dequeue(&self.keys.free_slots()).and_then(|bytes| hint::decode_free(&bytes))
     }
 
     /// Tells takers of a free slot.
     pub fn hint_free(&self, slot: SlotIndex) {
-        self.memory.enqueue(&self.keys.free_slots(), &slot.0.to_le_bytes());
+        self.memory.enqueue(&self.keys.free_slots(), &hint::encode_free(slot));
     }
 
     /// Tells the leader of a queued message.
@@ -700,67 +699,12 @@ pub enum Repair {
     Freed,
 }
 
-/// A word to the leader: this message waits. Wrong or stale hints do no harm, a claim looks at the head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReadyHint {
-    /// Which message.
-    pub ticket: Ticket,
-    /// Not before this.
-    pub due: Monotonic,
-    /// Since when it is held.
-    pub stored_at: Wall,
-    /// Where it stands in the line of its key.
-    pub spot: Option<Spot>,
-}
-
-impl ReadyHint {
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(40);
-        bytes.extend_from_slice(&self.ticket.slot.0.to_le_bytes());
-        bytes.extend_from_slice(&self.ticket.generation.0.to_le_bytes());
-        bytes.extend_from_slice(&self.due.0.to_le_bytes());
-        bytes.extend_from_slice(&self.stored_at.0.to_le_bytes());
-        if let Some(spot) = self.spot {
-            bytes.extend_from_slice(&spot.line.0.to_le_bytes());
-            bytes.extend_from_slice(&spot.number.to_le_bytes());
-        }
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (slot, rest) = bytes.split_first_chunk()?;
-        let (generation, rest) = rest.split_first_chunk()?;
-        let (due, rest) = rest.split_first_chunk()?;
-        let (stored_at, rest) = rest.split_first_chunk()?;
-        let spot = match rest {
-            [] => None,
-            rest => Some(decode_spot(rest)?),
-        };
-        let ticket = Ticket {
-            slot: SlotIndex(u32::from_le_bytes(*slot)),
-            generation: Generation(u32::from_le_bytes(*generation)),
-        };
-        let (due, stored_at) = (Monotonic(u64::from_le_bytes(*due)), Wall(u64::from_le_bytes(*stored_at)));
-        Some(Self { ticket, due, stored_at, spot })
-    }
-}
-
-fn decode_spot(bytes: &[u8]) -> Option<Spot> {
-    let (line, number) = bytes.split_first_chunk()?;
-    let number = number.try_into().ok()?;
-    Some(Spot { line: LineKey(u64::from_le_bytes(*line)), number: u64::from_le_bytes(number) })
-}
-
 fn is_opening(head: &Head) -> bool {
     matches!(head.state, SlotState::Opening { .. })
 }
 
 fn is_filling(head: &Head) -> bool {
     matches!(head.state, SlotState::Filling { .. })
-}
-
-fn decode_slot(hint: &[u8]) -> Option<SlotIndex> {
-    hint.try_into().ok().map(|bytes| SlotIndex(u32::from_le_bytes(bytes)))
 }
 
 /// What `message` costs of `store.max_bytes`: its bytes and the book-keeping. One that still waits for its routed form

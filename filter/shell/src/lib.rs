@@ -7,8 +7,10 @@
 #![allow(missing_docs)] // nothing is public but the ABI, and the SDK's macro writes that
 
 mod abi;
+mod facts;
 mod host;
 mod root;
+mod storing;
 mod stream;
 mod vm;
 

@@ -14,26 +14,26 @@
 //! The answer of a gRPC call has its status in the headers, or in the trailers; our word goes where the status is.
 
 use crate::abi::Action;
+use crate::facts::{Route, answer_facts};
 use crate::host::{self, Part};
+use crate::storing::{self, Stored, Trigger, Untaken};
 use crate::vm::{Held, Vm};
-use redeliver_core::backoff;
 use redeliver_core::capture::{Announced, BodySeen, BodyStep, Capture, EndOfStream, HasBody, Hold, Start};
-use redeliver_core::classify::{AnswerFacts, AnsweredBy, Custody, Sign, classify, custody, flag, repeatable, sign};
-use redeliver_core::config::{CaptureAs, CaptureMode, HoldWhileDown, Inject, Intake, Policy, Reply, Trust};
+use redeliver_core::classify::{AnswerFacts, Custody, Sign, classify, custody, repeatable, sign};
+use redeliver_core::config::{HoldWhileDown, Inject, Reply, Trust};
 use redeliver_core::delivery::looking::Look;
-use redeliver_core::duplicates::Retry;
 use redeliver_core::effect::Counter;
 use redeliver_core::glance::Glance;
 use redeliver_core::grpc::{GRPC_STATUS, Protocol};
-use redeliver_core::headers::{Envelope, HEADER_PASS, HeaderList, forged};
+use redeliver_core::headers::{HEADER_PASS, HeaderList, forged};
 use redeliver_core::live::LiveRequest;
-use redeliver_core::message::{Message, MessageId, Ties};
+use redeliver_core::message::{Message, MessageId};
 use redeliver_core::neighbours::{Origin, has_custody, unbelieved};
 use redeliver_core::pass::Pass;
-use redeliver_core::protect::{Protection, RouteFacts, RouteSwitch, prefers_async, protection};
+use redeliver_core::protect::{Protection, RouteFacts, prefers_async, protection};
 use redeliver_core::reply::{self, AskedAsync, NotStored};
-use redeliver_core::store::{FirstState, Limits, OPENING_MAX, PutError, Ticket};
-use redeliver_core::units::{ByteCount, ClusterName, Monotonic};
+use redeliver_core::store::Ticket;
+use redeliver_core::units::{ByteCount, ClusterName};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -183,7 +183,7 @@ impl Stream {
     /// Stores a request behind earlier messages of its key; if that cannot be, it must not overtake them either.
     fn queue(&mut self, vm: &mut Vm, mut capture: Capture) -> Action {
         self.stage = Stage::Pass;
-        match store(vm, &mut capture, Route.cluster(), Trigger::Behind, self.injected) {
+        match storing::store(vm, &mut capture, Route.cluster(), Trigger::Behind, self.injected) {
             Ok(stored) => {
                 host::reply(&reply::accepted(stored.id, asked_async(&capture.arrived)), capture.protocol);
             }
@@ -219,7 +219,7 @@ impl Stream {
     /// Stores a request for a destination that is down, or lets it go on if it cannot be stored.
     fn divert(&mut self, vm: &mut Vm, capture: Capture) -> Action {
         let mut tried = capture.clone();
-        match store(vm, &mut tried, Route.cluster(), Trigger::Down, self.injected) {
+        match storing::store(vm, &mut tried, Route.cluster(), Trigger::Down, self.injected) {
             Ok(stored) => {
                 host::reply(&reply::accepted(stored.id, asked_async(&tried.arrived)), tried.protocol);
                 self.live = None;
@@ -370,7 +370,7 @@ impl Stream {
         match custody {
             Custody::Pass => Action::Continue,
             Custody::Decline => not_stored(vm, NotStored::UnknownOutcome, part),
-            Custody::Take => match store(vm, &mut capture, cluster, Trigger::Failure, self.injected) {
+            Custody::Take => match storing::store(vm, &mut capture, cluster, Trigger::Failure, self.injected) {
                 Ok(stored) => self.stored(vm, stored, &capture, part),
                 Err(Untaken::NotStored(reason)) => not_stored(vm, reason, part),
                 Err(Untaken::Joins(id)) => self.join_failed(vm, id, &capture, part),
@@ -425,14 +425,7 @@ impl Stream {
         self.give_back(vm);
         let Stage::Opening(opening) = std::mem::replace(&mut self.stage, Stage::Pass) else { return };
         let (ticket, message) = *opening;
-        // Without a routed form the slot stays as it is and becomes a dead letter, seen and counted.
-        let Ok(routed) = Envelope::capture(&host::request_headers(), &vm.config.capture.drop_headers) else { return };
-        let routed = (routed != message.arrived).then_some(routed);
-        let policy = vm.config.of(&message.cluster).clone();
-        let due = first_due(vm, &policy, Trigger::Failure, host::monotonic());
-        let completed = vm.delivery.store(&vm.memory).complete(ticket, &Message { routed, ..message }, due);
-        // Gone: the lease was over before the stream was, and the sweep has spoken.
-        completed.unwrap_or(());
+        storing::complete(vm, ticket, message);
     }
 }
 
@@ -479,137 +472,6 @@ struct Answered {
     is_success: bool,
 }
 
-/// A message in the store.
-struct Stored {
-    id: MessageId,
-    /// Set while its routed form is still to come.
-    opening: Option<(Ticket, Message)>,
-}
-
-/// Why a request is stored: it decides when it is due, and what is known of its routed form.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Trigger {
-    /// It failed.
-    Failure,
-    /// Its destination is down; the router was not asked.
-    Down,
-    /// Messages of its ordering key are stored; the router was not asked.
-    Behind,
-}
-
-/// Why a request is not in the store as a message of its own.
-enum Untaken {
-    NotStored(NotStored),
-    /// It is a retry of this message.
-    Joins(MessageId),
-    /// Its idempotency key belongs to another request.
-    ReusesKey,
-}
-
-impl From<NotStored> for Untaken {
-    fn from(reason: NotStored) -> Self {
-        Self::NotStored(reason)
-    }
-}
-
-fn store(
-    vm: &mut Vm,
-    capture: &mut Capture,
-    cluster: Option<ClusterName>,
-    trigger: Trigger,
-    injected: Option<MessageId>,
-) -> Result<Stored, Untaken> {
-    let cluster = cluster.ok_or(NotStored::Unstorable)?;
-    let config = vm.config.clone();
-    let policy = config.of(&cluster);
-    match policy.store.intake {
-        Intake::Open => {}
-        Intake::Closed => return Err(Untaken::NotStored(NotStored::Closed)),
-    }
-    let origin = Origin::read(&capture.arrived, vm.config.trust.senders)?;
-    let body = capture.take_body()?;
-    let arrived = envelope(vm, &capture.arrived)?;
-    let routed_form = routed_form(vm, capture, trigger)?;
-    let destination = vm.delivery.find_or_register(&vm.memory, &cluster).ok_or(NotStored::Full)?;
-    let now = host::now();
-    let mut queued = || FirstState::Queued(first_due(vm, policy, trigger, now.monotonic));
-    let (routed, first) = match routed_form {
-        RoutedForm::NotWanted => (None, queued()),
-        RoutedForm::Known(routed) => ((routed != arrived).then_some(routed), queued()),
-        RoutedForm::StillToCome => (None, FirstState::Opening(now.monotonic.after(OPENING_MAX))),
-    };
-    let ties = vm.delivery.ties(&capture.arrived, &cluster, &body);
-    // One that came with an id had it injected, if any was.
-    let id = origin.id.or(injected).unwrap_or_else(|| vm.new_id());
-    let message = Message { id, hops: origin.hops, cluster, arrived, routed, body, ties };
-    let limits = Limits { whole: &config.shared.store, destination: &policy.store };
-    let ticket = vm
-        .delivery
-        .store(&vm.memory)
-        .put(&message, destination, first, limits, now)
-        .map_err(|error| untaken(vm, error, &capture.arrived, message.ties))?;
-    vm.count(Counter::Stored, 1);
-    let opening = matches!(first, FirstState::Opening(_)).then_some((ticket, message));
-    Ok(Stored { id, opening })
-}
-
-/// What a refused put means to the sender. A key that became known while the request was on its way is a retry all the
-/// same.
-fn untaken(vm: &Vm, error: PutError, arrived: &HeaderList, ties: Ties) -> Untaken {
-    match error {
-        PutError::Full | PutError::Busy => Untaken::NotStored(NotStored::Full),
-        // Its store is this one: custody stays where it is.
-        PutError::Known(known) if vm.delivery.is_its_redelivery(&vm.memory, &known, arrived) => {
-            Untaken::NotStored(NotStored::Unstorable)
-        }
-        PutError::Known(known) => match ties.fingerprint.map(|fingerprint| known.judge(fingerprint.content)) {
-            Some(Retry::Joins(id)) => Untaken::Joins(id),
-            Some(Retry::Reuses) | None => Untaken::ReusesKey,
-        },
-    }
-}
-
-/// What is known of the form that the router gave the request.
-enum RoutedForm {
-    /// `capture.as: arrived`, or the router was not asked.
-    NotWanted,
-    /// This.
-    Known(Envelope),
-    /// The host has let go of the headers; the log shows them.
-    StillToCome,
-}
-
-fn routed_form(vm: &Vm, capture: &Capture, trigger: Trigger) -> Result<RoutedForm, NotStored> {
-    match (vm.config.capture.form, trigger) {
-        (CaptureAs::Arrived, Trigger::Failure | Trigger::Down | Trigger::Behind)
-        | (CaptureAs::Routed, Trigger::Down | Trigger::Behind) => Ok(RoutedForm::NotWanted),
-        (CaptureAs::Routed, Trigger::Failure) => {
-            let headers = match (capture.has_body, vm.regime.mode) {
-                (HasBody::Yes, CaptureMode::Hold) => host::request_headers(),
-                (HasBody::No, CaptureMode::Hold) | (HasBody::Yes | HasBody::No, CaptureMode::Stream) => {
-                    return Ok(RoutedForm::StillToCome);
-                }
-            };
-            if headers.is_empty() { Ok(RoutedForm::StillToCome) } else { envelope(vm, &headers).map(RoutedForm::Known) }
-        }
-    }
-}
-
-fn envelope(vm: &Vm, headers: &HeaderList) -> Result<Envelope, NotStored> {
-    Envelope::capture(headers, &vm.config.capture.drop_headers).map_err(|_| NotStored::Unstorable)
-}
-
-/// The first redelivery waits like one after a first failed attempt: the destination has just failed. One that only waits
-/// for its turn is due when that comes.
-fn first_due(vm: &mut Vm, policy: &Policy, trigger: Trigger, now: Monotonic) -> Monotonic {
-    match trigger {
-        Trigger::Behind => now,
-        Trigger::Failure | Trigger::Down => {
-            now.after(backoff::wait(&policy.redelivery.backoff, 1, vm.delivery.random()))
-        }
-    }
-}
-
 fn decide(vm: &Vm, cluster: Option<&ClusterName>, capture: &Capture, facts: &AnswerFacts) -> Custody {
     let failure = &cluster.map_or(&vm.config.shared, |cluster| vm.config.of(cluster)).failure;
     let method = capture.arrived.first(":method").unwrap_or_default();
@@ -630,20 +492,6 @@ fn witness(vm: &mut Vm, cluster: Option<&ClusterName>, sign: Sign) {
     }
 }
 
-fn answer_facts(status: u16, headers: &HeaderList) -> AnswerFacts {
-    let flags = host::number_property("response\0flags").unwrap_or_default();
-    // Only the router says that there is no healthy host, and with that it has answered.
-    let is_receivers = flags & flag::NO_HEALTHY_HOST == 0
-        && host::property("response\0code_details").as_deref() == Some(b"via_upstream");
-    AnswerFacts {
-        status,
-        grpc_status: Glance::at(headers).grpc_status_code(),
-        flags,
-        answered_by: if is_receivers { AnsweredBy::Receiver } else { AnsweredBy::Envoy },
-        attempts: host::number_property("upstream\0request_attempt_count").unwrap_or_default(),
-    }
-}
-
 /// Whether this is a redelivery of our own on its way through a listener: its message is in the store already.
 fn is_our_own(vm: &Vm, headers: &HeaderList) -> bool {
     let shown = headers.first(HEADER_PASS);
@@ -656,24 +504,6 @@ fn is_our_own(vm: &Vm, headers: &HeaderList) -> bool {
 
 fn asked_async(arrived: &HeaderList) -> AskedAsync {
     if prefers_async(arrived) { AskedAsync::Yes } else { AskedAsync::No }
-}
-
-/// The route that Envoy chose for the current stream.
-struct Route;
-
-impl RouteFacts for Route {
-    fn cluster(&self) -> Option<ClusterName> {
-        String::from_utf8(host::property("xds\0cluster_name")?).ok().filter(|name| !name.is_empty()).map(ClusterName)
-    }
-
-    fn switch(&self) -> RouteSwitch {
-        const PATH: &str = "xds\0route_metadata\0filter_metadata\0redeliver\0enabled";
-        match host::property(PATH).as_deref() {
-            Some([1, ..] | b"true") => RouteSwitch::Enabled,
-            Some([0, ..] | b"false") => RouteSwitch::Disabled,
-            Some(_) | None => RouteSwitch::Unset,
-        }
-    }
 }
 
 #[cfg(feature = "trap")]

@@ -16,12 +16,13 @@ use crate::config::HealthSource;
 use crate::courier::Courier;
 use crate::destination::{Backlog, standing};
 use crate::effect::{Effect, Level};
+use crate::hint::ReadyHint;
 use crate::keys::Keys;
 use crate::ledger::Ledger;
 use crate::live::LiveCell;
 use crate::memory::{Cas, Change, Expect, SharedMemory, update};
 use crate::slot::{DestinationIndex, Epoch, SlotIndex, SlotState};
-use crate::store::{Now, ReadyHint};
+use crate::store::Now;
 use crate::units::{ClusterName, Millis, Monotonic};
 
 /// How long a leader stays one without a renewal. A dead VM's destinations wait this long; a live one renews each

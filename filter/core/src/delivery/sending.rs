@@ -8,6 +8,7 @@ use crate::courier::{self, judge, spot_of, stopped};
 use crate::effect::{Attempt, Call, Counter, Dispatch, Effect, Level};
 use crate::grpc::Protocol;
 use crate::headers::HeaderList;
+use crate::hint::ReadyHint;
 use crate::memory::SharedMemory;
 use crate::message::{Road, Terms};
 use crate::neighbours::has_custody;
@@ -15,7 +16,7 @@ use crate::pass::Pass;
 use crate::retry_after::asked_wait;
 use crate::schedule::Stopped;
 use crate::slot::{DeadReason, DestinationIndex, Head, RuleDigest, SlotState};
-use crate::store::{Claim, ClaimError, Now, ReadyHint, Settlement, Ticket};
+use crate::store::{Claim, ClaimError, Now, Settlement, Ticket};
 use crate::units::{ClusterName, Millis, Wall};
 
 /// An answer later than its timeout by this much cannot come any more: the dispatch's own timer has long ended it.

@@ -19,10 +19,11 @@ use super::{Delivery, note};
 use crate::config::OnDeadHead;
 use crate::courier::{spot_of, stopped};
 use crate::effect::{Call, Counter, Effect, Level};
+use crate::hint::ReadyHint;
 use crate::ledger::Ledger;
 use crate::memory::SharedMemory;
 use crate::slot::{DeadReason, DestinationIndex, Epoch, Head, SlotIndex, SlotState};
-use crate::store::{Gone, Now, ReadyHint, Repair, Ticket};
+use crate::store::{Gone, Now, Repair, Ticket};
 use crate::units::Monotonic;
 use litemap::LiteMap;
 

@@ -3,10 +3,11 @@
 use super::*;
 use crate::effect::{Counter, Gauge};
 use crate::headers::HeaderList;
+use crate::hint::ReadyHint;
 use crate::ledger::{self, Ledger};
 use crate::memory::double::VmMemory;
 use crate::slot::{DeadReason, Epoch, Generation, SlotIndex, SlotState};
-use crate::store::{PutError, ReadyHint, Settlement, Ticket};
+use crate::store::{PutError, Settlement, Ticket};
 use crate::units::{ByteCount, Wall};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
