@@ -88,7 +88,12 @@ impl Oracle {
         if !self.is_end_judged(record, attempt) {
             return;
         }
-        match End::read(attempt, seen, self.rules_of(record.message.destination), writes) {
+        let rules = self.rules_of(record.message.destination);
+        let is_another = |other: &&Attempt| other.call != call;
+        if seen == Seen::Gone && record.attempts.iter().filter(is_another).any(|other| other.may_have_settled(rules)) {
+            return;
+        }
+        match End::read(attempt, seen, rules, writes) {
             End::Right => {}
             End::Waits(until) => self.change(number, call, |attempt| attempt.kept_until = Some(until)),
             End::Parked(at) => {

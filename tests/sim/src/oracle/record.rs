@@ -84,6 +84,17 @@ impl Attempt {
         let heard = self.heard.and_then(|(_, status)| status);
         heard.is_some() && heard == self.said && heard.as_ref().is_some_and(is_plain)
     }
+
+    /// Its VM was told of its 2xx, however late, and though it may have died over it: then the receipt may be there, and
+    /// whoever comes next frees the slot.
+    pub(super) fn may_have_settled(&self, rules: &Rules) -> bool {
+        let came_in_time = self.ends < self.sent + rules.timeout;
+        let status = match self.heard {
+            Some((_, status)) => status,
+            None => self.said.filter(|_| came_in_time),
+        };
+        self.told.is_some() && status.is_some_and(is_success)
+    }
 }
 
 /// One attempt of a route for a live request.
