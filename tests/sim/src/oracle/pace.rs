@@ -85,8 +85,17 @@ impl Pace {
         if !(0..slices as u32).all(has_any) {
             return None;
         }
-        // Each VM says the most that it had at once; they need not have had it at the same time.
+        self.share_at_most(destination, now)
+    }
+
+    /// The same if any was there lately, be it too little to count on: the filter may count it.
+    fn share_at_most(&self, destination: Destination, now: Moment) -> Option<usize> {
+        let live = self.live.get(&destination)?;
         let lately: Vec<&Live> = live.iter().filter(|live| live.until > ago(now, SERVING)).collect();
+        if lately.is_empty() {
+            return None;
+        }
+        // Each VM says the most that it had at once; they need not have had it at the same time.
         let threads: BTreeSet<ThreadId> = lately.iter().map(|live| live.thread).collect();
         let peak = |thread: ThreadId| {
             let of_thread = || lately.iter().filter(move |live| live.thread == thread);
@@ -142,6 +151,15 @@ impl Oracle {
         let lately = ago(now, SERVING * 2);
         let live = self.pace.live.get(&destination);
         self.rules.receiving.rate > 0 || live.is_some_and(|all| all.iter().any(|live| live.until > lately))
+    }
+
+    /// Whether live traffic is all that holds redelivery back: what it leaves to it is in use.
+    #[must_use]
+    pub fn is_at_its_share(&self, destination: Destination, now: Moment) -> bool {
+        let window = self.rules_of(destination).window.1 as usize;
+        let share = self.pace.share_at_most(destination, now).map(|share| share.min(window));
+        // Which traffic the filter counts is not certain, so as for windows half of the most will do; the least is.
+        share.is_some_and(|share| self.out_at(destination, now) >= share.div_ceil(2).max(SHARE_MIN.min(window)))
     }
 
     /// A bucket holds what two ticks bring, and one more; each VM that leads has its own, which is nearly empty at first.

@@ -144,6 +144,7 @@ impl World {
                 is_undisputed: self.town.source != SourceMood::Gloomy && now - self.source_since > SOURCE_AGES,
                 is_sound: is_reached && mood.is_well() && cluster.as_ref().is_some_and(|cluster| cluster.healthy > 0),
                 is_free: cluster.is_some_and(|cluster| cluster.requests_max >= REQUESTS_MAX),
+                is_at_its_share: self.town.oracle.is_at_its_share(destination, now),
                 state,
             };
             if let Some(violation) = self.patience.look(destination, sight, now) {
@@ -190,6 +191,7 @@ impl World {
             let last = self.town.oracle.last_attempt_at(destination);
             let is_probed = last.is_some_and(|at| now - at < patience) && self.town.source == SourceMood::Gloomy;
             let is_well = poison == Poison::None && !record.is_damaged && !is_probed;
+            let is_well = is_well && self.patience.waits_for_nothing(destination, record.sent, now) > patience;
             (is_well && free.contains(&destination) && !patient.contains(&number)).then_some((number, destination))
         };
         let in_vain = self.mirror.waiting_since(before).find_map(is_waiting_in_vain);
