@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | it is stored, or was delivered within the hour | gets 202, `duplicate`, its id | gets 422 |
 //! | it was never stored, or was delivered earlier | is a new message | is a new message |
-//! | neither: both were under way at once, or its record was damaged | either | either |
+//! | neither: both were under way at once, its record was damaged, or somebody looked after its hour and before a clock was turned back | either | either |
 //!
 //! And whatever is certain: only a message of the same identity and request is joined, only one of the same identity and
 //! another request refuses, two that are held have different identities, and an injected key is the message's own.
@@ -40,11 +40,22 @@ pub enum Road {
 pub(super) struct Duplicates {
     by_identity: BTreeMap<Identity, Vec<Number>>,
     acknowledged: BTreeMap<Number, Moment>,
-    /// Deliveries that their VM heard in time and took to the end: when, on the wall clock in milliseconds.
-    delivered: BTreeMap<Number, u64>,
+    /// Deliveries that their VM heard in time and took to the end.
+    delivered: BTreeMap<Number, Reading>,
+    /// When senders had their answers.
+    answered: BTreeMap<Number, Reading>,
+    /// What the wall clock had come to each time that it was turned back.
+    turned_back: Vec<Reading>,
     /// The keys that live requests had though their senders sent none.
     injected: BTreeMap<Number, Vec<u8>>,
     damaged: Vec<(Bucket, Moment)>,
+}
+
+/// What the wall clock said at a moment, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    at: Moment,
+    wall_millis: u64,
 }
 
 /// What is certain about the memory of a message when a retry of it is looked up.
@@ -115,6 +126,14 @@ impl Oracle {
         }
     }
 
+    /// The wall clock jumps by so many milliseconds, and has said this until now.
+    pub fn clock_jumps(&mut self, millis: i64, now: Moment, wall_millis: u64) {
+        self.jumped_at = now;
+        if millis < 0 {
+            self.duplicates.turned_back.push(Reading { at: now, wall_millis });
+        }
+    }
+
     /// A VM has taken the end of a call.
     pub fn took(&mut self, call: (VmId, CallToken), wall_millis: u64) {
         let Some(number) = self.calls.get(&call).copied() else { return };
@@ -124,7 +143,7 @@ impl Oracle {
         let timeout = self.rules.of(self.records[&number].message.destination).timeout;
         let is_in_time = heard < attempt.sent + timeout && self.back_at(call.0) < attempt.sent;
         if super::record::is_success(status) && is_in_time {
-            self.duplicates.delivered.entry(number).or_insert(wall_millis);
+            self.duplicates.delivered.entry(number).or_insert(Reading { at: heard, wall_millis });
             self.order.delivered(number);
         }
         self.order.goes_on(number, heard);
@@ -133,6 +152,7 @@ impl Oracle {
     /// What is wrong with an answer, as far as keys are concerned.
     pub fn judge_keys(&mut self, number: Number, response: &Response, glance: &Glance<'_>) {
         let word = response.headers.text("x-redeliver-status");
+        self.duplicates.answered.insert(number, Reading { at: glance.now, wall_millis: glance.wall_millis });
         if word == Some("stored") && self.records[&number].acknowledged.is_some() {
             self.duplicates.acknowledged.insert(number, glance.now);
             self.counts.ordered += u64::from(self.order.has(number));
@@ -285,8 +305,8 @@ impl Oracle {
             None if self.was_never_stored(first, glance) => Memory::Unknown,
             Some(at) if at < retry.sent => match self.duplicates.delivered.get(&number) {
                 _ if self.is_held(first, glance) => Memory::Known,
-                Some(delivered) if self.jumped_at < retry.sent => {
-                    let age = Duration::from_millis(glance.wall_millis.saturating_sub(*delivered));
+                Some(delivered) if self.jumped_at < retry.sent && !self.may_be_forgotten(first, *delivered) => {
+                    let age = Duration::from_millis(glance.wall_millis.saturating_sub(delivered.wall_millis));
                     match age {
                         age if age + SLACK < REMEMBERED => Memory::Known,
                         age if age > REMEMBERED + SLACK + (glance.now - retry.sent) => Memory::Unknown,
@@ -297,6 +317,41 @@ impl Oracle {
             },
             Some(_) | None => Memory::Unsure,
         }
+    }
+
+    /// The hour of a delivery was over by the wall clock, somebody looked then, and the clock was turned back later: whoever
+    /// looks forgets what is too old.
+    fn may_be_forgotten(&self, first: &Record, delivered: Reading) -> bool {
+        let is_over = |wall_millis: u64| {
+            let age = Duration::from_millis(wall_millis.saturating_sub(delivered.wall_millis));
+            age + SLACK >= REMEMBERED
+        };
+        let turns =
+            self.duplicates.turned_back.iter().filter(|turn| turn.at >= delivered.at && is_over(turn.wall_millis));
+        turns.map(|turn| turn.at).any(|turned_at| {
+            // Its sender was answered when the hour was over, or even later.
+            let may_have_looked = |other: &Number| {
+                let answered = self.duplicates.answered.get(other);
+                self.records[other].sent <= turned_at
+                    && answered.is_none_or(|read| {
+                        read.at > turned_at || (read.at >= delivered.at && is_over(read.wall_millis))
+                    })
+            };
+            let identity = Identity::of(&first.message, &self.rules.keys);
+            let mates = identity.as_ref().and_then(|identity| self.duplicates.by_identity.get(identity));
+            let has_looked = mates.into_iter().flatten().any(may_have_looked);
+            has_looked || self.shares_its_bucket(first, turned_at)
+        })
+    }
+
+    /// Another identity that was there by then is kept in the same bucket: what is written of one takes what is too old of
+    /// the other with it.
+    fn shares_its_bucket(&self, first: &Record, by: Moment) -> bool {
+        let identity = Identity::of(&first.message, &self.rules.keys);
+        let bucket = Bucket::of_identity(&first.message, &self.rules);
+        let others = self.duplicates.by_identity.iter().filter(|(other, _)| Some(*other) != identity.as_ref());
+        let eldest = others.filter_map(|(_, numbers)| numbers.first()).map(|number| &self.records[number]);
+        eldest.filter(|other| other.sent <= by).any(|other| Bucket::of_identity(&other.message, &self.rules) == bucket)
     }
 
     fn was_never_stored(&self, record: &Record, glance: &Glance<'_>) -> bool {

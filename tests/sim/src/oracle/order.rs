@@ -26,7 +26,7 @@ use simvoy::Moment;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The name of a bucket of shared memory. Which one a message has, only the product's digests say: asked when one was
-/// damaged, for nothing else.
+/// damaged, or a clock was turned back over what it holds, and for nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bucket(pub(super) Vec<u8>);
 

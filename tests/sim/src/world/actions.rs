@@ -124,7 +124,7 @@ impl World {
     fn jump(&mut self, millis: i64) {
         self.strikes(Fault::ClockJump);
         self.disturbed(self.process.now());
-        self.town.oracle.jumped_at = self.process.now();
+        self.town.oracle.clock_jumps(millis, self.process.now(), self.process.wall() / 1_000_000);
         self.process.jump_wall(i128::from(millis) * 1_000_000);
         if millis >= LETTERS_TTL_MILLIS {
             self.town.oracle.letters_gone(Number(self.numbers));
