@@ -69,6 +69,13 @@ pub enum Happening {
         /// Which.
         vm: VmId,
     },
+    /// A thread has made a root context for a push, or anew after a trap.
+    Configured {
+        /// On which thread.
+        thread: ThreadId,
+        /// Whose.
+        generation: Generation,
+    },
     /// A push was taken: the main thread's try went well.
     Taken(Generation),
     /// A push was refused.
@@ -109,6 +116,9 @@ impl Happening {
             }
             Self::NotMade { thread, message } => feed(Kind::NotMade, [thread_of(thread), 0, 0], message.as_bytes()),
             Self::Started { thread, vm } => feed(Kind::Started, [thread_of(thread), vm_of(vm), 0], &[]),
+            Self::Configured { thread, generation } => {
+                feed(Kind::Configured, [thread_of(thread), u64::from(generation.0), 0], &[]);
+            }
             Self::Taken(generation) => feed(Kind::Taken, [u64::from(generation.0), 0, 0], &[]),
             Self::Refused(generation) => feed(Kind::Refused, [u64::from(generation.0), 0, 0], &[]),
             Self::Gone { thread, generation } => {
@@ -150,6 +160,9 @@ impl fmt::Display for Happening {
             }
             Self::NotMade { thread, message } => write!(f, "thread {}: no VM could be made: {message}", thread.0),
             Self::Started { thread, vm } => write!(f, "thread {}: vm {} started", thread.0, vm.0),
+            Self::Configured { thread, generation } => {
+                write!(f, "thread {}: root context of push {} configured", thread.0, generation.0)
+            }
             Self::Taken(generation) => write!(f, "push {} taken", generation.0),
             Self::Refused(generation) => write!(f, "push {} refused", generation.0),
             Self::Gone { thread, generation } => {

@@ -113,6 +113,7 @@ pub(crate) enum Kind {
     Trapped,
     NotMade,
     Started,
+    Configured,
     Taken,
     Refused,
     Gone,
@@ -143,6 +144,7 @@ impl Kind {
             Self::Gone => 0x30a,
             Self::DataGone => 0x30b,
             Self::Aborted => 0x30c,
+            Self::Configured => 0x30d,
         }
     }
 }
@@ -219,6 +221,7 @@ mod tests {
             Kind::Trapped,
             Kind::NotMade,
             Kind::Started,
+            Kind::Configured,
             Kind::Taken,
             Kind::Refused,
             Kind::Gone,

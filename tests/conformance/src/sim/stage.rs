@@ -185,6 +185,7 @@ impl Stage {
             | Happening::Trapped { .. }
             | Happening::NotMade { .. }
             | Happening::Started { .. }
+            | Happening::Configured { .. }
             | Happening::Taken(_)
             | Happening::Refused(_)
             | Happening::Gone { .. }

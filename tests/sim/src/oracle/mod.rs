@@ -73,7 +73,7 @@ pub struct Oracle {
     pace: Pace,
     /// Since when something has waited for a destination, as its VMs can know; none: nothing does.
     pub backlog_since: BTreeMap<Destination, Moment>,
-    /// When a configuration last came or went.
+    /// When a configuration last came or went, or an older one was loaded again.
     pub configured_at: Moment,
     /// When the wall clock last jumped: a callback that began before knows the time before.
     pub jumped_at: Moment,

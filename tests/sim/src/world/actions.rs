@@ -161,8 +161,10 @@ impl World {
         self.disturbed(self.process.now());
         self.town.oracle.configured_at = self.process.now();
         let rules = crate::rules::Rules { tick: self.history.rules.tick * 3, ..self.history.rules.clone() };
-        let plugin = self.plugin(rules.configuration());
+        let text = rules.configuration();
+        let plugin = self.plugin(text.clone());
         let beside = self.process.push_beside(plugin);
+        self.rulers.pushed(beside, text);
         self.beside = Some(beside);
         self.besides.insert(beside);
     }
@@ -193,12 +195,13 @@ impl World {
         if configuration != Configuration::Faulty && self.ruled.insert(text.clone()) {
             self.ruled_at = self.process.now();
         }
-        let plugin = self.plugin(text);
+        let plugin = self.plugin(text.clone());
         match configuration {
             // Envoy keeps the listener that it has; a real one would not even drain it.
             Configuration::Faulty => self.process.try_push(plugin),
             Configuration::Own | Configuration::Slower | Configuration::Smaller => {
-                self.process.push(Some(plugin));
+                let generation = self.process.push(Some(plugin));
+                self.rulers.pushed(generation, text);
             }
         }
     }

@@ -7,6 +7,7 @@ mod damage;
 mod endings;
 mod keys;
 mod looks;
+mod rulers;
 mod senders;
 mod windows;
 
@@ -23,6 +24,7 @@ use crate::receiving::calls::plain;
 use crate::slots::Table;
 use crate::town::Town;
 use crate::violation::{Invariant, Violation};
+use rulers::{Rule, Rulers};
 use senders::Later;
 use simvoy::{Cluster, Event, Generation, Happening, Module, Moment, Process, Settings, Step, StreamId, Upstream};
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,6 +121,8 @@ pub struct World {
     /// Configurations that have ruled, and when one last did that had not before.
     ruled: BTreeSet<String>,
     ruled_at: Moment,
+    /// Which one does.
+    rulers: Rulers,
 }
 
 /// Runs a history to its end, or to the first violation.
@@ -182,6 +186,7 @@ impl World {
             log: Vec::new(),
             ruled: BTreeSet::new(),
             ruled_at: Moment(0),
+            rulers: Rulers::default(),
             history,
         };
         world.push(Configuration::Own);
@@ -323,7 +328,17 @@ impl World {
                 self.town.oracle.started(vm, thread);
                 self.disturbed(now);
             }
-            Happening::Refused(_) | Happening::Gone { .. } => {}
+            Happening::Configured { generation, .. } => self.note_rule(|rulers| rulers.configured(generation)),
+            Happening::Gone { thread, generation } => self.note_rule(|rulers| rulers.gone(thread, generation)),
+            Happening::Refused(_) => {}
+        }
+    }
+
+    fn note_rule(&mut self, happens: impl FnOnce(&mut Rulers) -> Rule) {
+        let oracle = &mut self.town.oracle;
+        match happens(&mut self.rulers) {
+            Rule::Changes => oracle.configured_at = oracle.configured_at.max(self.process.now()),
+            Rule::Stays => {}
         }
     }
 

@@ -78,7 +78,7 @@ impl Thread {
                 shared.post(worker, Job::Load(generation, plugin.clone(), place));
             }
         }
-        let loaded = self.root_for(&plugin).await;
+        let loaded = self.root_for(generation, &plugin).await;
         let mut shared = self.shared.lock();
         if let Ok((vm, root)) = loaded {
             let handle = PluginHandle { plugin, vm, root, last_load: shared.clock.now };
@@ -110,7 +110,7 @@ impl Thread {
     }
 
     /// The root context of a plugin, made if it is not there (getOrCreateThreadLocalPlugin).
-    async fn root_for(&mut self, plugin: &Arc<Plugin>) -> Result<(VmId, ContextId), HasFailed> {
+    async fn root_for(&mut self, generation: Generation, plugin: &Arc<Plugin>) -> Result<(VmId, ContextId), HasFailed> {
         if let Some(found) = self.plugins.roots.get(&plugin.key()) {
             return Ok(*found);
         }
@@ -125,6 +125,7 @@ impl Thread {
         };
         let root = self.new_root(vm, plugin).await?;
         self.plugins.roots.insert(plugin.key(), (vm, root));
+        self.shared.lock().happened(Happening::Configured { thread: self.id, generation });
         Ok((vm, root))
     }
 
@@ -233,7 +234,7 @@ impl Thread {
             shared.clock.now
         };
         self.let_go_of_dead(&handle);
-        let made = self.root_for(&handle.plugin).await;
+        let made = self.root_for(generation, &handle.plugin).await;
         let Some(found) = self.plugins.handles.get_mut(&generation) else { return Standing::Dead };
         found.last_load = now;
         match made {
