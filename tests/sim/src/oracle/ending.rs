@@ -98,7 +98,7 @@ impl Oracle {
             End::Waits(until) => self.change(number, call, |attempt| attempt.kept_until = Some(until)),
             End::Parked(at) => {
                 if let Some(record) = self.records.get_mut(&number) {
-                    (record.parked, record.was_parked) = (Some(at), true);
+                    record.parked = Some(at);
                 }
             }
             End::Wrong(text) => self.violated(Violation::of(Invariant::Paced, number, text)),

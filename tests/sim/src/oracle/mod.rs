@@ -201,7 +201,7 @@ impl Oracle {
             is_settled: false,
             is_dead: false,
             parked: None,
-            was_parked: false,
+            parked_for: Duration::ZERO,
             is_elsewhere: false,
             is_damaged: false,
             message,
@@ -495,6 +495,15 @@ impl Oracle {
             self.violated(Violation::whole(Invariant::Paced, text));
         }
         self.pace(sighting, knowledge, count, said);
+    }
+
+    /// The slots of these messages were parked for this last part of the time.
+    pub fn parked(&mut self, numbers: &[Number], span: Duration) {
+        for number in numbers {
+            if let Some(record) = self.records.get_mut(number) {
+                record.parked_for += span;
+            }
+        }
     }
 
     /// A call goes out with this head: framing is Envoy's, and not replayed.

@@ -161,8 +161,8 @@ pub struct Record {
     pub parked: Option<Moment>,
     /// A neighbour has taken it from its live request.
     pub is_elsewhere: bool,
-    /// It once was: that time does not count for its ttl.
-    pub was_parked: bool,
+    /// For how long its slot was seen to be parked, by the wall clock: that does not count for its ttl.
+    pub parked_for: Duration,
     /// A fault was aimed at its bytes: it may end as corrupt, and must still not arrive wrong.
     pub is_damaged: bool,
 }
@@ -235,8 +235,10 @@ impl Record {
         }
         let (_, since) = self.acknowledged.as_ref()?;
         let age = Duration::from_millis(sighting.wall_millis.saturating_sub(*since));
-        (age > rules.ttl + Duration::from_secs(1) && !self.was_parked)
-            .then(|| format!("sent {age:?} after its 202; its ttl is {:?}", rules.ttl))
+        let parked = self.parked_for;
+        (age.saturating_sub(parked) > rules.ttl + Duration::from_secs(1)).then(|| {
+            format!("sent {age:?} after its 202, of which it was parked for {parked:?}; its ttl is {:?}", rules.ttl)
+        })
     }
 
     /// Another attempt after the filter had heard a 2xx, be it late: a receipt outlives every lease.

@@ -7,6 +7,7 @@ use crate::violation::{Invariant, Violation};
 use redeliver_core::units::Wall;
 use simvoy::{CallToken, Headers, Moment, VmId};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 impl World {
     /// A call goes out: if it is a redelivery, how many attempts had failed before.
@@ -36,6 +37,14 @@ impl World {
         for destination in waits {
             since.entry(destination).or_insert(now);
         }
+    }
+
+    /// What is parked at this look was so since the last one, by the wall clock, as its age is.
+    pub(super) fn note_parked(&mut self) {
+        let wall_millis = self.process.wall() / 1_000_000;
+        let span = wall_millis.saturating_sub(std::mem::replace(&mut self.sampled_wall_millis, wall_millis));
+        let parked: Vec<_> = self.mirror.parked().filter_map(Message::number_of).collect();
+        self.town.oracle.parked(&parked, Duration::from_millis(span));
     }
 
     /// I12: what was parked under one configuration goes out again under the next one that says anything else. (Where

@@ -160,6 +160,10 @@ impl World {
             self.note_backlogs(now);
         }
         self.follow();
+        (0..self.history.rules.destinations)
+            .map(Destination)
+            .for_each(|destination| self.note_hidden(destination, now));
+        self.note_parked();
         self.look_at_windows(now);
         self.circumstances.used_max = self.circumstances.used_max.max(self.mirror.used_count());
     }

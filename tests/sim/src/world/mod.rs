@@ -104,6 +104,7 @@ pub struct World {
     /// Somebody will read the log.
     is_read: bool,
     next_sample: Moment,
+    sampled_wall_millis: u64,
     steps: u64,
     audited_at: u64,
     /// The last moment at which time went on, and the number of that step.
@@ -173,6 +174,7 @@ impl World {
             planted: means.planted.clone(),
             is_read: means.keep_events > 0,
             next_sample: BEGIN,
+            sampled_wall_millis: 0,
             steps: 0,
             audited_at: 0,
             moved: (Moment(0), 0),
