@@ -34,6 +34,8 @@ pub struct Board {
     pub traps: u64,
     /// Threads that stand still for longer than leases may last.
     pub stalls: Vec<Standstill>,
+    /// When a hint was last lost.
+    pub hint_lost_at: Option<Moment>,
     /// Dispatches per cluster, lately.
     pub dispatches: BTreeMap<Destination, VecDeque<Moment>>,
     strikes: Vec<Strike>,
@@ -263,7 +265,8 @@ impl Chaos for Hook {
                     let work = Work::of(point.callback);
                     board.stalls.push(Standstill { thread: point.thread, until: point.now + span, work });
                 }
-                Verdict::Proceed | Verdict::Yield | Verdict::Stall(_) | Verdict::Conflict | Verdict::Lose => {}
+                Verdict::Lose => board.hint_lost_at = Some(point.now),
+                Verdict::Proceed | Verdict::Yield | Verdict::Stall(_) | Verdict::Conflict => {}
             }
         }
         verdict

@@ -228,15 +228,21 @@ pub fn is_bucket_of(key: &[u8], kind: u8) -> bool {
     numbered(key).is_some_and(|(found, digits)| found == kind && digits.len() == 4)
 }
 
-/// What the leader of a destination says of it; `None` if nobody leads it yet.
+/// The state that the leader of a destination says it is in; `None` if nobody leads it yet.
 #[must_use]
 pub fn published(process: &Process, cluster: &str) -> Option<PublishedState> {
+    leadership(process, cluster).map(|found| found.state)
+}
+
+/// What the leader of a destination says of it; `None` if nobody leads it yet.
+#[must_use]
+pub fn leadership(process: &Process, cluster: &str) -> Option<Leadership> {
     process.with_data(|data| {
         let (view, keys) = (View(data), keys());
         let names = decode_destinations(&view.get(&keys.destinations())?.bytes).ok()?;
         let place = names.iter().position(|name| name.0 == cluster)?;
         let leadership = view.get(&keys.leadership(DestinationIndex(u16::try_from(place).ok()?)))?;
-        Leadership::decode(&leadership.bytes).ok().map(|found| found.state)
+        Leadership::decode(&leadership.bytes).ok()
     })
 }
 

@@ -3,11 +3,16 @@
 use super::World;
 use crate::message::{Destination, Message};
 use crate::oracle::{Seen, Writes};
+use crate::slots;
 use crate::violation::{Invariant, Violation};
 use redeliver_core::units::Wall;
 use simvoy::{CallToken, Headers, Moment, VmId};
 use std::collections::BTreeSet;
 use std::time::Duration;
+
+/// Heads that the filter's sweep looks at in a tick, and the longest tick that any history pushes, in ticks of its own.
+const SWEEP_STEP: usize = 50;
+const TICKS_MAX: u32 = 3;
 
 impl World {
     /// A call goes out: if it is a redelivery, how many attempts had failed before.
@@ -36,6 +41,20 @@ impl World {
         since.retain(|destination, _| waits.contains(destination));
         for destination in waits {
             since.entry(destination).or_insert(now);
+        }
+    }
+
+    /// A message whose hint was lost is found by the sweep; until then its destination's leader may say that nothing waits.
+    pub(super) fn note_hidden(&mut self, destination: Destination, now: Moment) {
+        let steps = self.mirror.heads().count().div_ceil(SWEEP_STEP) as u32;
+        let round = self.history.rules.tick * TICKS_MAX * steps.max(1) + Duration::from_secs(1);
+        let may_hide = self.board.lock().hint_lost_at.is_some_and(|at| now - at < round);
+        let says_none = || {
+            let found = slots::leadership(&self.process, &destination.cluster());
+            found.is_none_or(|found| found.in_flight == 0 && found.oldest_stored_at == 0)
+        };
+        if may_hide && says_none() {
+            self.town.oracle.backlog_since.remove(&destination);
         }
     }
 
