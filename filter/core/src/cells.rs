@@ -79,7 +79,7 @@ pub struct Leadership {
     pub state: PublishedState,
     /// Attempts that are out.
     pub in_flight: u32,
-    /// When the oldest live message was stored (wall clock, ms); 0 without one.
+    /// The beginning of the second in which the oldest live message was stored (wall clock, ms); 0 without one.
     pub oldest_stored_at: u64,
 }
 

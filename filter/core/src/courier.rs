@@ -104,7 +104,7 @@ impl Courier {
         self.in_flight.len()
     }
 
-    /// When the oldest message that is not dead was stored.
+    /// The beginning of the second in which the oldest message that is not dead was stored.
     #[must_use]
     pub fn oldest(&self) -> Option<Wall> {
         self.schedule.oldest()

@@ -156,7 +156,7 @@ pub enum Gauge {
     Dead,
     /// Redeliveries that are out.
     InFlight,
-    /// Age of the oldest message that is not a dead letter.
+    /// Age of the oldest message that is not a dead letter, from the beginning of the second in which it was stored.
     OldestAgeMs,
     /// Destinations that are down.
     DestinationsDown,

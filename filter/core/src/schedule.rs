@@ -1,28 +1,93 @@
-//! The messages that a leader knows of one destination, by due time, by age and by line.
+//! The messages that a leader knows of one destination, by due time, by line and by age.
 //!
 //! ```text
 //! by due time   those that may be sent: messages without an ordering key, and the first of each line
 //! lines         key ──> first, second, third ...      the second is due as soon as the first has ended
+//! ages          second ──> how many are held since then, for the age of the oldest
 //! ```
 //! The leader's memory only: the truth is in the slots, and a successor rebuilds this from them. Every operation costs
-//! the logarithm of what is stored; what is due is found without looking at what is not.
+//! the logarithm of what is stored; what is due is found without looking at what is not. There is an entry for each
+//! message that is stored, so what only few have is kept apart, and ages are counts: as many as there are seconds, not as
+//! there are messages.
 
 use crate::digest::LineKey;
 use crate::slot::{Generation, SlotIndex, Spot, Ticket};
 use crate::units::{Monotonic, Wall};
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::ops::Bound;
 
-#[derive(Clone, Copy, Debug)]
+/// A 64-bit number that asks for no more alignment than the 32-bit ones beside it: in a tree of a million entries, that is
+/// four bytes of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Long {
+    high: u32,
+    low: u32,
+}
+
+impl Long {
+    const MAX: Self = Self { high: u32::MAX, low: u32::MAX };
+
+    const fn of(number: u64) -> Self {
+        Self { high: (number >> 32) as u32, low: number as u32 }
+    }
+}
+
+/// A second of the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Second(NonZeroU32);
+
+impl Second {
+    /// The second in which `at` lies; the nearest that has a number, in the first second of 1970 and after 2106.
+    fn of(at: Wall) -> Self {
+        let number = u32::try_from(at.0 / 1_000).unwrap_or(u32::MAX);
+        Self(NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN))
+    }
+
+    const fn start(self) -> Wall {
+        Wall((self.0.get() as u64).saturating_mul(1_000))
+    }
+}
+
+/// What is known of a message. 20 bytes in the module.
+#[derive(Clone, Debug)]
 struct Entry {
     generation: Generation,
-    stored_at: Wall,
-    /// `None` while an attempt is out.
-    due: Option<Monotonic>,
+    /// `None` for a dead letter: no message that waits, so it has no age.
+    stored_at: Option<Second>,
+    /// By [`Monotonic`]; [`Entry::NEVER`] while an attempt is out.
+    due: Long,
+    rare: Option<Box<Rare>>,
+}
+
+/// What only few messages have.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rare {
     /// Not even a probe goes before this: the receiver asked for it.
     earliest: Monotonic,
     /// `None` if it is not ordered.
     spot: Option<Spot>,
+}
+
+impl Entry {
+    const NEVER: Long = Long::MAX;
+
+    fn new(generation: Generation, stored_at: Option<Second>, due: Long, spot: Option<Spot>) -> Self {
+        let rare = spot.map(|spot| Box::new(Rare { spot: Some(spot), ..Rare::default() }));
+        Self { generation, stored_at, due, rare }
+    }
+
+    fn waits(&self) -> bool {
+        self.due != Self::NEVER
+    }
+
+    fn earliest(&self) -> Monotonic {
+        self.rare.as_ref().map_or(Monotonic(0), |rare| rare.earliest)
+    }
+
+    fn spot(&self) -> Option<Spot> {
+        self.rare.as_ref().and_then(|rare| rare.spot)
+    }
 }
 
 /// A message that is not to be sent until somebody has done something about it.
@@ -47,16 +112,12 @@ impl Stopped {
         }
     }
 
-    const fn waits_since(self) -> Option<Wall> {
-        match self {
-            Self::DeadHead(_) => None,
-            Self::Parked { stored_at, .. } => Some(stored_at),
-        }
-    }
-
     fn entry(self, generation: Generation) -> Entry {
-        let stored_at = self.waits_since().unwrap_or_default();
-        Entry { generation, stored_at, due: None, earliest: Monotonic(0), spot: self.spot() }
+        let stored_at = match self {
+            Self::DeadHead(_) => None,
+            Self::Parked { stored_at, .. } => Some(Second::of(stored_at)),
+        };
+        Entry::new(generation, stored_at, Entry::NEVER, self.spot())
     }
 }
 
@@ -64,20 +125,54 @@ impl Stopped {
 /// backlog that was asked to wait as a whole has so many of them in front, and then the next due one is the probe.
 const PROBE_LOOK_MAX: usize = 100;
 
-/// Slots by a number that is a moment of a clock, or a place in a line. One type for all three: each type of tree is 5 KB of
-/// code in the module.
-type SlotsBy = BTreeSet<(u64, SlotIndex)>;
+/// In order of a number that is a moment of a clock or a place in a line: slots, or places in another number. One type
+/// for all of these: each type of tree is 5 KB of code in the module.
+type InOrder = BTreeSet<(Long, u32)>;
+
+/// How many messages are held since each second: a binary number for each, whose ones are in the set. One more or one less
+/// turns a few of them over, and needs nothing of a tree that the others do not need.
+#[derive(Clone, Debug, Default)]
+struct Ages {
+    /// Each second with the place of a one in its count.
+    ones: InOrder,
+}
+
+impl Ages {
+    fn first(&self) -> Option<Second> {
+        let (second, _) = self.ones.first()?;
+        NonZeroU32::new(second.low).map(Second)
+    }
+
+    fn enter(&mut self, second: Second) {
+        let second = Long::of(second.0.get().into());
+        for place in 0..u32::BITS {
+            if self.ones.insert((second, place)) {
+                return;
+            }
+            self.ones.remove(&(second, place));
+        }
+    }
+
+    fn leave(&mut self, second: Second) {
+        let second = Long::of(second.0.get().into());
+        for place in 0..u32::BITS {
+            if self.ones.remove(&(second, place)) {
+                return;
+            }
+            self.ones.insert((second, place));
+        }
+    }
+}
 
 /// Waiting and outstanding messages of one destination.
 #[derive(Clone, Debug, Default)]
 pub struct Schedule {
     entries: BTreeMap<SlotIndex, Entry>,
-    /// By [`Monotonic`].
-    by_due: SlotsBy,
-    /// By [`Wall`].
-    by_age: SlotsBy,
+    /// Slots by [`Monotonic`].
+    by_due: InOrder,
+    ages: Ages,
     /// Messages in the order in which they were accepted, and those that hold their line up: dead letters and parked ones.
-    lines: BTreeMap<LineKey, SlotsBy>,
+    lines: BTreeMap<LineKey, InOrder>,
     /// [`Stopped`] as entries that wait for nothing: of one type with the others for the same reason.
     stopped: BTreeMap<SlotIndex, Entry>,
     /// The one of those that was asked about last.
@@ -105,10 +200,10 @@ impl Schedule {
         self.by_due.len()
     }
 
-    /// When the oldest message was stored, parked ones included.
+    /// The beginning of the second in which the oldest message was stored, parked ones included.
     #[must_use]
     pub fn oldest(&self) -> Option<Wall> {
-        self.by_age.first().map(|(at, _)| Wall(*at))
+        self.ages.first().map(Second::start)
     }
 
     /// Whether this use of the slot is known.
@@ -120,7 +215,7 @@ impl Schedule {
     /// Whether this message stands in a line.
     #[must_use]
     pub fn is_ordered(&self, ticket: Ticket) -> bool {
-        self.knows(ticket) && self.entries.get(&ticket.slot).is_some_and(|entry| entry.spot.is_some())
+        self.knows(ticket) && self.entries.get(&ticket.slot).is_some_and(|entry| entry.spot().is_some())
     }
 
     /// It is `now`: a message whose turn comes is due from now on.
@@ -135,21 +230,20 @@ impl Schedule {
             return;
         }
         self.forget_other_use(ticket);
-        let known = self.entries.get(&ticket.slot).and_then(|entry| entry.due);
-        if known.is_some() {
+        if self.entries.get(&ticket.slot).is_some_and(Entry::waits) {
             return;
         }
-        self.by_age.insert((stored_at.0, ticket.slot));
-        let entry = Entry { generation: ticket.generation, stored_at, due: Some(due), earliest: Monotonic(0), spot };
-        self.entries.insert(ticket.slot, entry);
-        self.stand_in_line(ticket.slot, spot);
+        self.enter(ticket, stored_at, Long::of(due.0), spot);
         self.show(ticket.slot);
     }
 
     /// The receiver asked not to be sent this message before `earliest`, not even as a probe.
     pub fn keep_back(&mut self, ticket: Ticket, earliest: Monotonic) {
-        if let Some(entry) = self.entries.get_mut(&ticket.slot).filter(|entry| entry.generation == ticket.generation) {
-            entry.earliest = earliest;
+        if earliest > self.latest
+            && let Some(entry) =
+                self.entries.get_mut(&ticket.slot).filter(|entry| entry.generation == ticket.generation)
+        {
+            entry.rare.get_or_insert_default().earliest = earliest;
         }
     }
 
@@ -157,18 +251,15 @@ impl Schedule {
     pub fn out(&mut self, ticket: Ticket, stored_at: Wall, spot: Option<Spot>) {
         self.forget_other_use(ticket);
         self.hide(ticket.slot);
-        self.by_age.insert((stored_at.0, ticket.slot));
-        let entry = Entry { generation: ticket.generation, stored_at, due: None, earliest: Monotonic(0), spot };
-        self.entries.insert(ticket.slot, entry);
-        self.stand_in_line(ticket.slot, spot);
+        self.enter(ticket, stored_at, Entry::NEVER, spot);
     }
 
     /// The message cannot be sent yet, for a reason that only the slots know: look again at `due`.
     pub fn postpone(&mut self, ticket: Ticket, due: Monotonic) {
         if self.knows(ticket) {
             self.hide(ticket.slot);
-            if let Some(entry) = self.entries.get_mut(&ticket.slot).filter(|entry| entry.due.is_some()) {
-                entry.due = Some(due);
+            if let Some(entry) = self.entries.get_mut(&ticket.slot).filter(|entry| entry.waits()) {
+                entry.due = Long::of(due.0);
             }
             self.show(ticket.slot);
         }
@@ -187,19 +278,14 @@ impl Schedule {
     /// The message is not to be sent, and holds up those behind it.
     pub fn stop(&mut self, ticket: Ticket, stopped: Stopped) {
         self.go_on_without(ticket.slot);
-        self.stopped.insert(ticket.slot, stopped.entry(ticket.generation));
+        let entry = stopped.entry(ticket.generation);
+        entry.stored_at.into_iter().for_each(|second| self.ages.enter(second));
+        self.stopped.insert(ticket.slot, entry);
         self.stand_in_line(ticket.slot, stopped.spot());
+        self.hide(ticket.slot);
         if let Some(entry) = self.entries.remove(&ticket.slot) {
-            self.by_age.remove(&(entry.stored_at.0, ticket.slot));
-            self.by_due.remove(&(entry.due.unwrap_or_default().0, ticket.slot));
-            if stopped.spot().is_none()
-                && let Some(spot) = entry.spot
-            {
-                self.leave_line(ticket.slot, spot);
-            }
-        }
-        if let Some(since) = stopped.waits_since() {
-            self.by_age.insert((since.0, ticket.slot));
+            let spot = entry.spot().filter(|_| stopped.spot().is_none());
+            self.let_go(ticket.slot, &entry, spot);
         }
     }
 
@@ -212,40 +298,52 @@ impl Schedule {
         ticket
     }
 
+    /// The message is one of ours, with another due time if it was one before.
+    fn enter(&mut self, ticket: Ticket, stored_at: Wall, due: Long, spot: Option<Spot>) {
+        let second = Second::of(stored_at);
+        self.ages.enter(second);
+        let before = self.entries.insert(ticket.slot, Entry::new(ticket.generation, Some(second), due, spot));
+        before.and_then(|entry| entry.stored_at).into_iter().for_each(|second| self.ages.leave(second));
+        self.stand_in_line(ticket.slot, spot);
+    }
+
     fn remove(&mut self, slot: SlotIndex) {
         self.hide(slot);
         if let Some(entry) = self.entries.remove(&slot) {
-            self.by_age.remove(&(entry.stored_at.0, slot));
-            if let Some(spot) = entry.spot {
-                self.leave_line(slot, spot);
-            }
+            self.let_go(slot, &entry, entry.spot());
         }
     }
 
     fn go_on_without(&mut self, slot: SlotIndex) {
-        let Some(stopped) = self.stopped.remove(&slot) else { return };
-        self.by_age.remove(&(stopped.stored_at.0, slot)); // a dead letter is not there
-        if let Some(spot) = stopped.spot {
-            self.leave_line(slot, spot);
+        if let Some(stopped) = self.stopped.remove(&slot) {
+            self.let_go(slot, &stopped, stopped.spot());
         }
+    }
+
+    /// The entry is gone: so are its age and its place at `spot`.
+    fn let_go(&mut self, slot: SlotIndex, entry: &Entry, spot: Option<Spot>) {
+        entry.stored_at.into_iter().for_each(|second| self.ages.leave(second));
+        spot.into_iter().for_each(|spot| self.leave_line(slot, spot));
     }
 
     /// Enters the line; whoever stood first there and does no longer has to wait.
     fn stand_in_line(&mut self, slot: SlotIndex, spot: Option<Spot>) {
         let Some(spot) = spot else { return };
+        let place = (Long::of(spot.number), slot.0);
         let line = self.lines.entry(spot.line).or_default();
-        let first = line.first().map(|(_, first)| *first);
-        line.insert((spot.number, slot));
-        if let Some(first) = first.filter(|_| line.first() == Some(&(spot.number, slot))) {
-            self.hide(first);
+        let first = line.first().copied();
+        line.insert(place);
+        if let Some((_, first)) = first.filter(|_| line.first() == Some(&place)) {
+            self.hide(SlotIndex(first));
         }
     }
 
     /// Leaves the line; whoever stands first there now is due from now on, or when the receiver wants it.
     fn leave_line(&mut self, slot: SlotIndex, spot: Spot) {
         let Some(line) = self.lines.get_mut(&spot.line) else { return };
-        let was_first = line.first() == Some(&(spot.number, slot));
-        line.remove(&(spot.number, slot));
+        let place = (Long::of(spot.number), slot.0);
+        let was_first = line.first() == Some(&place);
+        line.remove(&place);
         let Some((_, next)) = line.first().copied() else {
             self.lines.remove(&spot.line);
             return;
@@ -253,46 +351,47 @@ impl Schedule {
         if was_first {
             // Not by its own due time: that of a long line is long past, and others are due too.
             let latest = self.latest;
-            if let Some(entry) = self.entries.get_mut(&next) {
-                entry.due = entry.due.map(|_| latest.max(entry.earliest));
+            if let Some(entry) = self.entries.get_mut(&SlotIndex(next)).filter(|entry| entry.waits()) {
+                entry.due = Long::of(latest.max(entry.earliest()).0);
             }
-            self.show(next);
+            self.show(SlotIndex(next));
         }
     }
 
     /// Whether it is this one's turn.
     fn is_first(&self, slot: SlotIndex, spot: Option<Spot>) -> bool {
         spot.is_none_or(|spot| {
-            self.lines.get(&spot.line).and_then(BTreeSet::first).is_some_and(|(_, first)| *first == slot)
+            self.lines.get(&spot.line).and_then(BTreeSet::first).is_some_and(|(_, first)| *first == slot.0)
         })
     }
 
     /// May be sent when it is due, if it waits and it is its turn.
     fn show(&mut self, slot: SlotIndex) {
-        if let Some(Entry { due: Some(due), spot, .. }) = self.entries.get(&slot).copied()
-            && self.is_first(slot, spot)
+        if let Some(entry) = self.entries.get(&slot).filter(|entry| entry.waits())
+            && self.is_first(slot, entry.spot())
         {
-            self.by_due.insert((due.0, slot));
+            self.by_due.insert((entry.due, slot.0));
         }
     }
 
     fn hide(&mut self, slot: SlotIndex) {
-        if let Some(Entry { due: Some(due), .. }) = self.entries.get(&slot).copied() {
-            self.by_due.remove(&(due.0, slot));
+        if let Some(entry) = self.entries.get(&slot) {
+            self.by_due.remove(&(entry.due, slot.0));
         }
     }
 
     /// The message that is due first, if it is due at `now`.
     #[must_use]
     pub fn due(&self, now: Monotonic) -> Option<Ticket> {
-        self.by_due.first().filter(|(due, _)| *due <= now.0).and_then(|(_, slot)| self.ticket(*slot))
+        let (due, slot) = *self.by_due.first()?;
+        if due <= Long::of(now.0) { self.ticket(SlotIndex(slot)) } else { None }
     }
 
     /// The first in line for a probe at `now`, due or not; another than `last` if there is another.
     #[must_use]
     pub fn probe(&self, last: Option<Ticket>, now: Monotonic) -> Option<Ticket> {
-        let may_go = |slot: &SlotIndex| self.entries.get(slot).is_some_and(|entry| entry.earliest <= now);
-        let in_line = self.by_due.iter().take(PROBE_LOOK_MAX).map(|(_, slot)| *slot);
+        let may_go = |slot: &SlotIndex| self.entries.get(slot).is_some_and(|entry| entry.earliest() <= now);
+        let in_line = self.by_due.iter().take(PROBE_LOOK_MAX).map(|(_, slot)| SlotIndex(*slot));
         let mut line = in_line.filter(may_go).filter_map(|slot| self.ticket(slot));
         let first = line.next()?;
         if Some(first) == last { line.next().or(Some(first)) } else { Some(first) }
@@ -323,7 +422,7 @@ mod tests {
 
     fn filled() -> Schedule {
         let mut schedule = Schedule::default();
-        for (slot, due, stored_at) in [(1, 30, 3), (2, 10, 2), (3, 20, 1)] {
+        for (slot, due, stored_at) in [(1, 30, 3_999), (2, 10, 2_000), (3, 20, 1_001)] {
             schedule.wait(ticket(slot), Monotonic(due), Wall(stored_at), None);
         }
         schedule
@@ -341,11 +440,45 @@ mod tests {
     #[test]
     fn the_oldest_is_told_until_it_is_settled() {
         let mut schedule = filled();
-        schedule.out(ticket(3), Wall(1), None);
-        assert_eq!(schedule.oldest(), Some(Wall(1)));
+        schedule.out(ticket(3), Wall(1_001), None);
+        assert_eq!(schedule.oldest(), Some(Wall(1_000)));
         schedule.forget(ticket(3));
-        assert_eq!(schedule.oldest(), Some(Wall(2)));
+        assert_eq!(schedule.oldest(), Some(Wall(2_000)));
         assert_eq!((schedule.len(), schedule.waiting()), (2, 2));
+    }
+
+    #[test]
+    fn messages_of_one_second_have_one_age_until_the_last_of_them_is_settled() {
+        let mut schedule = Schedule::default();
+        for slot in 0..100 {
+            schedule.wait(ticket(slot), Monotonic(10), Wall(5_000 + u64::from(slot)), None);
+        }
+        assert_eq!(schedule.ages.ones.len(), 100_u32.count_ones() as usize);
+        for slot in 0..100 {
+            assert_eq!(schedule.oldest(), Some(Wall(5_000)), "slot {slot}");
+            schedule.out(ticket(slot), Wall(5_000 + u64::from(slot)), None);
+            schedule.wait(ticket(slot), Monotonic(20), Wall(5_000 + u64::from(slot)), None);
+            schedule.forget(ticket(slot));
+        }
+        assert_eq!((schedule.oldest(), schedule.ages.ones.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_clock_at_its_ends_gives_an_age_all_the_same() {
+        for (at, oldest) in [(0, 1_000), (999, 1_000), (u64::MAX, u64::from(u32::MAX) * 1_000)] {
+            let mut schedule = Schedule::default();
+            schedule.wait(ticket(1), Monotonic(u64::MAX), Wall(at), None);
+            assert_eq!(schedule.oldest(), Some(Wall(oldest)), "{at}");
+            schedule.forget(ticket(1));
+            assert_eq!(schedule.oldest(), None, "{at}");
+        }
+    }
+
+    #[test]
+    fn an_entry_is_as_small_as_its_words() {
+        let pointer = size_of::<usize>();
+        assert_eq!(size_of::<Entry>(), 16 + pointer);
+        assert_eq!(size_of::<(Long, u32)>(), 12);
     }
 
     #[test]
@@ -400,7 +533,7 @@ mod tests {
         let mut schedule = Schedule::default();
         // Hints may come in any order.
         for (slot, spot) in [(3, spot(1, 30)), (2, spot(1, 20)), (1, spot(1, 10)), (4, spot(2, 15)), (5, None)] {
-            schedule.wait(ticket(slot), Monotonic(10), Wall(slot.into()), spot);
+            schedule.wait(ticket(slot), Monotonic(10), Wall(u64::from(slot) * 1_000), spot);
         }
         schedule
     }
@@ -409,8 +542,8 @@ mod tests {
         schedule.tell(Monotonic(now));
         let mut slots = Vec::new();
         while let Some(ticket) = schedule.due(Monotonic(now)) {
-            let entry = schedule.entries[&ticket.slot];
-            schedule.out(ticket, entry.stored_at, entry.spot);
+            let entry = schedule.entries[&ticket.slot].clone();
+            schedule.out(ticket, entry.stored_at.unwrap().start(), entry.spot());
             slots.push(ticket.slot.0);
         }
         slots
@@ -469,7 +602,7 @@ mod tests {
         assert_eq!(all_due(&mut schedule, 10), [1, 4, 5]);
         schedule.stop(ticket(1), dead_head(1, 10));
         assert_eq!(all_due(&mut schedule, 99), [0; 0]);
-        assert_eq!(schedule.oldest(), Some(Wall(2)), "a dead letter is no message that waits");
+        assert_eq!(schedule.oldest(), Some(Wall(2_000)), "a dead letter is no message that waits");
         schedule.forget(ticket(1));
         assert_eq!(all_due(&mut schedule, 99), [2]);
         let mut redriven = lined_up();
@@ -491,16 +624,18 @@ mod tests {
     #[test]
     fn a_parked_message_keeps_its_age_and_holds_up_only_its_own_line() {
         for (spot, due) in [(None, vec![1, 4, 5]), (spot(1, 5), vec![4, 5])] {
-            let mut schedule = lined_up();
-            schedule.wait(ticket(6), Monotonic(10), Wall(0), spot);
-            schedule.out(ticket(6), Wall(0), spot);
-            schedule.stop(ticket(6), Stopped::Parked { stored_at: Wall(0), spot });
-            assert_eq!((all_due(&mut schedule, 99), schedule.oldest()), (due, Some(Wall(0))), "{spot:?}");
+            let (mut schedule, stored_at) = (lined_up(), Wall(500));
+            schedule.forget(ticket(1));
+            schedule.wait(ticket(1), Monotonic(10), Wall(2_000), self::spot(1, 10));
+            schedule.wait(ticket(6), Monotonic(10), stored_at, spot);
+            schedule.out(ticket(6), stored_at, spot);
+            schedule.stop(ticket(6), Stopped::Parked { stored_at, spot });
+            assert_eq!((all_due(&mut schedule, 99), schedule.oldest()), (due, Some(Wall(1_000))), "{spot:?}");
             // Released: it waits like any other. Gone: nothing is left of it.
-            schedule.wait(ticket(6), Monotonic(99), Wall(0), spot);
+            schedule.wait(ticket(6), Monotonic(99), stored_at, spot);
             assert_eq!(all_due(&mut schedule, 99), [6], "{spot:?}");
             schedule.forget(ticket(6));
-            assert_eq!((schedule.oldest(), schedule.next_stopped()), (Some(Wall(1)), None), "{spot:?}");
+            assert_eq!((schedule.oldest(), schedule.next_stopped()), (Some(Wall(2_000)), None), "{spot:?}");
         }
     }
 
