@@ -3,9 +3,13 @@
 //! ```text
 //! cell = kind (1) | format version (1) | crc32 of the rest (4) | rest
 //! ```
-//! Two versions exist: the first, and a second one for the cells that got more fields (heads that stand in a line, messages
-//! with a fingerprint, a line or hops before, receipts with a fingerprint). A cell without those fields is still written
-//! in the first, byte for byte as before.
+//! | version | what is written in it | numbers and lengths |
+//! | --- | --- | --- |
+//! | 1, first | books, leases, tables, receipts; before, heads and messages too | of fixed size |
+//! | 2, extended | receipts with a fingerprint; before, heads in a line and messages with later fields too | of fixed size |
+//! | 4, compact | heads and messages: there is one of each for every message that is stored | as many bytes as they need |
+//!
+//! What was written before is read. Any two versions differ in two bits, so that one flipped bit is found.
 //!
 //! Reading is total: whatever stands in memory (another plugin's bytes, a torn or older value) becomes a value or a
 //! [`Damage`], never a panic and never a guess.
@@ -15,8 +19,10 @@ use std::sync::OnceLock;
 
 /// The first format. It is part of the name of every key too ([`crate::keys`]), so that number stays.
 pub const FORMAT_VERSION: u8 = 1;
-/// The format with the fields that came later. A newer filter reads this one and the one before (CONTRACT section 10).
+/// The format with the fields that came later. A newer filter reads the formats before its own (CONTRACT section 10).
 pub const FORMAT_EXTENDED: u8 = 2;
+/// The format for what there is a million of.
+pub const FORMAT_COMPACT: u8 = 4;
 
 /// In which format a cell was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +31,23 @@ pub enum Format {
     First,
     /// [`FORMAT_EXTENDED`].
     Extended,
+    /// [`FORMAT_COMPACT`].
+    Compact,
 }
+
+/// Where a cell belongs, for cells of the compact format that do not say so themselves: it goes into the checksum, which
+/// then is that of no other place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seal(pub u32);
+
+impl Seal {
+    /// The cell says where it belongs, or there is only one of it.
+    pub const NONE: Self = Self(0);
+}
+
+/// Bits of a number that stand in one byte; the eighth says that more follow (LEB128, as in WebAssembly's own binaries).
+const NUMBER_BITS: u32 = 7;
+const MORE_FOLLOW: u8 = 0x80;
 
 const CHECKSUM_AT: usize = 2;
 const HEADER_BYTES: usize = 6;
@@ -63,6 +85,7 @@ impl fmt::Display for Damage {
 /// Builds one cell.
 pub struct Writer {
     bytes: Vec<u8>,
+    format: Format,
 }
 
 impl Writer {
@@ -78,10 +101,11 @@ impl Writer {
         let version = match format {
             Format::First => FORMAT_VERSION,
             Format::Extended => FORMAT_EXTENDED,
+            Format::Compact => FORMAT_COMPACT,
         };
         let mut bytes = Vec::with_capacity(capacity.saturating_add(HEADER_BYTES));
         bytes.extend_from_slice(&[kind, version, 0, 0, 0, 0]);
-        Self { bytes }
+        Self { bytes, format }
     }
 
     /// Appends one byte.
@@ -112,22 +136,46 @@ impl Writer {
         self
     }
 
+    /// Appends a number in as many bytes as it needs.
+    pub fn number(&mut self, value: u64) -> &mut Self {
+        let mut rest = value;
+        loop {
+            let low = rest as u8 & !MORE_FOLLOW;
+            rest >>= NUMBER_BITS;
+            if rest == 0 {
+                return self.u8(low);
+            }
+            self.u8(low | MORE_FOLLOW);
+        }
+    }
+
     /// Appends bytes as they are.
     pub fn raw(&mut self, value: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(value);
         self
     }
 
-    /// Appends a 32-bit length and the bytes. Callers bound their input far below 4 GiB (the host's 1 MiB header limit,
+    /// Appends a length and the bytes. Callers bound their input far below 4 GiB (the host's 1 MiB header limit,
     /// `capture.max_body`).
     pub fn string(&mut self, value: &[u8]) -> &mut Self {
-        self.u32(u32::try_from(value.len()).unwrap_or(u32::MAX)).raw(value)
+        let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
+        match self.format {
+            Format::First | Format::Extended => self.u32(length),
+            Format::Compact => self.number(length.into()),
+        };
+        self.raw(value)
     }
 
     /// The finished cell, checksum filled in.
     #[must_use]
-    pub fn finish(mut self) -> Vec<u8> {
-        let checksum = crc32(self.bytes.get(HEADER_BYTES..).unwrap_or_default());
+    pub fn finish(self) -> Vec<u8> {
+        self.sealed(Seal::NONE)
+    }
+
+    /// The finished cell of a place.
+    #[must_use]
+    pub fn sealed(mut self, seal: Seal) -> Vec<u8> {
+        let checksum = checksum(seal, self.bytes.get(HEADER_BYTES..).unwrap_or_default());
         if let Some(place) = self.bytes.get_mut(CHECKSUM_AT..HEADER_BYTES) {
             place.copy_from_slice(&checksum.to_le_bytes());
         }
@@ -138,6 +186,7 @@ impl Writer {
 /// Reads one cell front to back.
 pub struct Reader<'a> {
     rest: &'a [u8],
+    format: Format,
 }
 
 impl<'a> Reader<'a> {
@@ -146,31 +195,32 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// The first [`Damage`] found.
     pub fn open(bytes: &'a [u8], kind: u8) -> Result<Self, Damage> {
-        match Self::open_either(bytes, kind)? {
+        match Self::open_any(bytes, kind, Seal::NONE)? {
             (reader, Format::First) => Ok(reader),
-            (_, Format::Extended) => Err(Damage::Version),
+            (_, Format::Extended | Format::Compact) => Err(Damage::Version),
         }
     }
 
-    /// The same for a kind of cell that exists in both formats.
+    /// The same for a kind of cell that exists in several formats; `seal` is for the compact one.
     ///
     /// # Errors
     /// The first [`Damage`] found.
-    pub fn open_either(bytes: &'a [u8], kind: u8) -> Result<(Self, Format), Damage> {
+    pub fn open_any(bytes: &'a [u8], kind: u8, seal: Seal) -> Result<(Self, Format), Damage> {
         let (header, rest) = bytes.split_at_checked(HEADER_BYTES).ok_or(Damage::Short)?;
         let &[found, version, a, b, c, d] = header else { return Err(Damage::Short) };
         if found != kind {
             return Err(Damage::Kind);
         }
-        let format = match version {
-            FORMAT_VERSION => Format::First,
-            FORMAT_EXTENDED => Format::Extended,
+        let (format, seal) = match version {
+            FORMAT_VERSION => (Format::First, Seal::NONE),
+            FORMAT_EXTENDED => (Format::Extended, Seal::NONE),
+            FORMAT_COMPACT => (Format::Compact, seal),
             _ => return Err(Damage::Version),
         };
-        if u32::from_le_bytes([a, b, c, d]) != crc32(rest) {
+        if u32::from_le_bytes([a, b, c, d]) != checksum(seal, rest) {
             return Err(Damage::Checksum);
         }
-        Ok((Self { rest }, format))
+        Ok((Self { rest, format }, format))
     }
 
     #[inline]
@@ -220,12 +270,61 @@ impl<'a> Reader<'a> {
         self.array()
     }
 
+    /// The next number that is 16 bits in the formats of fixed sizes.
+    ///
+    /// # Errors
+    /// [`Damage::Short`]; [`Damage::Field`] if it is too large, or longer than it needs to be.
+    pub fn short(&mut self) -> Result<u16, Damage> {
+        match self.format {
+            Format::First | Format::Extended => self.u16(),
+            Format::Compact => u16::try_from(self.number()?).map_err(|_| Damage::Field),
+        }
+    }
+
+    /// The next number that is 32 bits in the formats of fixed sizes.
+    ///
+    /// # Errors
+    /// As [`Reader::short`].
+    pub fn word(&mut self) -> Result<u32, Damage> {
+        match self.format {
+            Format::First | Format::Extended => self.u32(),
+            Format::Compact => u32::try_from(self.number()?).map_err(|_| Damage::Field),
+        }
+    }
+
+    /// The next number that is 64 bits in the formats of fixed sizes.
+    ///
+    /// # Errors
+    /// As [`Reader::short`].
+    pub fn long(&mut self) -> Result<u64, Damage> {
+        match self.format {
+            Format::First | Format::Extended => self.u64(),
+            Format::Compact => self.number(),
+        }
+    }
+
+    fn number(&mut self) -> Result<u64, Damage> {
+        let mut number = 0;
+        for shift in (0..u64::BITS).step_by(NUMBER_BITS as usize) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & !MORE_FOLLOW);
+            if bits << shift >> shift != bits || (byte == 0 && shift > 0) {
+                return Err(Damage::Field);
+            }
+            number |= bits << shift;
+            if byte & MORE_FOLLOW == 0 {
+                return Ok(number);
+            }
+        }
+        Err(Damage::Field)
+    }
+
     /// The next length-prefixed string.
     ///
     /// # Errors
-    /// [`Damage::Short`].
+    /// As [`Reader::short`].
     pub fn string(&mut self) -> Result<&'a [u8], Damage> {
-        let length = usize::try_from(self.u32()?).map_err(|_| Damage::Field)?;
+        let length = usize::try_from(self.word()?).map_err(|_| Damage::Field)?;
         let (front, rest) = self.rest.split_at_checked(length).ok_or(Damage::Short)?;
         self.rest = rest;
         Ok(front)
@@ -248,12 +347,18 @@ impl<'a> Reader<'a> {
 
 /// CRC-32 (ISO-HDLC, the one of zip and Ethernet): finds bit flips, truncation and mixed-up cells; it is no secret. Eight
 /// bytes at a time (Kounavis and Berry, "A systematic approach to building high performance software-based CRC
-/// generators", 2005): a tick reads a hundred heads, and most of that time was the checksum.
+/// generators", 2005): a tick reads fifty heads, and most of that time was the checksum.
 #[must_use]
 pub fn crc32(bytes: &[u8]) -> u32 {
+    checksum(Seal::NONE, bytes)
+}
+
+/// The same from another start for each place: what follows keeps two starts apart, whatever the bytes are.
+#[must_use]
+pub fn checksum(seal: Seal, bytes: &[u8]) -> u32 {
     let [t0, t1, t2, t3, t4, t5, t6, t7] = CRC_TABLES.get_or_init(crc_tables);
     let (eights, rest) = bytes.as_chunks::<8>();
-    let crc = eights.iter().fold(!0, |crc, eight| {
+    let crc = eights.iter().fold(!seal.0, |crc, eight| {
         let [a, b, c, d, e, f, g, h] = (u64::from(crc) ^ u64::from_le_bytes(*eight)).to_le_bytes();
         let first = entry(t7, a) ^ entry(t6, b) ^ entry(t5, c) ^ entry(t4, d);
         first ^ entry(t3, e) ^ entry(t2, f) ^ entry(t1, g) ^ entry(t0, h)
@@ -333,14 +438,71 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_and_every_truncation_is_found() {
-        let whole = cell();
-        for length in 0..whole.len() {
-            assert!(Reader::open(&whole[..length], b'x').is_err(), "cut to {length} bytes");
+        for format in [Format::First, Format::Extended, Format::Compact] {
+            let mut writer = Writer::of(b'x', format, 0);
+            writer.u8(7).number(300).string(b"hello");
+            let whole = writer.sealed(Seal::NONE);
+            let is_refused = |bytes: &[u8]| Reader::open_any(bytes, b'x', Seal::NONE).is_err();
+            for length in 0..whole.len() {
+                assert!(is_refused(&whole[..length]), "{format:?} cut to {length} bytes");
+            }
+            for bit in 0..whole.len() * 8 {
+                let mut bytes = whole.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert!(is_refused(&bytes), "{format:?}, bit {bit} flipped");
+            }
         }
-        for bit in 0..whole.len() * 8 {
-            let mut bytes = whole.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(Reader::open(&bytes, b'x').is_err(), "bit {bit} flipped");
+    }
+
+    fn number(value: u64) -> Vec<u8> {
+        let mut writer = Writer::of(b'x', Format::Compact, 0);
+        writer.number(value);
+        writer.finish()
+    }
+
+    #[test]
+    fn a_number_takes_the_bytes_that_it_needs_and_reads_back() {
+        let cases =
+            [(0, 1), (1, 1), (0x7f, 1), (0x80, 2), (0x3fff, 2), (0x4000, 3), (u64::MAX >> 1, 9), (u64::MAX, 10)];
+        for (value, length) in cases {
+            let bytes = number(value);
+            assert_eq!(bytes.len(), HEADER_BYTES + length, "{value}");
+            let (mut reader, _) = Reader::open_any(&bytes, b'x', Seal::NONE).unwrap();
+            assert_eq!((reader.long(), reader.close()), (Ok(value), Ok(())), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_too_large_or_longer_than_it_needs_to_be_is_none() {
+        let reader = |rest: &'static [u8]| Reader { rest, format: Format::Compact };
+        assert_eq!(reader(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01").long(), Ok(u64::MAX));
+        for (story, bytes, damage) in [
+            ("no end", &b"\x80"[..], Damage::Short),
+            ("a zero behind it", b"\x80\0", Damage::Field),
+            ("65 bits", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", Damage::Field),
+            ("eleven bytes", &[0xff; 11], Damage::Field),
+        ] {
+            assert_eq!(reader(bytes).long(), Err(damage), "{story}");
+        }
+        assert_eq!(reader(&[0xff, 0xff, 3]).short(), Ok(u16::MAX));
+        assert_eq!(reader(&[0x80, 0x80, 4]).short(), Err(Damage::Field), "2^16");
+        assert_eq!(reader(&[0xff, 0xff, 0xff, 0xff, 0xf]).word(), Ok(u32::MAX));
+        assert_eq!(reader(&[0x80, 0x80, 0x80, 0x80, 0x10]).word(), Err(Damage::Field), "2^32");
+    }
+
+    #[test]
+    fn a_sealed_cell_is_that_of_its_place_only() {
+        let sealed = |place| {
+            let mut writer = Writer::of(b'x', Format::Compact, 0);
+            writer.u8(7);
+            writer.sealed(Seal(place))
+        };
+        for place in [0, 1, 2, 255, 1 << 16, u32::MAX] {
+            for other in [0, 1, 2, 255, 1 << 16, u32::MAX] {
+                let found = Reader::open_any(&sealed(place), b'x', Seal(other)).map(|_| ());
+                let expected = if place == other { Ok(()) } else { Err(Damage::Checksum) };
+                assert_eq!(found, expected, "{place} under {other}");
+            }
         }
     }
 }

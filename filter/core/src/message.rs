@@ -5,12 +5,14 @@
 //!                     | arrived envelope | routed envelope, if it differs | body
 //! receipt = 'R' cell: generation | [memo]
 //! ```
-//! Hops, fingerprint, line and memo came later: a cell that has one of them is of the extended format, any other of the first.
+//! Numbers and lengths take as many bytes as they need: of a small message with a dozen headers, the lengths were half of
+//! what it took beside its own bytes. Messages of fixed sizes, as they were written before, are read; of these, one with
+//! hops, fingerprint or line is of the extended format, as is a receipt with a memo.
 //! A settled message is overwritten by its receipt before its head is freed: the bytes are given back at once, and a VM
 //! that dies between the two writes leaves a slot that says for itself that it was settled. Slot and generation stand
 //! inside, so a value that got under another key is found.
 
-use crate::codec::{Damage, Format, Reader, Writer};
+use crate::codec::{Damage, Format, Reader, Seal, Writer};
 use crate::digest::{Content, Fingerprint, Identity, LineKey};
 use crate::grpc::{Protocol, deadline};
 use crate::headers::{Envelope, HEADER_ATTEMPT, HEADER_HOPS, HEADER_ID, HEADER_PASS, HeaderList};
@@ -152,7 +154,7 @@ const FLAG_FINGERPRINT: u8 = 2;
 const FLAG_LINE: u8 = 4;
 /// The number of hops follows; without it, it is 1.
 const FLAG_HOPS: u8 = 8;
-/// Those of the extended format: it has at least one of them.
+/// Those that the first format does not have; a message of the extended one has at least one of them.
 const FLAGS_LATER: u8 = FLAG_FINGERPRINT | FLAG_LINE | FLAG_HOPS;
 
 impl Message {
@@ -181,9 +183,8 @@ impl Message {
     pub fn encode(&self, slot: SlotIndex, generation: Generation) -> Vec<u8> {
         let headers = self.arrived.byte_count().saturating_mul(if self.routed.is_some() { 2 } else { 1 });
         let capacity = headers.saturating_add(self.body.len()).saturating_add(128);
-        let format = if self.flags() & FLAGS_LATER == 0 { Format::First } else { Format::Extended };
-        let mut writer = Writer::of(KIND_MESSAGE, format, capacity);
-        writer.u32(slot.0).u32(generation.0).raw(&self.id.0).u8(self.flags());
+        let mut writer = Writer::of(KIND_MESSAGE, Format::Compact, capacity);
+        writer.number(slot.0.into()).number(generation.0.into()).raw(&self.id.0).u8(self.flags());
         if self.hops != Hops::FIRST {
             writer.u8(self.hops.0);
         }
@@ -271,13 +272,16 @@ pub fn decode(bytes: &[u8], slot: SlotIndex, generation: Generation) -> Result<L
     if bytes.first() == Some(&KIND_RECEIPT) {
         return decode_receipt(bytes, generation);
     }
-    let (mut reader, format) = Reader::open_either(bytes, KIND_MESSAGE)?;
-    if (reader.u32()?, reader.u32()?) != (slot.0, generation.0) {
+    let (mut reader, format) = Reader::open_any(bytes, KIND_MESSAGE, Seal::NONE)?;
+    if (reader.word()?, reader.word()?) != (slot.0, generation.0) {
         return Err(Damage::Field);
     }
     let id = MessageId(reader.raw()?);
     let flags = read_flags(&mut reader, format)?;
     let hops = if flags & FLAG_HOPS == 0 { Hops::FIRST } else { Hops(reader.u8()?) };
+    if flags & FLAG_HOPS != 0 && hops == Hops::FIRST {
+        return Err(Damage::Field);
+    }
     let ties = Ties {
         fingerprint: if flags & FLAG_FINGERPRINT == 0 { None } else { Some(read_fingerprint(&mut reader)?) },
         line: if flags & FLAG_LINE == 0 { None } else { Some(LineKey(reader.u64()?)) },
@@ -295,11 +299,12 @@ pub fn decode(bytes: &[u8], slot: SlotIndex, generation: Generation) -> Result<L
 }
 
 fn decode_receipt(bytes: &[u8], generation: Generation) -> Result<LargePart, Damage> {
-    let (mut reader, format) = Reader::open_either(bytes, KIND_RECEIPT)?;
+    let (mut reader, format) = Reader::open_any(bytes, KIND_RECEIPT, Seal::NONE)?;
     let found = Generation(reader.u32()?);
     let memo = match format {
         Format::First => None,
         Format::Extended => Some(Memo { fingerprint: read_fingerprint(&mut reader)?, id: MessageId(reader.raw()?) }),
+        Format::Compact => return Err(Damage::Version),
     };
     reader.close()?;
     if found == generation { Ok(LargePart::Settled(memo)) } else { Err(Damage::Field) }
@@ -311,6 +316,7 @@ fn read_flags(reader: &mut Reader<'_>, format: Format) -> Result<u8, Damage> {
     let is_right = match format {
         Format::First => flags & !FLAG_ROUTED == 0,
         Format::Extended => flags & FLAGS_LATER != 0 && flags & !(FLAG_ROUTED | FLAGS_LATER) == 0,
+        Format::Compact => flags & !(FLAG_ROUTED | FLAGS_LATER) == 0,
     };
     if is_right { Ok(flags) } else { Err(Damage::Field) }
 }
@@ -325,7 +331,7 @@ fn read_fingerprint(reader: &mut Reader<'_>) -> Result<Fingerprint, Damage> {
 
 fn write_envelope(writer: &mut Writer, envelope: &Envelope) {
     writer.string(&envelope.method).string(&envelope.scheme).string(&envelope.authority).string(&envelope.path);
-    writer.u16(u16::try_from(envelope.fields.iter().count()).unwrap_or(u16::MAX));
+    writer.number(u64::try_from(envelope.fields.iter().count()).unwrap_or(u64::MAX));
     for (name, value) in &envelope.fields {
         writer.string(name).string(value);
     }
@@ -334,7 +340,7 @@ fn write_envelope(writer: &mut Writer, envelope: &Envelope) {
 fn read_envelope(reader: &mut Reader<'_>) -> Result<Envelope, Damage> {
     let mut next = || reader.string().map(<[u8]>::to_vec);
     let (method, scheme, authority, path) = (next()?, next()?, next()?, next()?);
-    let count = usize::from(reader.u16()?);
+    let count = reader.short()?;
     let fields = (0..count).map(|_| Ok((reader.string()?, reader.string()?))).collect::<Result<Vec<_>, _>>()?;
     Ok(Envelope { method, scheme, authority, path, fields: HeaderList::of(&fields) })
 }
@@ -342,6 +348,7 @@ fn read_envelope(reader: &mut Reader<'_>) -> Result<Envelope, Damage> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::codec::FORMAT_COMPACT;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -430,21 +437,93 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_message_with_a_flag_that_this_format_does_not_have_is_not_guessed_at() {
-        const FLAGS_AT: usize = 6 + 4 + 4 + 16;
-        let keyed = Message { ties: Ties { fingerprint: Some(fingerprint(4)), line: None }, ..message("/out") };
-        for (message, flag) in [(message("/out"), 2), (message("/out"), 4), (message("/out"), 8), (keyed, 16)] {
-            let mut bytes = message.encode(SLOT, GENERATION);
-            bytes[FLAGS_AT] |= flag;
+    fn a_message_takes_few_bytes_beside_its_own() {
+        let small = Message { routed: None, ..message("/out") };
+        let own = b"POSThttporders/inx\xffx2\0body".len();
+        let framing = small.encode(SLOT, GENERATION).len() - own;
+        // Header and checksum, slot, generation, id, flags, cluster; a length for each text and a count.
+        assert_eq!(framing, 6 + 1 + 1 + 16 + 1 + (1 + "orders".len()) + 4 + 1 + 2 * 2 + 1);
+    }
+
+    #[test]
+    fn a_message_that_says_what_its_format_does_not_have_is_not_guessed_at() {
+        const FLAGS_AT: usize = 6 + 1 + 1 + 16;
+        let sealed = |mut bytes: Vec<u8>| {
             let checksum = crate::codec::crc32(&bytes[6..]).to_le_bytes();
             bytes[2..6].copy_from_slice(&checksum);
-            assert_eq!(decode(&bytes, SLOT, GENERATION), Err(Damage::Field), "flag {flag}");
+            bytes
+        };
+        for flag in [16, 32, 64, 128] {
+            let mut bytes = message("/out").encode(SLOT, GENERATION);
+            bytes[FLAGS_AT] |= flag;
+            assert_eq!(decode(&sealed(bytes), SLOT, GENERATION), Err(Damage::Field), "flag {flag}");
+        }
+        let mut bytes = Message { hops: Hops(3), ..message("/out") }.encode(SLOT, GENERATION);
+        bytes[FLAGS_AT + 1] = 1;
+        assert_eq!(decode(&sealed(bytes), SLOT, GENERATION), Err(Damage::Field), "the first hop is not written");
+        let mut receipt = encode_receipt(GENERATION, None);
+        receipt[1] = FORMAT_COMPACT;
+        assert_eq!(decode(&receipt, SLOT, GENERATION), Err(Damage::Version), "receipts have no such format");
+    }
+
+    /// A message as it was written before there was a compact format.
+    fn fixed(format: Format, flags: u8, message: &Message) -> Vec<u8> {
+        let mut writer = Writer::of(KIND_MESSAGE, format, 0);
+        writer.u32(SLOT.0).u32(GENERATION.0).raw(&message.id.0).u8(flags);
+        if message.hops != Hops::FIRST {
+            writer.u8(message.hops.0);
+        }
+        if let Some(fingerprint) = &message.ties.fingerprint {
+            write_fingerprint(&mut writer, fingerprint);
+        }
+        if let Some(line) = message.ties.line {
+            writer.u64(line.0);
+        }
+        writer.string(message.cluster.0.as_bytes());
+        for envelope in [Some(&message.arrived), message.routed.as_ref()].into_iter().flatten() {
+            writer.string(&envelope.method).string(&envelope.scheme).string(&envelope.authority).string(&envelope.path);
+            writer.u16(envelope.fields.iter().count() as u16);
+            for (name, value) in &envelope.fields {
+                writer.string(name).string(value);
+            }
+        }
+        writer.string(&message.body);
+        writer.finish()
+    }
+
+    #[test]
+    fn messages_of_the_formats_before_are_read() {
+        let both = message("/out");
+        let one = Message { routed: None, ..both.clone() };
+        let keyed = Message { ties: Ties { fingerprint: Some(fingerprint(4)), line: None }, ..both.clone() };
+        let third = Message { hops: Hops(3), ties: Ties { line: Some(LineKey(9)), ..keyed.ties }, ..one.clone() };
+        for (format, message) in
+            [(Format::First, both), (Format::First, one), (Format::Extended, keyed), (Format::Extended, third)]
+        {
+            let bytes = fixed(format, message.flags(), &message);
+            assert_eq!(decode(&bytes, SLOT, GENERATION), Ok(LargePart::Message(Box::new(message))), "{format:?}");
+            assert_eq!(decode(&bytes, SlotIndex(4), GENERATION), Err(Damage::Field));
+            assert_eq!(decode(&bytes, SLOT, Generation(9)), Err(Damage::Field));
         }
     }
 
     #[test]
-    fn cells_of_the_format_before_are_read_and_written_as_they_were() {
-        // Written by the first build.
+    fn a_message_with_a_flag_that_its_format_before_did_not_have_is_not_guessed_at() {
+        let keyed = Message { ties: Ties { fingerprint: Some(fingerprint(4)), line: None }, ..message("/out") };
+        for (format, message, flag) in [
+            (Format::First, message("/out"), 2),
+            (Format::First, message("/out"), 4),
+            (Format::First, message("/out"), 8),
+            (Format::Extended, message("/out"), 0),
+            (Format::Extended, keyed, 16),
+        ] {
+            let bytes = fixed(format, message.flags() | flag, &message);
+            assert_eq!(decode(&bytes, SLOT, GENERATION), Err(Damage::Field), "{format:?}, flag {flag}");
+        }
+    }
+
+    #[test]
+    fn cells_of_the_first_build_are_read() {
         let mut first = b"M\x01....\x03\0\0\0\x08\0\0\0".to_vec();
         first.extend_from_slice(&[7; 16]);
         first.extend_from_slice(b"\0\x06\0\0\0orders\x04\0\0\0POST\x04\0\0\0http\x06\0\0\0orders");
@@ -457,9 +536,8 @@ pub(crate) mod tests {
         let fields = HeaderList::of(&[(b"x", b"\xff")]);
         let arrived = Envelope { fields, ..message("/out").arrived };
         let expected = Message { arrived, routed: None, body: b"ab".to_vec(), ..message("/out") };
-        assert_eq!(expected.encode(SLOT, GENERATION), first);
         assert_eq!(decode(&first, SLOT, GENERATION), Ok(LargePart::Message(Box::new(expected))));
-        assert_eq!(encode_receipt(GENERATION, None), receipt);
+        assert_eq!(encode_receipt(GENERATION, None), receipt, "written as before");
         assert_eq!(decode(&receipt, SLOT, GENERATION), Ok(LargePart::Settled(None)));
     }
 

@@ -1,5 +1,5 @@
-//! The head of a slot: 60 bytes that say what its message is waiting for; 77 and more if it stands in a line. The truth
-//! about every message stands here.
+//! The head of a slot: some 22 bytes that say what its message is waiting for; 17 more and up if it stands in a line. The
+//! truth about every message stands here.
 //!
 //! ```text
 //!            put                    routed form known          claim by the leader
@@ -14,8 +14,17 @@
 //! ```
 //! Each arrow is one compare-and-set. A generation counts the slot's uses, so a stale hint or a late answer finds
 //! another generation and changes nothing.
+//!
+//! ```text
+//! head = 'H' cell, sealed with its slot: what (1) | [reason] | [term] | [time] | generation | destination
+//!      | [attempts | sends] | stored at | [changed at - stored at] | charge | [last status] | [place] | [seconds parked]
+//! what = state (3 bits) | it was tried: four fields more | it stands in a line | it was parked
+//! ```
+//! 22 bytes are what the host's map keeps inside of its node (as of a name, see [`crate::keys`]): a waiting message that was
+//! never tried fits, which saves the host a piece of memory for each and a cache miss for each look. Heads of fixed size, as
+//! they were written before, are read.
 
-use crate::codec::{Damage, Format, Reader, Writer};
+use crate::codec::{Damage, Format, Reader, Seal, Writer};
 use crate::digest::LineKey;
 use crate::units::{ByteCount, Millis, Monotonic, Wall};
 use std::fmt;
@@ -198,12 +207,16 @@ pub struct Head {
     pub last_status: u16,
     /// Its place in the line of its key; `None` for messages that are not ordered.
     pub place: Option<Place>,
-    /// How long it was parked, in whole seconds: that time does not count for `store.ttl`. Four bytes that stand in
-    /// memory only if there are any.
+    /// How long it was parked, in whole seconds: that time does not count for `store.ttl`.
     pub parked_secs: u32,
 }
 
 const KIND_HEAD: u8 = b'H';
+/// The bits of a state.
+const STATE: u8 = 7;
+const FLAG_TRIES: u8 = 8;
+const FLAG_PLACE: u8 = 16;
+const FLAG_PARKED: u8 = 32;
 
 impl Head {
     /// An empty slot after its use number `generation`.
@@ -245,10 +258,10 @@ impl Head {
         Self { state, ..self }
     }
 
-    /// The cell of `slot`; the number stands inside, so a value that got under another key is found.
+    /// The cell of `slot`. It is sealed with the number, so a value that got under another key is found.
     #[must_use]
     pub fn encode(&self, slot: SlotIndex) -> Vec<u8> {
-        let (code, detail, epoch, at) = match self.state {
+        let (code, reason, term, at) = match self.state {
             SlotState::Free => (0, 0, 0, 0),
             SlotState::Filling { until } => (1, 0, 0, until.0),
             SlotState::Opening { until } => (2, 0, 0, until.0),
@@ -257,69 +270,123 @@ impl Head {
             SlotState::Dead { reason } => (5, reason.code(), 0, 0),
             SlotState::Parked { rule } => (6, 0, rule.0, 0),
         };
-        let format = if self.place.is_some() { Format::Extended } else { Format::First };
-        let mut writer = Writer::of(KIND_HEAD, format, 54);
-        writer.u32(slot.0).u8(code).u8(detail).u32(epoch).u64(at);
-        writer.u32(self.generation.0).u16(self.destination.0).u16(self.attempts).u16(self.sends);
-        writer.u64(self.stored_at.0).u64(self.changed_at.0).u32(u32::try_from(self.charge.0).unwrap_or(u32::MAX));
-        writer.u16(self.last_status);
+        let flags = self.flags();
+        let mut writer = Writer::of(KIND_HEAD, Format::Compact, 64);
+        writer.u8(code | flags);
+        if has_reason(code) {
+            writer.u8(reason);
+        }
+        if has_term(code) {
+            writer.number(term.into());
+        }
+        if has_time(code) {
+            writer.number(at);
+        }
+        writer.number(self.generation.0.into()).number(self.destination.0.into());
+        let has_tries = flags & FLAG_TRIES != 0;
+        if has_tries {
+            writer.number(self.attempts.into()).number(self.sends.into());
+        }
+        writer.number(self.stored_at.0);
+        if has_tries {
+            // Wrapping: the wall clock can jump back.
+            writer.number(self.changed_at.0.wrapping_sub(self.stored_at.0));
+        }
+        writer.number(u32::try_from(self.charge.0).unwrap_or(u32::MAX).into());
+        if has_tries {
+            writer.number(self.last_status.into());
+        }
         if let Some(place) = &self.place {
             place.write(&mut writer);
         }
         if self.parked_secs > 0 {
-            writer.u32(self.parked_secs);
+            writer.number(self.parked_secs.into());
         }
-        writer.finish()
+        writer.sealed(Seal(slot.0))
+    }
+
+    /// What is written beside the parts that each head has.
+    fn flags(&self) -> u8 {
+        let flag = |is_there: bool, flag: u8| if is_there { flag } else { 0 };
+        let has_tries = (self.attempts, self.sends, self.last_status, self.changed_at) != (0, 0, 0, self.stored_at);
+        flag(has_tries, FLAG_TRIES) | flag(self.place.is_some(), FLAG_PLACE) | flag(self.parked_secs > 0, FLAG_PARKED)
     }
 
     /// Reads the head of `slot` back.
     ///
     /// # Errors
-    /// What is wrong with the bytes; [`Damage::Field`] also when they belong to another slot.
+    /// What is wrong with the bytes; they are damaged also if they belong to another slot.
     pub fn decode(bytes: &[u8], slot: SlotIndex) -> Result<Self, Damage> {
-        let (mut reader, format) = Reader::open_either(bytes, KIND_HEAD)?;
-        if reader.u32()? != slot.0 {
+        let (mut reader, format) = Reader::open_any(bytes, KIND_HEAD, Seal(slot.0))?;
+        // In the formats before, the slot's number comes first, and each part is there whether or not it says anything.
+        let is_fixed = format != Format::Compact;
+        if is_fixed && reader.u32()? != slot.0 {
             return Err(Damage::Field);
         }
-        let (code, detail) = (reader.u8()?, reader.u8()?);
-        let (epoch, at) = (Epoch(reader.u32()?), Monotonic(reader.u64()?));
-        let state = match code {
-            0 => SlotState::Free,
-            1 => SlotState::Filling { until: at },
-            2 => SlotState::Opening { until: at },
-            3 => SlotState::Queued { due: at },
-            4 => SlotState::Sending { epoch, until: at },
-            5 => SlotState::Dead {
-                reason: DeadReason::ALL.into_iter().find(|reason| reason.code() == detail).ok_or(Damage::Field)?,
-            },
-            6 => SlotState::Parked { rule: RuleDigest(epoch.0) },
-            _ => return Err(Damage::Field),
+        let what = reader.u8()?;
+        let (code, flags) = match format {
+            Format::First => (what, FLAG_TRIES),
+            Format::Extended => (what, FLAG_TRIES | FLAG_PLACE),
+            Format::Compact => (what & STATE, what & !STATE),
         };
-        let head = Self {
-            state,
-            generation: Generation(reader.u32()?),
-            destination: DestinationIndex(reader.u16()?),
-            attempts: reader.u16()?,
-            sends: reader.u16()?,
-            stored_at: Wall(reader.u64()?),
-            changed_at: Wall(reader.u64()?),
-            charge: ByteCount(u64::from(reader.u32()?)),
-            last_status: reader.u16()?,
-            place: match format {
-                Format::First => None,
-                Format::Extended => Some(Place::read(&mut reader)?),
-            },
-            parked_secs: 0,
-        };
-        if !reader.has_more() {
-            return Ok(head);
+        let has_tries = flags & FLAG_TRIES != 0;
+        let reason = if is_fixed || has_reason(code) { reader.u8()? } else { 0 };
+        let term = if is_fixed || has_term(code) { reader.word()? } else { 0 };
+        let at = if is_fixed || has_time(code) { reader.long()? } else { 0 };
+        let mut head = Self { state: state_of(code, reason, term, at)?, ..Self::free(Generation(reader.word()?)) };
+        head.destination = DestinationIndex(reader.short()?);
+        if has_tries {
+            (head.attempts, head.sends) = (reader.short()?, reader.short()?);
         }
-        // No time at all is not written, so that a head has one form only.
-        match (reader.u32()?, reader.has_more()) {
-            (0, true | false) | (_, true) => Err(Damage::Trailing),
-            (parked_secs, false) => Ok(Self { parked_secs, ..head }),
+        head.stored_at = Wall(reader.long()?);
+        let changed = if has_tries { reader.long()? } else { 0 };
+        head.changed_at = if is_fixed { Wall(changed) } else { Wall(head.stored_at.0.wrapping_add(changed)) };
+        head.charge = ByteCount(reader.word()?.into());
+        if has_tries {
+            head.last_status = reader.short()?;
         }
+        if flags & FLAG_PLACE != 0 {
+            head.place = Some(Place::read(&mut reader)?);
+        }
+        let is_parked = flags & FLAG_PARKED != 0 || (is_fixed && reader.has_more());
+        if is_parked {
+            head.parked_secs = reader.word()?;
+        }
+        reader.close()?;
+        // What says nothing is not written, so that a head has one form only.
+        let is_right = if is_fixed { is_parked == (head.parked_secs > 0) } else { flags == head.flags() };
+        if is_right { Ok(head) } else { Err(Damage::Field) }
     }
+}
+
+/// Whether a state has a time.
+const fn has_time(code: u8) -> bool {
+    matches!(code, 1..=4)
+}
+
+/// Whether a state is one of a term or of a configuration.
+const fn has_term(code: u8) -> bool {
+    matches!(code, 4 | 6)
+}
+
+const fn has_reason(code: u8) -> bool {
+    code == 5
+}
+
+fn state_of(code: u8, reason: u8, term: u32, at: u64) -> Result<SlotState, Damage> {
+    let at = Monotonic(at);
+    Ok(match code {
+        0 => SlotState::Free,
+        1 => SlotState::Filling { until: at },
+        2 => SlotState::Opening { until: at },
+        3 => SlotState::Queued { due: at },
+        4 => SlotState::Sending { epoch: Epoch(term), until: at },
+        5 => SlotState::Dead {
+            reason: DeadReason::ALL.into_iter().find(|known| known.code() == reason).ok_or(Damage::Field)?,
+        },
+        6 => SlotState::Parked { rule: RuleDigest(term) },
+        _ => return Err(Damage::Field),
+    })
 }
 
 impl Place {
@@ -365,7 +432,7 @@ mod tests {
                 Head { attempts: 3, sends: 4, charge: ByteCount(5), last_status: 503, ..Head::free(Generation(6)) };
             for head in [head.with(state), Head { parked_secs: 9, ..head.with(state) }] {
                 assert_eq!(Head::decode(&head.encode(SlotIndex(7)), SlotIndex(7)), Ok(head));
-                assert_eq!(Head::decode(&head.encode(SlotIndex(7)), SlotIndex(8)), Err(Damage::Field));
+                assert_eq!(Head::decode(&head.encode(SlotIndex(7)), SlotIndex(8)), Err(Damage::Checksum));
             }
         }
     }
@@ -396,13 +463,14 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_head_of_the_format_before_is_read_and_written_as_it_was() {
-        // Written by the first build: queued, due at 9, generation 3, destination 2, charge 400.
-        let mut first = b"H\x01....\x07\0\0\0\x03\0\0\0\0\0\x09\0\0\0\0\0\0\0\x03\0\0\0\x02\0\0\0\x01\0".to_vec();
-        first.extend_from_slice(&[5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0x90, 1, 0, 0, 0xf7, 1]);
-        let checksum = crate::codec::crc32(&first[6..]).to_le_bytes();
-        first[2..6].copy_from_slice(&checksum);
+    /// A head as the first build wrote it: queued, due at 9, generation 3, destination 2, charge 400; and what it says.
+    fn fixed(version: u8, more: &[u8]) -> (Vec<u8>, Head) {
+        let mut bytes = b"H.....\x07\0\0\0\x03\0\0\0\0\0\x09\0\0\0\0\0\0\0\x03\0\0\0\x02\0\0\0\x01\0".to_vec();
+        bytes.extend_from_slice(&[5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0x90, 1, 0, 0, 0xf7, 1]);
+        bytes.extend_from_slice(more);
+        bytes[1] = version;
+        let checksum = crate::codec::crc32(&bytes[6..]).to_le_bytes();
+        bytes[2..6].copy_from_slice(&checksum);
         let head = Head {
             destination: DestinationIndex(2),
             sends: 1,
@@ -412,17 +480,77 @@ mod tests {
             last_status: 503,
             ..Head::free(Generation(3)).with(SlotState::Queued { due: Monotonic(9) })
         };
-        assert_eq!(Head::decode(&first, SlotIndex(7)), Ok(head));
-        assert_eq!(head.encode(SlotIndex(7)), first);
+        (bytes, head)
     }
 
-    /// What a head takes that was never parked and stands in no line.
-    const HEAD_BYTES: usize = 56;
+    #[test]
+    fn heads_of_the_formats_before_are_read() {
+        let in_line = [&[1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1][..], &[4, 0, 0, 0, 5, 0, 0, 0]].concat();
+        let ticket = Ticket { slot: SlotIndex(4), generation: Generation(5) };
+        let spot = Spot { line: LineKey(1), number: 2 };
+        let place = Some(Place { spot, ahead: [Some(ticket), None, None, None] });
+        let parked = [9, 0, 0, 0];
+        for (version, more, place, parked_secs) in [
+            (1, &[][..], None, 0),
+            (1, &parked[..], None, 9),
+            (2, &in_line, place, 0),
+            (2, &[&in_line[..], &parked].concat(), place, 9),
+        ] {
+            let (bytes, head) = fixed(version, more);
+            let head = Head { place, parked_secs, ..head };
+            assert_eq!(Head::decode(&bytes, SlotIndex(7)), Ok(head), "version {version}, {more:?}");
+            assert_eq!(Head::decode(&bytes, SlotIndex(8)), Err(Damage::Field), "version {version}, {more:?}");
+        }
+        for (more, damage) in [(&[0, 0, 0, 0][..], Damage::Field), (&[9], Damage::Short), (&[9; 5], Damage::Trailing)] {
+            assert_eq!(Head::decode(&fixed(1, more).0, SlotIndex(7)), Err(damage), "{more:?}");
+        }
+    }
+
+    /// A head that is sealed although it says something that no head says.
+    fn forged(what: u8, rest: &[u64]) -> Result<Head, Damage> {
+        let mut writer = Writer::of(KIND_HEAD, Format::Compact, 0);
+        writer.u8(what);
+        for number in rest {
+            writer.number(*number);
+        }
+        Head::decode(&writer.sealed(Seal(7)), SlotIndex(7))
+    }
 
     #[test]
-    fn a_head_stays_small() {
-        let head = Head::free(Generation(0));
-        assert_eq!(head.encode(SlotIndex(0)).len(), HEAD_BYTES, "1,000,000 heads must fit beside their messages");
-        assert!(Head { parked_secs: 1, ..head }.encode(SlotIndex(0)).len() <= 64);
+    fn a_head_has_one_form_and_nothing_else_is_guessed_at() {
+        let free = [1, 0, 0, 0];
+        let with = |more: &[u64]| [&free[..], more].concat();
+        assert_eq!(forged(0, &free), Ok(Head::free(Generation(1))));
+        for (story, what, rest, damage) in [
+            ("a state that there is not", 7, with(&[]), Damage::Field),
+            ("a flag that there is not", 64, with(&[]), Damage::Field),
+            ("a reason that there is not", 5, vec![9, 1, 0, 0, 0], Damage::Field),
+            ("no time", 3, with(&[]), Damage::Short),
+            ("tries that say nothing", FLAG_TRIES, with(&[0; 4]), Damage::Field),
+            ("parked for no time", FLAG_PARKED, with(&[0]), Damage::Field),
+            ("a destination beyond all", 0, vec![1, 1 << 16, 0, 0], Damage::Field),
+            ("something left over", 0, with(&[0]), Damage::Trailing),
+        ] {
+            assert_eq!(forged(what, &rest), Err(damage), "{story}");
+        }
+    }
+
+    /// What the host's map keeps inside of its node (libc++'s string).
+    const INLINE_BYTES_MAX: usize = 22;
+
+    #[test]
+    fn the_head_of_a_waiting_message_needs_no_memory_of_its_own() {
+        let stored_at = Wall(4_000_000_000_000); // the year 2096
+        let year = Monotonic(365 * 24 * 3_600_000);
+        let waiting = Head {
+            stored_at,
+            changed_at: stored_at,
+            destination: DestinationIndex(127),
+            charge: ByteCount(16_000),
+            ..Head::free(Generation(127)).with(SlotState::Queued { due: year })
+        };
+        for head in [waiting, waiting.with(SlotState::Opening { until: year }), Head::free(Generation(u32::MAX))] {
+            assert!(head.encode(SlotIndex(999_999)).len() <= INLINE_BYTES_MAX, "{head:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::cell::sealed;
 use crate::memory::Memory;
+use redeliver_core::codec::Seal;
 use redeliver_core::config::{OnDeadHead, StoreLimits, parse};
 use redeliver_core::digest::{Content, Fingerprint, Identity, LineKey};
 use redeliver_core::duplicates::{Known, Recall};
@@ -24,7 +25,7 @@ const NOW: Now = Now { monotonic: Monotonic(1_000), wall: Wall(5_000_000) };
 
 pub(super) fn target(bytes: &[u8]) {
     check(bytes);
-    if let Some(sealed) = sealed(bytes) {
+    if let Some(sealed) = sealed(bytes, Seal::NONE) {
         check(&sealed);
     }
 }

@@ -3,11 +3,11 @@
 //!
 //! Input: the bytes of a cell; its first byte says which reader is meant.
 
-use crate::cell::{Format, Slack};
+use crate::cell::{Exact, Format};
 use redeliver_core::cells::{
     CaptureNotice, Evidence, Leadership, Lease, Observation, Rule, Verdict, decode_destinations, encode_destinations,
 };
-use redeliver_core::codec::Damage;
+use redeliver_core::codec::{Damage, Seal};
 use redeliver_core::live::LiveCell;
 use redeliver_core::units::{ClusterName, Monotonic};
 use std::fmt::Debug;
@@ -30,12 +30,12 @@ pub(super) fn target(bytes: &[u8]) {
 }
 
 fn check<T: PartialEq + Debug>(bytes: &[u8], decode: fn(&[u8]) -> Result<T, Damage>, encode: fn(&T) -> Vec<u8>) {
-    Format::new(decode, encode, Slack::None).check(bytes);
+    Format::new(decode, encode, Exact::Always).check(bytes);
 }
 
 /// A verdict that is repeated keeps its start; another one begins now.
 fn check_observation(bytes: &[u8]) {
-    let sealed = crate::cell::sealed(bytes).unwrap_or_default();
+    let sealed = crate::cell::sealed(bytes, Seal::NONE).unwrap_or_default();
     let Ok(before) = Observation::decode(&sealed) else { return };
     let now = Monotonic(before.seen_at.0.wrapping_add(1));
     for verdict in [Verdict::Healthy, Verdict::Unhealthy] {

@@ -2,9 +2,9 @@
 //!
 //! Input: the bytes of the cell. Their charges and limits are drawn from its checksum.
 
-use crate::cell::{Format, Slack, sealed};
+use crate::cell::{Exact, Format, sealed};
 use crate::memory::Memory;
-use redeliver_core::codec::crc32;
+use redeliver_core::codec::{Seal, crc32};
 use redeliver_core::config::{Intake, StoreLimits};
 use redeliver_core::ledger::{self, Ledger, ReserveError};
 use redeliver_core::random::Random;
@@ -20,8 +20,8 @@ pub(super) fn target(bytes: &[u8]) {
         assert_eq!(ledger::rebuild(&memory, KEY, *books), Ok(()));
         memory.bytes(KEY)
     };
-    let Some(books) = Format::new(read, write, Slack::None).check(bytes) else { return };
-    let memory = Memory::with(KEY, &sealed(bytes).unwrap_or_default());
+    let Some(books) = Format::new(read, write, Exact::Always).check(bytes) else { return };
+    let memory = Memory::with(KEY, &sealed(bytes, Seal::NONE).unwrap_or_default());
     check_changes(&memory, books, &mut Random::seeded(u64::from(crc32(bytes))));
 }
 

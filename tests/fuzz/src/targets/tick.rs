@@ -5,10 +5,11 @@
 //! slot or destination, plus 128 for bytes that stay as they are; others get the kind, version, checksum and slot that
 //! belong there, so that their fields are read.
 
-use crate::cell::sealed;
+use crate::cell::{is_compact, sealed};
 use crate::memory::Memory;
 use crate::wire;
 use redeliver_core::answer::Answer;
+use redeliver_core::codec::Seal;
 use redeliver_core::config::{Config, parse};
 use redeliver_core::delivery::sending::Reply;
 use redeliver_core::delivery::{CallToken, Delivery};
@@ -192,15 +193,17 @@ fn belonging(content: &[u8], place: Place, kind: Option<u8>, slot: SlotIndex) ->
     if let Some(kind) = kind {
         *cell.first_mut()? = kind;
     }
-    let names_its_slot = matches!(place, Place::Head) || cell.first() == Some(&b'M');
-    if names_its_slot {
-        cell.get_mut(6..10)?.copy_from_slice(&slot.0.to_le_bytes());
+    let is_of_slot = matches!(place, Place::Head) || cell.first() == Some(&b'M');
+    match (is_of_slot, is_compact(&cell)) {
+        (true, false) => cell.get_mut(6..10)?.copy_from_slice(&slot.0.to_le_bytes()),
+        (true, true) if cell.first() == Some(&b'M') => *cell.get_mut(6)? = u8::try_from(slot.0).ok()?,
+        (true | false, true | false) => {}
     }
     if matches!(place, Place::Ledger) {
         // More slots than an input can fill are only more of the same, and take their time.
         cell.get_mut(SLOTS_COUNTED)?.copy_from_slice(&[0; 3]);
     }
-    sealed(&cell)
+    sealed(&cell, if matches!(place, Place::Head) { Seal(slot.0) } else { Seal::NONE })
 }
 
 fn configuration(source: &str) -> Rc<Config> {
