@@ -135,8 +135,8 @@ impl Row {
                 "a backlog of 1,000,000 messages: cost of a message against a backlog of 1,000, memory,\n\
                  and what they cost while they wait",
                 "A search grows with the logarithm of the backlog, and less of it is in the processor's caches; the \
-                 memory is two keys and a head in Envoy's map, the allocator's rounding, and the leader's schedule; \
-                 the idle time is the audit and the sweep over all heads, a bounded number each tick, and the \
+                 memory is two keys and a head in Envoy's map, what the message takes beside its own bytes, and the \
+                 leader's schedule; the idle time is the sweep over all heads, a bounded number each tick, and the \
                  questions about health.",
             ),
             Row::Guest => (

@@ -1,7 +1,9 @@
 //! Housekeeping: what only one VM of the process does for the store. Sets the gauges, audits the books, repairs heads.
 //!
-//! Held by a lease. Nothing is lost when the house stands empty for a moment: gauges stand still.
+//! Held by a lease. Nothing is lost when the house stands empty for a moment: gauges stand still. An audit is a round of the
+//! sweep: it counts the heads that are read there anyway, and reads none itself.
 
+use super::sweep::Round;
 use super::tenancy::Tenancy;
 use super::{Delivery, note};
 use crate::cells::{Leadership, PublishedState};
@@ -19,9 +21,6 @@ const GAUGE_PERIOD: Millis = Millis(250);
 const QUIET: Millis = Millis(5_000);
 /// How often gauges are shown although they have not changed.
 const SHOW_AGAIN: Millis = Millis(10_000);
-/// Heads that an audit reads per tick: at ten ticks a second it has counted 10,000 slots in 10 seconds, and 1,000,000 for a
-/// quarter of a hundredth of a processor.
-const AUDIT_STEP: u32 = 100;
 /// Destinations whose books are looked at per tick, whether they are damaged.
 const PARTS_PER_TICK: usize = 16;
 /// Free slots whose hints an audit writes anew; with more of them the lost ones do not matter.
@@ -48,11 +47,23 @@ struct Audit {
     seen: Option<(Ledger, Monotonic)>,
     /// The `changes` of the books that were audited last.
     done_for: Option<u32>,
-    next: u32,
+    progress: Progress,
     counted: Counts,
     free: Vec<SlotIndex>,
     /// What the count before found, if the books were found wrong.
     doubt: Option<Counts>,
+}
+
+/// How much of the slots an audit has counted.
+#[derive(Clone, Copy, Debug, Default)]
+enum Progress {
+    /// None: the books must be quiet first.
+    #[default]
+    NotBegun,
+    /// This round of the sweep shows the rest of them.
+    Counting(Round),
+    /// All.
+    Done,
 }
 
 /// What the slots hold.
@@ -77,6 +88,22 @@ impl Housekeeping {
     /// A slot was mended, which does not show in the books: they are counted again although they have not changed.
     pub(super) fn audit_again(&mut self) {
         self.audit = Audit::default();
+    }
+
+    #[cfg(test)]
+    pub(super) const fn is_counting(&self) -> bool {
+        matches!(self.audit.progress, Progress::Counting(_))
+    }
+
+    /// The sweep has read a slot, and comes to `next` after it.
+    pub(super) fn see(&mut self, slot: SlotIndex, head: Option<Head>, next: u32) {
+        match self.audit.progress {
+            Progress::NotBegun | Progress::Done => {}
+            Progress::Counting(round) => {
+                self.audit.count(slot, head);
+                self.audit.progress = round.after(next).map_or(Progress::Done, Progress::Counting);
+            }
+        }
     }
 }
 
@@ -138,7 +165,7 @@ impl Delivery {
         }
     }
 
-    /// Counts all slots when the books have been quiet, and mends the books if they are wrong.
+    /// Has all slots counted when the books have been quiet, and mends the books if they are wrong.
     fn audit(&mut self, memory: &dyn SharedMemory, now: Monotonic, effects: &mut Vec<Effect>) {
         let key = self.keys.ledger();
         let Ok(books) = Ledger::read(memory, &key) else { return self.rebuild_books(memory, effects) };
@@ -150,8 +177,13 @@ impl Delivery {
         if now.since(since) < QUIET || audit.done_for == Some(books.changes) {
             return;
         }
-        if !self.count_some(memory, books.slots) {
-            return;
+        match audit.progress {
+            Progress::NotBegun if books.slots > 0 => {
+                audit.progress = Progress::Counting(self.sweep.round());
+                return;
+            }
+            Progress::Counting(_) => return,
+            Progress::NotBegun | Progress::Done => {}
         }
         let audit = std::mem::take(&mut self.housekeeping.audit);
         let whole = Ledger { slots: books.slots, changes: books.changes, ..audit.counted.whole };
@@ -219,9 +251,12 @@ impl Delivery {
 
     /// Counts all slots in one go.
     fn count_all(&mut self, memory: &dyn SharedMemory, slots: u32) -> Counts {
-        self.housekeeping.audit = Audit::default();
-        while !self.count_some(memory, slots) {}
-        std::mem::take(&mut self.housekeeping.audit).counted
+        self.housekeeping.audit_again();
+        let mut audit = Audit::default();
+        for slot in (0..slots).map(SlotIndex) {
+            audit.count(slot, self.store(memory).head(slot).ok().flatten().map(|(head, _)| head));
+        }
+        audit.counted
     }
 
     /// A damaged ledger is counted anew at once: until then nothing is stored.
@@ -244,20 +279,6 @@ impl Delivery {
             slots = if is_written { slot } else { slots };
         }
         slots
-    }
-
-    /// Counts a bounded number of slots. Answers whether all are counted.
-    fn count_some(&mut self, memory: &dyn SharedMemory, slots: u32) -> bool {
-        for _ in 0..AUDIT_STEP {
-            let slot = SlotIndex(self.housekeeping.audit.next);
-            if slot.0 >= slots {
-                return true;
-            }
-            self.housekeeping.audit.next = slot.0.saturating_add(1);
-            let head = self.store(memory).head(slot).ok().flatten().map(|(head, _)| head);
-            self.housekeeping.audit.count(slot, head);
-        }
-        self.housekeeping.audit.next >= slots
     }
 
     /// Writes the hints at free slots anew: a VM that died with one in hand lost it.

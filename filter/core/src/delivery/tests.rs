@@ -1367,6 +1367,23 @@ fn an_audit_in_the_middle_of_a_settle_leaves_no_room_that_is_not_there() {
     assert!(call >= 5, "{call} calls");
 }
 
+/// 50 heads, and what a tick reads anyway: who leads, the books of one destination after the other.
+#[test]
+fn an_audit_counts_what_the_sweep_reads_and_reads_no_head_itself() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.witness(1, "orders", Sign::NoHealthyHost);
+    world.receiver(|_| (REFUSED, 5));
+    world.store(1, "orders", 1..400);
+    // The books have been quiet for 5 s, and a count of 399 slots takes eight ticks.
+    world.pass(5_500);
+    let keeper = world.house_keepers()[0];
+    assert!(world.vms[keeper].delivery.housekeeping.is_counting(), "{}", world.state());
+    let (memory, now) = (std::mem::take(&mut world.memory), world.moment());
+    let vm = VmMemory::immortal(&memory);
+    world.vms[keeper].delivery.tick(&vm, Now { monotonic: now.monotonic.after(Millis(100)), ..now });
+    assert!((50..80).contains(&vm.calls()), "{} calls", vm.calls());
+}
+
 /// One seed's worth of trouble for a process of four VMs and two destinations.
 struct Chaos {
     world: World,
