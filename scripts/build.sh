@@ -44,8 +44,11 @@ sysroot=$(rustc --print sysroot)
 remap() { printf -- '--remap-path-prefix=%s=%s\037' "$1" "$2"; }
 flags=$(remap "$HOME" /home; remap "$sysroot" /rust; remap "$cargo_home" /cargo; remap "$root" /redeliver)
 [ "$workspace" = "$root" ] || flags=$flags$(remap "$workspace" /redeliver)
+# A function is inlined up to a cost of 20: built for size, LLVM stops at 5, and what is done for each byte and header is a
+# call then; 225, as for speed, does not fit the size that the module may have (ARCHITECTURE.md has the figures).
+flags+=-Cllvm-args=--inline-threshold=20
 # The form with the unit separator survives blanks in paths. It replaces a caller's RUSTFLAGS on purpose.
-export CARGO_ENCODED_RUSTFLAGS=${flags%$'\037'}
+export CARGO_ENCODED_RUSTFLAGS=$flags
 
 cargo build --release -p "$package" --target "$target" --manifest-path "$workspace/Cargo.toml" \
     --target-dir "$built" ${options[@]+"${options[@]}"} >&2 || die "$package does not build: see cargo's messages above"

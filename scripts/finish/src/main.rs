@@ -4,16 +4,21 @@
 //!    the filter does not use are dropped, and the code that only they reached.
 //! 2. The filter's own callbacks take the place of the SDK's (filter/shell/src/abi.rs says why): `redeliver_on_tick` is
 //!    exported as `proxy_on_tick`.
-//! 3. The names of functions go into a file of their own, beside the module: a fifth of its size, and only a backtrace
+//! 3. What the SDK does for contexts of its own kinds is cut off: nothing makes one, but the compiler cannot know.
+//! 4. The names of functions go into a file of their own, beside the module: a fifth of its size, and only a backtrace
 //!    wants them.
 //!
-//! Never changes code. Fails with a sentence when the module is not what it expects.
+//! Never changes what runs. Fails with a sentence when the module is not what it expects.
 
+use std::collections::HashSet;
 use std::process::ExitCode;
-use walrus::Module;
+use walrus::{ElementItems, Function, FunctionBuilder, FunctionId, Module};
 
 /// What stays as the compiler made it.
 const KEPT: [&str; 4] = ["memory", "_initialize", "proxy_abi_version_0_2_1", "proxy_on_memory_allocate"];
+
+/// Paths in names of functions: the SDK's traits of contexts, of which the filter implements none.
+const CONTEXTS: [&str; 1] = ["10proxy_wasm6traits"];
 
 /// What the host may call: `proxy_<name>` is the filter's `redeliver_<name>`.
 const CALLBACKS: [&str; 13] = [
@@ -51,6 +56,7 @@ fn finish(input: &str, output: &str, named: &str) -> Result<(), String> {
     let mut module =
         Module::from_file(input).map_err(|error| format!("{input} is no module that can be read: {error}"))?;
     export_only_what_is_used(&mut module)?;
+    cut_off_the_sdks_contexts(&mut module);
     walrus::passes::gc::run(&mut module);
     let write = |module: &mut Module, path: &str| {
         module.emit_wasm_file(path).map_err(|error| format!("{path} cannot be written: {error}"))
@@ -81,6 +87,24 @@ fn export_only_what_is_used(module: &mut Module) -> Result<(), String> {
         module.exports.add(export, function);
     }
     Ok(())
+}
+
+/// What the SDK does for contexts of its own kinds stands in the module's table of functions, since the compiler cannot know
+/// that the filter makes none; so it would stay. A function that traps takes its places.
+fn cut_off_the_sdks_contexts(module: &mut Module) {
+    let is_of_contexts = |function: &Function| {
+        function.name.as_ref().is_some_and(|name| CONTEXTS.iter().any(|path| name.contains(path)))
+    };
+    let cut: HashSet<FunctionId> =
+        module.funcs.iter().filter(|function| is_of_contexts(function)).map(Function::id).collect();
+    let mut builder = FunctionBuilder::new(&mut module.types, &[], &[]);
+    builder.name("cut_off".to_owned()).func_body().unreachable();
+    let trap = builder.finish(vec![], &mut module.funcs);
+    for element in module.elements.iter_mut() {
+        if let ElementItems::Functions(functions) = &mut element.items {
+            functions.iter_mut().filter(|function| cut.contains(function)).for_each(|function| *function = trap);
+        }
+    }
 }
 
 fn lacks(name: &str) -> String {
