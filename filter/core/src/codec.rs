@@ -9,7 +9,9 @@
 //! | 2, extended | receipts with a fingerprint; before, heads in a line and messages with later fields too | of fixed size |
 //! | 4, compact | heads and messages: there is one of each for every message that is stored | as many bytes as they need |
 //!
-//! What was written before is read. Any two versions differ in two bits, so that one flipped bit is found.
+//! What was written before is read. Every version has an odd number of ones, so that one flipped bit makes no other version;
+//! the next are 7, 8, 11. A cell of a version that is not known yet is a later build's, which is there at the same time
+//! while a new module takes over: it is no damage to be mended ([`Damage::Later`]).
 //!
 //! Reading is total: whatever stands in memory (another plugin's bytes, a torn or older value) becomes a value or a
 //! [`Damage`], never a panic and never a guess.
@@ -49,6 +51,9 @@ impl Seal {
 const NUMBER_BITS: u32 = 7;
 const MORE_FOLLOW: u8 = 0x80;
 
+/// The highest version that there will ever be: what stands there in foreign bytes is mostly above it.
+const VERSION_MAX: u8 = 31;
+
 const CHECKSUM_AT: usize = 2;
 const HEADER_BYTES: usize = 6;
 
@@ -59,8 +64,10 @@ pub enum Damage {
     Short,
     /// The first byte is not the kind that belongs there.
     Kind,
-    /// A format version that this build does not know.
+    /// A format version that there is not, or not for this kind.
     Version,
+    /// A format version of a later build: what it wrote is for it to read, and for nobody else to mend.
+    Later,
     /// The checksum does not match the bytes.
     Checksum,
     /// A field holds a value that the format does not allow.
@@ -75,6 +82,7 @@ impl fmt::Display for Damage {
             Self::Short => "too short",
             Self::Kind => "another kind of cell",
             Self::Version => "unknown format version",
+            Self::Later => "written by a later version",
             Self::Checksum => "checksum mismatch",
             Self::Field => "impossible field",
             Self::Trailing => "bytes left over",
@@ -215,6 +223,7 @@ impl<'a> Reader<'a> {
             FORMAT_VERSION => (Format::First, Seal::NONE),
             FORMAT_EXTENDED => (Format::Extended, Seal::NONE),
             FORMAT_COMPACT => (Format::Compact, seal),
+            version if version <= VERSION_MAX && version.count_ones() % 2 == 1 => return Err(Damage::Later),
             _ => return Err(Damage::Version),
         };
         if u32::from_le_bytes([a, b, c, d]) != checksum(seal, rest) {
@@ -452,6 +461,23 @@ mod tests {
                 assert!(is_refused(&bytes), "{format:?}, bit {bit} flipped");
             }
         }
+    }
+
+    #[test]
+    fn a_later_version_is_told_from_damage() {
+        let read = |version| {
+            let mut bytes = cell();
+            bytes[1] = version;
+            Reader::open(&bytes, b'x').map(|_| ()).unwrap_err()
+        };
+        for version in [7, 8, 11, 13, 31] {
+            assert_eq!(read(version), Damage::Later, "{version}");
+        }
+        for version in [0, 3, 5, 6, 9, 30, 32, b' ', 255] {
+            assert_eq!(read(version), Damage::Version, "{version}");
+        }
+        let known = [FORMAT_VERSION, FORMAT_EXTENDED, FORMAT_COMPACT];
+        assert!(known.iter().all(|version| version.count_ones() % 2 == 1 && *version <= VERSION_MAX));
     }
 
     fn number(value: u64) -> Vec<u8> {

@@ -586,13 +586,14 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
     }
 
     /// Puts a slot with a damaged head right: a dead letter if its large part holds anything, free otherwise. Answers
-    /// whether a dead letter was made.
+    /// whether a dead letter was made. The head of a later build is left to it.
     ///
     /// # Errors
-    /// [`Gone`] if another VM interfered.
+    /// [`Gone`] if another VM interfered, or there is nothing to mend.
     pub fn repair_head(&self, slot: SlotIndex, wall: Wall) -> Result<Repair, Gone> {
         let key = self.keys.head(slot);
-        let damaged = self.memory.get(&key).filter(|value| Head::decode(&value.bytes, slot).is_err()).ok_or(Gone)?;
+        let is_damaged = |bytes: &[u8]| !matches!(Head::decode(bytes, slot), Ok(_) | Err(Damage::Later));
+        let damaged = self.memory.get(&key).filter(|value| is_damaged(&value.bytes)).ok_or(Gone)?;
         let large = self.memory.get(&self.keys.large(slot)).map(|value| value.bytes).unwrap_or_default();
         // The generation is lost with the head; one that is far from any in use keeps stale hints out.
         let fresh = Head::free(Generation(crate::codec::crc32(&damaged.bytes) | 0x8000_0000));

@@ -69,7 +69,7 @@ impl<T: PartialEq + Debug, D: Fn(&[u8]) -> Result<T, Damage>, E: Fn(&T) -> Vec<u
         flipped[bit / 8] ^= 1 << (bit % 8);
         let expected = match bit / 8 {
             0 => Damage::Kind,
-            1 => Damage::Version,
+            1 => Damage::Version, // one flipped bit makes no version that there is, or will be
             _ => Damage::Checksum,
         };
         assert_eq!((self.decode)(&flipped), Err(expected), "bit {bit} flipped");

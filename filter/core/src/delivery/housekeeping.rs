@@ -7,6 +7,7 @@ use super::sweep::Round;
 use super::tenancy::Tenancy;
 use super::{Delivery, note};
 use crate::cells::{Leadership, PublishedState};
+use crate::codec::Damage;
 use crate::effect::{Effect, Gauge, Level};
 use crate::ledger::{self, Ledger};
 use crate::memory::SharedMemory;
@@ -168,7 +169,11 @@ impl Delivery {
     /// Has all slots counted when the books have been quiet, and mends the books if they are wrong.
     fn audit(&mut self, memory: &dyn SharedMemory, now: Monotonic, effects: &mut Vec<Effect>) {
         let key = self.keys.ledger();
-        let Ok(books) = Ledger::read(memory, &key) else { return self.rebuild_books(memory, effects) };
+        let books = match Ledger::read(memory, &key) {
+            Ok(books) => books,
+            Err(Damage::Later) => return,
+            Err(_) => return self.rebuild_books(memory, effects),
+        };
         let audit = &mut self.housekeeping.audit;
         let (seen, since) = audit.seen.filter(|(seen, _)| *seen == books).unwrap_or((books, now));
         if audit.seen != Some((seen, since)) {
@@ -236,8 +241,9 @@ impl Delivery {
             self.housekeeping.part = self.housekeeping.part.saturating_add(1).checked_rem(count).unwrap_or_default();
             let Ok(place) = u16::try_from(self.housekeeping.part) else { return };
             let key = self.keys.destination_ledger(DestinationIndex(place));
-            if Ledger::read(memory, &key).is_ok() {
-                continue;
+            match Ledger::read(memory, &key) {
+                Ok(_) | Err(Damage::Later) => continue,
+                Err(_) => {}
             }
             let Ok(Ledger { slots, .. }) = Ledger::read(memory, &self.keys.ledger()) else { return };
             let counted = self.count_all(memory, slots).part(usize::from(place));

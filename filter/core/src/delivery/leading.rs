@@ -12,6 +12,7 @@ use super::{Delivery, Outlook, Standing, Thread, note};
 use crate::cells::{
     DESTINATIONS_MAX, Evidence, Leadership, Observation, PublishedState, decode_destinations, encode_destinations,
 };
+use crate::codec::Damage;
 use crate::config::HealthSource;
 use crate::courier::Courier;
 use crate::destination::{Backlog, standing};
@@ -58,6 +59,8 @@ impl Delivery {
                 self.names = names;
                 self.names_version = Some(value.cas);
             }
+            // What a later build knows of it, it knows better.
+            Err(Damage::Later) => {}
             // Whoever still knows the table writes it anew.
             Err(_) if !self.names.is_empty() => self.rewrite_names(memory, value.cas),
             // A VM that is new leaves it to the others for a moment, and then asks the messages where they go.

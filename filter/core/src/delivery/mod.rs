@@ -23,6 +23,7 @@ mod tenancy;
 
 use crate::cells::{Evidence, Lease, PublishedState, Rule, VmId};
 use crate::classify::Sign;
+use crate::codec::Damage;
 use crate::config::{Config, Policy};
 use crate::courier::Courier;
 use crate::destination::Backlog;
@@ -231,11 +232,17 @@ impl Delivery {
         self.calls.values().any(|call| matches!(call, Call::Attempt(_) | Call::LapsedAttempt(_)))
     }
 
-    /// The newest configuration rules; an older one retires, and comes back if the newer one is gone.
+    /// The newest configuration rules; an older one retires, and comes back if the newer one is gone. A build that changes
+    /// the format of what is stored changes that of this cell too, so that those before it retire.
     fn follow_rule(&mut self, memory: &dyn SharedMemory, now: Monotonic, effects: &mut Vec<Effect>) {
         let mine = Rule { digest: self.digest, since: self.configured_at, seen_at: now };
         let outcome = update(memory, &self.keys.rule(), |bytes| {
-            let found = bytes.and_then(|bytes| Rule::decode(bytes).ok());
+            let found = match bytes.map(Rule::decode) {
+                Some(Ok(rule)) => Some(rule),
+                // A later build is here, and what it stores can only be read by its like.
+                Some(Err(Damage::Later)) => return Change::Keep(Standing::Retired),
+                Some(Err(_)) | None => None,
+            };
             match found {
                 Some(rule) if rule.digest == self.digest && now.since(rule.seen_at) < ALIVE_PERIOD => {
                     Change::Keep(Standing::Ruling)

@@ -1135,6 +1135,38 @@ fn damaged_cells_are_written_anew_and_nothing_is_lost() {
 }
 
 #[test]
+fn what_a_later_build_wrote_is_left_to_it_and_whoever_sees_its_rule_retires() {
+    let keys = Keys::of(b"world");
+    let (slot, place) = (SlotIndex(4), DestinationIndex(0));
+    let cells = [
+        ("head", keys.head(slot)),
+        ("books", keys.ledger()),
+        ("books of a destination", keys.destination_ledger(place)),
+        ("destinations", keys.destinations()),
+        ("rule", keys.rule()),
+    ];
+    for (cell, key) in cells {
+        let mut world = World::new(2, &config(PLAIN));
+        world.witness(1, "orders", Sign::NoHealthyHost);
+        world.store(1, "orders", 1..10);
+        world.pass(500);
+        let mut bytes = world.memory.bytes(&key);
+        bytes[1] = 7;
+        world.memory.overwrite(&key, &bytes);
+        world.pass(30_000);
+        assert_eq!(world.memory.bytes(&key), bytes, "{cell}{}", world.state());
+        assert_eq!(world.counter(Counter::Corrupt), 0, "{cell}{}", world.state());
+        let expected = match cell {
+            "rule" => 0,
+            "head" => 8,
+            _ => 9,
+        };
+        assert_eq!(world.counter(Counter::Delivered), expected, "{cell}{}", world.state());
+        assert_eq!(world.leaders("orders").is_empty(), cell == "rule", "{cell}{}", world.state());
+    }
+}
+
+#[test]
 fn damaged_records_become_dead_letters_and_the_rest_arrives() {
     let keys = Keys::of(b"world");
     let slot = SlotIndex(4);
