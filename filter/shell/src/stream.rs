@@ -48,7 +48,7 @@ pub struct Stream {
     stage: Stage,
     /// What this stream's copy of the body takes of [`Vm::copies`].
     copied: ByteCount,
-    /// Counts it as live traffic, while there is a backlog to be delivered beside it.
+    /// Counts it as live traffic since it went to the router, while there is a backlog to be delivered beside it.
     live: Option<LiveRequest>,
     /// The idempotency key that the first attempt got from us; the message's id, if it is stored.
     injected: Option<MessageId>,
@@ -95,19 +95,19 @@ impl Stream {
     }
 
     fn request_headers(&mut self, vm: &mut Vm, has_body: HasBody) -> Action {
-        self.live = vm.delivery.begin_live(|| Route.cluster());
         if !vm.config.protects_anything() {
-            return Action::Continue;
+            return self.go_to_router(vm);
         }
         let headers = host::request_headers();
         #[cfg(feature = "trap")]
         trap_if_told(&headers, vm);
         let glance = Glance::at(&headers);
         if protection(&vm.config.matching, &headers, &glance, &Route) == Protection::Unprotected {
-            return Action::Continue;
+            return self.go_to_router(vm);
         }
         if glance.own.is_some() {
             if is_our_own(vm, &headers) {
+                // No live traffic: redelivery would be held back by itself.
                 return Action::Continue;
             }
             unbelieved(&headers, vm.config.trust.senders).for_each(host::remove_request_header);
@@ -136,6 +136,12 @@ impl Stream {
         }
     }
 
+    /// The request is live traffic from now on: while its sender takes its time over the body, its destination sees nothing.
+    fn go_to_router(&mut self, vm: &mut Vm) -> Action {
+        self.live = vm.delivery.begin_live(|| Route.cluster());
+        Action::Continue
+    }
+
     /// The first attempt gets the key that redeliveries will carry, if the sender sent none and the operator wants it.
     fn inject(&mut self, vm: &mut Vm, arrived: &HeaderList) {
         let config = vm.config.clone();
@@ -161,7 +167,7 @@ impl Stream {
             (Look::Passes, Onward::Store) => self.divert(vm, capture),
             (Look::Passes, Onward::Router) => {
                 self.stage = Stage::Captured(Box::new(capture));
-                Action::Continue
+                self.go_to_router(vm)
             }
         }
     }
@@ -222,7 +228,6 @@ impl Stream {
         match storing::store(vm, &mut tried, Route.cluster(), Trigger::Down, self.injected) {
             Ok(stored) => {
                 host::reply(&reply::accepted(stored.id, asked_async(&tried.arrived)), tried.protocol);
-                self.live = None;
                 self.stage = Stage::Pass;
                 Action::Pause
             }
@@ -231,7 +236,7 @@ impl Stream {
             Err(Untaken::NotStored(_)) => {
                 // The router is asked after all: its answer decides, and says why if it is not stored again.
                 self.stage = Stage::Captured(Box::new(capture));
-                Action::Continue
+                self.go_to_router(vm)
             }
         }
     }
@@ -245,6 +250,7 @@ impl Stream {
             Some(Held::Released { .. }) => {
                 capture.let_go();
                 vm.went_on(self.context);
+                self.live = vm.delivery.begin_live(|| Route.cluster());
             }
         }
         let size_bytes = host::byte_count(size);

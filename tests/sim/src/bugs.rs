@@ -60,6 +60,11 @@ const REAL_BUGS: &[RealBug] = &[
         found_by: "fuzzing",
         scenario: "`cargo test -p redeliver-fuzz message`",
     },
+    RealBug {
+        what: "A request whose body was still to come counted as live traffic of its destination, which had seen nothing of it: redelivery took more than its share beside few live requests. So did redeliveries that come back through a listener, which held redelivery back by itself.",
+        found_by: "the search (safety, I6)",
+        scenario: "`scripts/sim.sh replay safety 12250`",
+    },
 ];
 
 /// What is known and not mended.

@@ -120,10 +120,10 @@ const UNPROTECTED: PathCalls =
 const STORED: PathCalls = PathCalls {
     story: "1 KiB POST, no healthy host, stored in a new slot",
     calls: &[
-        (RequestHeaders, "proxy_get_property xds.cluster_name"),
         (RequestHeaders, "proxy_get_header_map_pairs"),
         (RequestHeaders, "proxy_get_property xds.route_metadata.filter_metadata.redeliver.enabled"),
         (RequestBody, "proxy_get_buffer_bytes"),
+        (RequestBody, "proxy_get_property xds.cluster_name"),
         (ResponseHeaders, "proxy_get_header_map_pairs"),
         (ResponseHeaders, "proxy_get_property response.flags"),
         (ResponseHeaders, "proxy_get_property upstream.request_attempt_count"),
