@@ -2,6 +2,7 @@
 
 use crate::faults::Fault;
 use crate::message::Destination;
+use crate::receiving::through::LISTENER;
 use crate::slots;
 use simvoy::abi::Callback;
 use simvoy::{Point, Verdict};
@@ -61,7 +62,10 @@ impl Site {
             Self::HeadWrite => is_write && slots::is_part(point.name, b'h'),
             Self::CellWrite => is_write && !slots::is_part(point.name, b'm') && !slots::is_part(point.name, b'h'),
             Self::Hint => point.call == HostCall::EnqueueQueue,
-            Self::Dispatch => point.call == HostCall::HttpCall && destination_of(point.name).is_some(),
+            Self::Dispatch => {
+                let is_redelivery = destination_of(point.name).is_some() || point.name == LISTENER.as_bytes();
+                point.call == HostCall::HttpCall && is_redelivery
+            }
             Self::Answer => point.callback == Callback::CallResponse && point.nth == 0,
             Self::Log => point.callback == Callback::Log && point.nth == 0,
             Self::RoutedForm => point.callback == Callback::Log && is_write && slots::is_part(point.name, b'm'),

@@ -79,5 +79,6 @@ const GAPS: &[&str] = &[
     "A VM that dies while an older listener drains is made anew for that listener first if a request of it comes first: the older configuration then counts as the newest, and rules until the newer one is loaded there too. Parked messages are tried once more each time.",
     "A request whose headers had left the filter before its failure, and whose VM traps before the end of its stream, ends as a dead letter (unstorable) after five minutes: its routed form is read at the end.",
     "A leader that takes over knows a wait that was asked for (`Retry-After`) as a due time only: a probe, which goes by none, may send such a message sooner, once.",
-    "The histories have one filter (its neighbours are played) and no listener to go through, and gRPC calls and neighbours only where there are no keys: what more those do is shown by the tests of the core and on a real Envoy only.",
+    "What `redelivery.through` leads to is not reached from the main thread: while no worker's VM lives, nothing is delivered that way; the next request on a worker brings its VM back.",
+    "The histories have one filter (its neighbours are played), and gRPC calls and neighbours only where there are no keys; where redeliveries go through a listener, its routes do not try again by themselves. What more those do is shown by the tests of the core and on a real Envoy only.",
 ];

@@ -3,6 +3,7 @@
 use crate::message::{CREDENTIAL, KEY, Message};
 use crate::receiving::calls::{is_call, wrong_call};
 use crate::receiving::neighbours::hops_before;
+use crate::receiving::through::wrong_pass;
 use crate::rules::{Form, Rules};
 use simvoy::{Headers, Request};
 
@@ -41,7 +42,7 @@ pub fn difference(message: &Message, request: &Request, rules: &Rules) -> Option
             message.body.len()
         ));
     }
-    if let Some(wrong) = framing(request) {
+    if let Some(wrong) = framing(request).or_else(|| wrong_pass(message, &request.headers, rules)) {
         return Some(wrong);
     }
     if let Some(wrong) =
@@ -65,7 +66,9 @@ pub fn difference(message: &Message, request: &Request, rules: &Rules) -> Option
 fn expected_line(message: &Message, rules: &Rules) -> Vec<(&'static str, String)> {
     let path = message.headers.text(":path").unwrap_or_default().to_owned();
     let authority = message.headers.text(":authority").unwrap_or_default().to_owned();
+    let is_routed_again = rules.through(message.destination).is_some();
     let (path, authority) = match (rules.form, rules.is_rewritten(message.destination)) {
+        (_, true) if is_routed_again => (rules.rewrite(&path), crate::rules::REWRITTEN_HOST.to_owned()),
         (Form::Routed, true) => (rules.rewrite(&path), crate::rules::REWRITTEN_HOST.to_owned()),
         (Form::Routed, false) | (Form::Arrived, _) => (path, authority),
     };

@@ -18,6 +18,7 @@ use crate::history::{Action, Configuration, Damage, HealthView, History, Leaving
 use crate::message::Destination;
 use crate::receiving::Receiving;
 use crate::receiving::own::OWNER;
+use crate::receiving::through::Through;
 use crate::rules::Rules;
 use crate::town::{Mood, Remedy, SourceMood};
 use simvoy::Moment;
@@ -163,6 +164,8 @@ pub fn history(seed: u64, phase: Phase) -> History {
         }
         actions.extend(drill.actions);
     }
+    rules.receiving.through = rules.receiving.through.or_else(|| Through::of(seed, rules.destinations));
+    rules = rules.settled();
     actions.sort_by_key(|(at, _)| *at);
     History {
         origin: Origin::Seed,

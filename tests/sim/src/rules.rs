@@ -5,7 +5,7 @@ use crate::message::{CREDENTIAL, Destination};
 use crate::receiving::Receiving;
 use crate::receiving::own::OWNER;
 use serde_json::{Value, json};
-use simvoy::Route;
+use simvoy::{Chain, Route};
 use std::time::Duration;
 
 /// `capture.as`.
@@ -172,6 +172,12 @@ impl Rules {
         }
     }
 
+    /// What is on the listener that redeliveries to a destination go through; `None`: they go straight to it.
+    #[must_use]
+    pub fn through(&self, destination: Destination) -> Option<Chain> {
+        self.receiving.through.filter(|through| through.leads_to(destination)).map(|through| through.chain)
+    }
+
     /// The most messages that one destination may have in the store.
     #[must_use]
     pub fn part(&self, destination: Destination) -> u32 {
@@ -190,6 +196,9 @@ impl Rules {
     pub fn settled(mut self) -> Self {
         if self.holds_while_down || self.keys.order != Order::None {
             self.form = Form::Arrived;
+        }
+        if self.receiving.through.is_some() {
+            self.retries = 0;
         }
         self
     }

@@ -243,7 +243,7 @@ impl Receivers for Town {
             self.oracle.arrives(number, if is_live { Road::Live } else { Road::Again }, &request.headers);
         }
         // Who answers before the body has come says no more.
-        if self.oracle.rules.receiving.trusts_receivers && self.mood(destination) != Mood::Hasty {
+        if self.mood(destination) != Mood::Hasty {
             exchange = self.neighbours.take_over(exchange);
         }
         let is_call = number.is_some_and(|number| self.oracle.is_call(number));
@@ -254,7 +254,7 @@ impl Receivers for Town {
                 }
                 self.oracle.reached_live(number, request, contact, &exchange, now);
             }
-            Origin::Dispatch(vm, token) => {
+            Origin::Dispatch(vm, token) | Origin::Through(_, vm, token) => {
                 let mut wish;
                 (exchange, wish) = self.speech.reword(exchange, self.wall_millis);
                 if is_call {

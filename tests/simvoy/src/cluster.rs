@@ -20,6 +20,18 @@ pub enum Upstream {
     HealthListener,
     /// The admin port: membership gauges.
     Admin,
+    /// An internal listener with the routes of all others. A request to it is a stream there, on the thread that sends it,
+    /// and what the stream ends with is its answer. Workers reach it, the main thread does not.
+    Listener(Chain),
+}
+
+/// The filters of an internal listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chain {
+    /// The router alone.
+    Router,
+    /// The plugin before it, as the listener that takes new connections has it.
+    Plugin,
 }
 
 /// One cluster.

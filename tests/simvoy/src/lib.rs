@@ -92,6 +92,7 @@
 //! | endpoints one by one, panic routing, outlier detection, connection limits | a cluster has so many hosts, so many of them healthy; `max_requests` is the only breaker |
 //! | a cluster that goes and comes back while requests are out | its breaker begins at zero, and their ends are counted off it |
 //! | draining connections, `Connection: close` while draining | a stream stays with the listener that it was opened on |
+//! | an internal listener of more than one kind, or with routes of its own | one, with everybody's routes; a request enters it whole |
 //! | hot restart | drop the process, make another |
 //! | `wasm.*` stats, the prefix `wasmcustom.` | custom metrics by their own names |
 
@@ -125,7 +126,7 @@ mod unary;
 mod vm;
 
 pub use chaos::{Calm, Chaos, Point, Verdict};
-pub use cluster::{Cluster, HealthChecks, REQUESTS_MAX, Upstream};
+pub use cluster::{Chain, Cluster, HealthChecks, REQUESTS_MAX, Upstream};
 pub use happening::{Happening, LogLine};
 pub use http::{Headers, Request, Response};
 pub use ids::{CallToken, ContextId, Generation, StreamId, ThreadId, VmId};

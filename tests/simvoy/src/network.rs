@@ -55,12 +55,24 @@ pub enum Exchange {
 }
 
 /// Who sends a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// A sender's request, through the router.
     Live(crate::StreamId),
     /// A guest's call.
     Dispatch(crate::VmId, crate::CallToken),
+    /// A guest's call by way of an internal listener: the stream that it is there, through that listener's router.
+    Through(crate::StreamId, crate::VmId, crate::CallToken),
+}
+
+impl Origin {
+    /// Whose wire it is: of a call that went through a listener, its stream's.
+    pub(crate) const fn of_wire(self) -> Self {
+        match self {
+            Self::Through(stream, ..) => Self::Live(stream),
+            Self::Live(_) | Self::Dispatch(..) => self,
+        }
+    }
 }
 
 /// All receivers of a test: they see whole requests, and say what the wire does.
@@ -205,5 +217,18 @@ impl Exchange {
             Self::Garbage { after } => (after, Outcome::Failed(Failure::Garbage)),
             Self::Silence => return None,
         })
+    }
+}
+
+/// Only answers of a receiver carry it (PLATFORM 1.6), and those of an internal listener.
+pub(crate) fn with_service_time(outcome: Outcome, after: Duration) -> Outcome {
+    let stamp = |mut response: Response| {
+        response.headers.set("x-envoy-upstream-service-time", after.as_millis().to_string());
+        response
+    };
+    match outcome {
+        Outcome::Answer(response) => Outcome::Answer(stamp(response)),
+        Outcome::Broken(response) => Outcome::Broken(stamp(response)),
+        Outcome::Failed(_) | Outcome::Replied { .. } => outcome,
     }
 }

@@ -254,12 +254,13 @@ impl Process {
 
     /// A receiver that was silent does something after all, with the attempt that is out.
     pub fn answer(&mut self, origin: Origin, exchange: Exchange) {
+        let origin = origin.of_wire();
         let attempt = match origin {
             Origin::Live(stream) => {
                 let shared = self.shared.lock();
                 shared.streams.get(&stream).and_then(|stream| Some(stream.outgoing.as_ref()?.attempt)).unwrap_or(0)
             }
-            Origin::Dispatch(..) => 1,
+            Origin::Dispatch(..) | Origin::Through(..) => 1,
         };
         self.ends(origin, attempt, exchange);
     }
@@ -422,6 +423,52 @@ mod tests {
         process.run_for(&mut Nobody, Duration::from_secs(60));
         assert_eq!(process.take_happenings(), []);
         assert_eq!(process.step(&mut Nobody, Moment::NEVER), Step::Until(Moment::NEVER));
+    }
+
+    /// Does the same with each request.
+    struct Alike(Exchange);
+
+    impl Receivers for Alike {
+        fn exchange(&mut self, cluster: &str, _: Origin, request: &Request, _: Moment) -> Exchange {
+            assert_eq!((cluster, request.headers.text(":path")), ("orders", Some("/in/a")));
+            self.0.clone()
+        }
+    }
+
+    #[test]
+    fn a_request_to_an_internal_listener_is_a_stream_there_and_is_answered_with_its_end() {
+        let after = Duration::from_millis(5);
+        let answer = crate::Response::status(200).body("fine");
+        let cases = [
+            (Exchange::Answer { after, response: answer.clone() }, Some(200)),
+            (Exchange::Refused, Some(503)),
+            (Exchange::Garbage { after }, Some(502)),
+            (Exchange::CutAfterHeaders { after, response: answer }, None),
+            (Exchange::Silence, Some(504)),
+        ];
+        for (exchange, expected) in cases {
+            let mut process = process(1);
+            process.set_cluster("orders", Cluster::default());
+            process.set_cluster("again", Cluster::internal(crate::Upstream::Listener(crate::Chain::Router)));
+            let mut out = Route::new("/out/", "again");
+            (out.prefix_rewrite, out.timeout) = (Some("/in/".to_owned()), Duration::from_secs(1));
+            process.set_routes(vec![out, Route::new("/in/", "orders")]);
+            let head = Headers::of(&[(":method", "GET"), (":path", "/out/a"), (":authority", "shop")]);
+            let stream = process.open(ThreadId(1), None, head, End::Last);
+            process.run_for(&mut Alike(exchange.clone()), Duration::from_secs(3));
+            let codes: Vec<_> = process
+                .take_happenings()
+                .into_iter()
+                .map(|happening| match happening {
+                    Happening::Answered { stream: answered, response } if answered == stream => Some(response.code()),
+                    Happening::Reset { stream: reset } if reset == stream => None,
+                    other => panic!("{exchange:?}: {other:?}"),
+                })
+                .collect();
+            assert_eq!(codes, [expected], "{exchange:?}");
+            let shared = process.shared.lock();
+            assert!(shared.streams.is_empty() && shared.inner.is_empty(), "{exchange:?}: nothing is left behind");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::ids::{CallToken, ContextId, Generation, StreamId, ThreadId, VmId};
 use crate::jobs::{Job, Timed, Timer};
 use crate::memory::{SharedData, SharedQueues};
 use crate::metrics::Metrics;
+use crate::network::Origin;
 use crate::plugin::{Plugin, PluginKey};
 use crate::route::{self, Route};
 use crate::stream::Stream;
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub random: fastrand::Rng,
     pub vms: BTreeMap<VmId, VmShared>,
     pub streams: BTreeMap<StreamId, Stream>,
+    /// Streams on an internal listener, by what they are attempts of.
+    pub inner: BTreeMap<(Origin, u64), StreamId>,
     pub threads: Vec<ThreadShared>,
     pub timers: BinaryHeap<Timed>,
     pub happenings: Vec<Happening>,
@@ -110,6 +113,7 @@ impl Shared {
             random: fastrand::Rng::with_seed(settings.seed),
             vms: BTreeMap::new(),
             streams: BTreeMap::new(),
+            inner: BTreeMap::new(),
             threads: (0..threads).map(|_| ThreadShared::default()).collect(),
             timers: BinaryHeap::new(),
             happenings: Vec::new(),
@@ -219,15 +223,33 @@ impl Shared {
         let root = found.roots().find(|(_, root)| root.calls.contains_key(&token)).map(|(id, _)| id)?;
         let call = found.root_mut(root)?.calls.remove(&token)?;
         self.clusters.back(&call.cluster);
+        self.hang_up(Origin::Dispatch(vm, token), 1);
         Some((root, call))
+    }
+
+    /// Nobody waits for this attempt any more: if it is a stream on an internal listener, its connection is closed.
+    pub(crate) fn hang_up(&mut self, origin: Origin, attempt: u64) {
+        if let Some(stream) = self.inner.remove(&(origin, attempt))
+            && let Some(thread) = self.streams.get(&stream).map(|stream| stream.thread)
+        {
+            self.post(thread, Job::Disconnect(stream));
+        }
+    }
+
+    /// The newest version of the listener whose plugin this thread has.
+    pub(crate) fn plugin_of(&self, thread: ThreadId) -> Option<Generation> {
+        let newest = self.listener?;
+        let mut loaded = self.loaded.range((thread, Generation(0))..=(thread, newest));
+        Some(loaded.next_back().map_or(newest, |(_, generation)| *generation))
     }
 
     /// A context and all its calls are gone (~Context cancels them).
     pub(crate) fn remove_context(&mut self, vm: VmId, context: ContextId) {
         let removed = self.vm_mut(vm).and_then(|found| found.contexts.remove(&context));
         if let Some(Context::Root(root)) = removed {
-            for call in root.calls.values() {
+            for (token, call) in &root.calls {
                 self.clusters.back(&call.cluster);
+                self.hang_up(Origin::Dispatch(vm, *token), 1);
             }
         }
     }

@@ -10,6 +10,7 @@
 
 use crate::http::{Headers, Response};
 use crate::ids::{ContextId, ThreadId, VmId};
+use crate::network::Origin;
 use crate::plugin::Plugin;
 use crate::route::Route;
 use crate::time::Moment;
@@ -30,6 +31,14 @@ pub enum End {
 pub(crate) enum Piece {
     Data(Vec<u8>, End),
     Trailers(Headers),
+}
+
+/// Whose request a stream on an internal listener is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    pub origin: Origin,
+    pub attempt: u64,
+    pub since: Moment,
 }
 
 /// Who stands in the filter's place for this stream.
@@ -136,6 +145,8 @@ pub(crate) enum Part {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub thread: ThreadId,
+    /// On an internal listener.
+    pub caller: Option<Caller>,
     pub plugin: Option<Arc<Plugin>>,
     pub filter: Filter,
     pub request: Headers,
@@ -186,6 +197,7 @@ impl Stream {
     pub(crate) fn new(thread: ThreadId, plugin: Option<Arc<Plugin>>, request: Headers, end: End) -> Self {
         Self {
             thread,
+            caller: None,
             plugin,
             filter: Filter::Skipped,
             request,

@@ -94,7 +94,9 @@ impl Town {
         }
         let is_by_pieces = match origin {
             Origin::Live(stream) => self.by_pieces.contains(&stream.0),
-            Origin::Dispatch(..) => request.headers.text("content-type") == Some("application/grpc"),
+            Origin::Dispatch(..) | Origin::Through(..) => {
+                request.headers.text("content-type") == Some("application/grpc")
+            }
         };
         if is_by_pieces { Written::PieceByPiece } else { Written::AtOnce }
     }

@@ -3,7 +3,7 @@
 
 use super::record::{Contact, REFUSED, Record};
 use crate::message::Manner;
-use crate::receiving::neighbours::has_gone_round;
+use crate::receiving::neighbours::{REFUSAL, are_receivers_words, has_gone_round};
 use crate::rules::{HOLD_MAX, Mode, Rules, UnknownOutcome};
 use crate::town::FORGED_ID;
 use simvoy::Response;
@@ -49,6 +49,12 @@ impl Record {
                 (!is_forged).then(|| format!("not protected, and its sender was told {word:?}"))
             }
             (Some(word), None) => Some(format!("its sender was told {word:?}")),
+            // A neighbour's word about what is no failure to us.
+            (Some(_), Some(REFUSAL))
+                if are_receivers_words(&self.message, response, rules) && response.code() != REFUSED =>
+            {
+                None
+            }
             (Some(word), Some(_)) if response.code() < 400 => {
                 Some(format!("answered {}, and its sender was told {word:?}", response.code()))
             }

@@ -13,6 +13,7 @@ use super::order::Bucket;
 use super::{Oracle, Record};
 use crate::keys::{Identity, Inject, is_same_request};
 use crate::message::{KEY, Manner, Number};
+use crate::receiving::neighbours::are_receivers_words;
 use crate::violation::{Invariant, Violation};
 use redeliver_core::slot::AHEAD_MAX;
 use simvoy::{CallToken, Headers, Moment, Response, VmId};
@@ -162,7 +163,10 @@ impl Oracle {
             .and_then(|identity| self.duplicates.by_identity.get(&identity))
             .map(|mates| mates.iter().copied().filter(|mate| *mate != number).collect())
             .unwrap_or_default();
+        let is_receivers = are_receivers_words(&self.records[&number].message, response, &self.rules);
         let wrong = match (word, response.code()) {
+            // To us the request was a new one.
+            _ if is_receivers => self.passed_by(number, &mates, glance),
             (Some("duplicate"), code) => self.wrong_join(number, code, response, &mates, glance),
             (_, 422) => self.wrong_refusal(number, &mates, glance),
             (Some("stored"), _) => self.wrong_id(number, response).or_else(|| self.second_copy(number, &mates, glance)),

@@ -20,9 +20,9 @@ use crate::hook::Standstill;
 use crate::keys::{Identity, Line};
 use crate::message::{Destination, KEY, Manner, Message, Number, Poison};
 use crate::receiving::own::OWNER;
+use crate::receiving::through::allowed;
 use crate::receiving::{calls, neighbours};
 use crate::rules::{ROUTE_TIMEOUT, Rules};
-use crate::town::FORGED_ID;
 use crate::violation::{Invariant, Violation};
 use duplicates::Duplicates;
 use order::Lines;
@@ -323,14 +323,16 @@ impl Oracle {
         if response.headers.text("x-redeliver-status") != Some("stored") {
             return;
         }
-        // What is not protected is none of ours, and neither are its receiver's words.
-        let is_others = !record.message.is_protected() || rules.receiving.trusts_receivers;
-        if is_others && response.headers.text("x-redeliver-id") == Some(FORGED_ID) {
+        if neighbours::are_receivers_words(&record.message, response, rules) {
             return;
         }
         let Some(id) = response.headers.text("x-redeliver-id").map(str::to_owned) else {
             return self.violated(Violation::of(Invariant::Acknowledged, number, "stored, and no x-redeliver-id"));
         };
+        if let Some(known) = neighbours::id_before(&record.message, rules).filter(|known| *known != id) {
+            let text = format!("acknowledged as {id}, and the hop before has it as {known}");
+            return self.violated(Violation::of(Invariant::Acknowledged, number, text));
+        }
         if !self.ids.insert(id.clone()) {
             let text = format!("acknowledged as {id}, as another one was before");
             return self.violated(Violation::of(Invariant::Acknowledged, number, text));
@@ -409,7 +411,7 @@ impl Oracle {
         let knowledge = self.knowledge(sighting.vm, sighting.now);
         let faults = self.faults_of(number, sighting, request, knowledge);
         faults.into_iter().for_each(|fault| self.violated(fault));
-        let timeout = self.rules_of(sighting.destination).timeout;
+        let timeout = allowed(self.rules_of(sighting.destination), sighting.destination);
         let ends = sighting.now + span(exchange).unwrap_or(timeout).min(timeout);
         self.last_attempts.insert(sighting.destination, (sighting.now, sighting.vm));
         if contact == Contact::None {
@@ -576,7 +578,8 @@ impl Oracle {
     fn must_be_heard(&self, record: &Record, attempt: &Attempt) -> bool {
         let vm = attempt.call.0;
         let went_well = attempt.said.is_some_and(is_success)
-            && attempt.ends < attempt.sent + self.rules_of(record.message.destination).timeout;
+            && attempt.ends
+                < attempt.sent + allowed(self.rules_of(record.message.destination), record.message.destination);
         went_well && !self.trapped.contains(&vm) && self.back_at(vm) < attempt.sent
     }
 
@@ -616,8 +619,11 @@ impl Oracle {
         let is_known = record.acknowledged.is_some();
         let answers = self.heard_answers.entry((call.0, record.message.destination)).or_default();
         let Some(attempt) = record.attempts.iter_mut().find(|attempt| attempt.call == call) else { return };
-        // A call's status is not that of HTTP, nor is a neighbour's word.
-        let status = if attempt.code.is_some() && attempt.code == status { attempt.said } else { status };
+        let rules = self.own_rules.get(&record.message.destination).unwrap_or(&self.rules);
+        let status = match heard_as(attempt, status, &record.message, rules) {
+            Heard::Receiver => attempt.said,
+            Heard::Envoy(status) => status,
+        };
         attempt.heard = Some((now, status));
         attempt.others_answered = *answers > attempt.heard_before;
         let is_undisturbed = self.disturbed_at + self.rules.timeout_longest() + LEASE_SLACK * 2 < attempt.sent;
@@ -671,6 +677,25 @@ const RELOAD_MAX: Duration = Duration::from_secs(10);
 
 /// The world looks at the states of destinations a few times a second; a probe is over well within this.
 const PROBE_SEEN: Duration = Duration::from_secs(2);
+
+/// Whose answer the filter has heard.
+enum Heard {
+    Receiver,
+    /// With this status of HTTP.
+    Envoy(Option<u16>),
+}
+
+/// A call's status is not that of HTTP, nor is a neighbour's word. And what the router behind a listener says to a call has
+/// the status 200 too, as a receiver's answer would that came too late for it.
+fn heard_as(attempt: &Attempt, status: Option<u16>, message: &Message, rules: &Rules) -> Heard {
+    let is_calls_way = message.is_call() && rules.through(message.destination).is_some();
+    let is_over = attempt.ends >= attempt.sent + allowed(rules, message.destination);
+    match status {
+        Some(200) if is_calls_way && (is_over || attempt.code != status) => Heard::Envoy(Some(503)),
+        _ if attempt.code.is_some() && attempt.code == status => Heard::Receiver,
+        _ => Heard::Envoy(status),
+    }
+}
 
 /// Whether this answer says that a neighbour has the message now.
 fn is_taken_over(exchange: &Exchange, rules: &Rules) -> bool {

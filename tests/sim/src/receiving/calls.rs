@@ -1,6 +1,7 @@
 //! gRPC: some requests of a history are unary calls, some are calls of another kind, and receivers answer all of them as
 //! such. For the oracle a call's status is the HTTP status that means the same: the contract's table has both in one row.
 
+use super::neighbours::words;
 use super::speech::Wish;
 use crate::message::{Manner, Message};
 use simvoy::{Exchange, Headers, Response};
@@ -69,19 +70,19 @@ impl Calls {
         let Exchange::Answer { after, response } = exchange else { return (exchange, wish) };
         let code = response.code();
         if code < 300 {
-            return (Exchange::Answer { after, response: done() }, wish);
+            return (Exchange::Answer { after, response: done(&response) }, wish);
         }
         let (response, wish) = match self.0.u32(..8) {
             0 => (response, wish),
             // No word about how it went: whoever made it does not speak for the receiver.
             1 if code >= 500 => (Response::status(200).header("content-type", "text/html"), Wish::None),
-            _ => self.failed(code, wish),
+            _ => self.failed(&response, wish),
         };
         (Exchange::Answer { after, response }, wish)
     }
 
-    fn failed(&mut self, code: u16, wish: Wish) -> (Response, Wish) {
-        let status = match code {
+    fn failed(&mut self, failure: &Response, wish: Wish) -> (Response, Wish) {
+        let status = match failure.code() {
             503 => 14,
             429 => 8,
             504 => 4,
@@ -107,6 +108,7 @@ impl Calls {
             }
             (_, _) => Wish::None,
         };
+        end.0.extend(words(&failure.headers));
         let mut response = Response::status(200).header("content-type", "application/grpc");
         if self.0.bool() {
             response.headers.0.extend(end.0);
@@ -120,10 +122,11 @@ impl Calls {
 /// The longest wait that is one.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-fn done() -> Response {
+fn done(success: &Response) -> Response {
     let mut response =
         Response::status(200).header("content-type", "application/grpc").body(b"\0\0\0\0\x02ok".to_vec());
     response.trailers = Headers::of(&[("grpc-status", "0")]);
+    response.trailers.0.extend(words(&success.headers));
     response
 }
 

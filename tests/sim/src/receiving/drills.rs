@@ -1,11 +1,13 @@
 //! Drills about receivers and configurations (see [`crate::drills`]): what chance would seldom put together.
 
 use super::Receiving;
+use super::through::{Through, Whose};
 use crate::drills::{Plan, SPAN, well};
 use crate::history::{Action, Configuration};
 use crate::message::Destination;
 use crate::rules::Rules;
 use crate::town::Mood;
+use simvoy::Chain;
 use std::time::Duration;
 
 const D0: Destination = Destination(0);
@@ -14,7 +16,7 @@ const D0: Destination = Destination(0);
 const PLACES: usize = 15;
 
 /// What takes more luck stands here more than once.
-const DRILLS: [fn(&mut Plan); 8] = [
+const DRILLS: [fn(&mut Plan); 12] = [
     saved_rate,
     beside_live,
     parked_then_pushed,
@@ -23,6 +25,10 @@ const DRILLS: [fn(&mut Plan); 8] = [
     calls_that_wait,
     calls_that_wait,
     calls_that_wait,
+    between_neighbours,
+    between_neighbours,
+    moments_in_other_months,
+    few_at_a_time_by_way_of_a_listener,
 ];
 
 /// The drill of this seed, if it has one.
@@ -65,6 +71,12 @@ fn few_at_a_time(plan: &mut Plan) {
     plan.then(SPAN - 5_000, Action::Mood(D0, Mood::WELL));
 }
 
+/// The same, and the filter sees its redeliveries come by.
+fn few_at_a_time_by_way_of_a_listener(plan: &mut Plan) {
+    few_at_a_time(plan);
+    plan.rules.receiving.through = Some(Through { whose: Whose::All, chain: Chain::Plugin });
+}
+
 /// A receiver fails messages of one kind, and takes all others.
 fn bug_of_one_kind(plan: &mut Plan) {
     plan.rules.receiving = Receiving::default();
@@ -78,6 +90,32 @@ fn bug_of_one_kind(plan: &mut Plan) {
 /// Calls whose receiver is busy, and says for how long beside its status.
 fn calls_that_wait(plan: &mut Plan) {
     plan.rules.receiving = Receiving { grpc: true, asks: true, ..Receiving::default() };
+    plan.outage(D0, 1_000, 4_000, Mood::Says(503));
+    plan.send(D0, 1_500, 20, 100);
+    plan.then(30_000, Action::Mood(D0, Mood::WELL));
+}
+
+/// A filter before us and one behind us, and a receiver that is busy now and then: custody goes back and forth.
+fn between_neighbours(plan: &mut Plan) {
+    let grpc = plan.random.bool();
+    plan.rules.receiving =
+        Receiving { trusts_senders: true, trusts_receivers: true, grpc, asks: grpc, ..Receiving::default() };
+    (plan.rules.retries, plan.rules.answers_202) = (0, plan.random.bool());
+    for turn in 0..4 {
+        let from = 1_000 + turn * 12_000;
+        let status = [503, 503, 500][plan.random.usize(..3)];
+        plan.outage(D0, from, from + 3_000, Mood::Says(status));
+        plan.send(D0, from + 500, 40, 150);
+        plan.then(from + 8_000, Action::Mood(D0, Mood::WELL));
+    }
+}
+
+/// A receiver that names moments, at another time of the year than that at which histories begin (January).
+fn moments_in_other_months(plan: &mut Plan) {
+    const DAY: i64 = 24 * 3_600_000;
+    plan.rules.receiving = Receiving { asks: true, ..Receiving::default() };
+    let days = plan.random.i64(40..330);
+    plan.then(500, Action::Jump(days * DAY));
     plan.outage(D0, 1_000, 4_000, Mood::Says(503));
     plan.send(D0, 1_500, 20, 100);
     plan.then(30_000, Action::Mood(D0, Mood::WELL));

@@ -10,6 +10,7 @@
 //! | `grpc` | speak gRPC to calls: see [`calls`] | `match.grpc: unary` |
 //! | `trusts_senders`, `trusts_receivers` | say that a message is stored there: see [`neighbours`] | `trust` |
 //! | `own` | | one destination has rules of its own: see [`own`] |
+//! | `through` | | `redelivery.through`: see [`through`] |
 //!
 //! Drawn from a source of its own, and by a minority of seeds: the others stay the histories that they are.
 
@@ -19,11 +20,13 @@ pub mod neighbours;
 pub mod own;
 pub mod scenarios;
 pub mod speech;
+pub mod through;
 
 use crate::rules::Rules;
 use own::{OWNER, Own};
 use serde_json::{Value, json};
 use std::time::Duration;
+use through::Through;
 
 /// One history in so many has any of it.
 const EVERY: u32 = 4;
@@ -47,6 +50,8 @@ pub struct Receiving {
     pub trusts_senders: bool,
     /// `trust.from_receivers`, and some of them are.
     pub trusts_receivers: bool,
+    /// Some redeliveries go through a listener.
+    pub through: Option<Through>,
 }
 
 impl Receiving {
@@ -65,7 +70,7 @@ impl Receiving {
         // A call has words of its own for a wait.
         let asks = asks || grpc;
         let (trusts_senders, trusts_receivers) = (random.u32(..4) == 0, random.u32(..4) == 0);
-        Self { asks, says_anything, parks, rate, own, grpc, trusts_senders, trusts_receivers }
+        Self { asks, says_anything, parks, rate, own, grpc, trusts_senders, trusts_receivers, through: None }
     }
 
     /// Without calls and neighbours: what those have of keys is judged in no history.
@@ -85,6 +90,7 @@ impl Receiving {
             (self.trusts_senders, "senders with the same filter (`trust.from_senders`)"),
             (self.trusts_receivers, "receivers with the same filter (`trust.from_receivers`)"),
             (self.own.is_some(), "a destination with rules of its own"),
+            (self.through.is_some(), "redelivery by way of a listener (`redelivery.through`)"),
         ];
         has.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect()
     }
@@ -93,6 +99,9 @@ impl Receiving {
     pub fn configure(&self, shared: &Rules, configuration: &mut Value) {
         if let Some(own) = &self.own {
             configuration["destinations"][OWNER.cluster()] = own.configuration(shared);
+        }
+        if let Some(through) = self.through {
+            through.configure(configuration);
         }
         if self.grpc {
             configuration["match"]["grpc"] = json!("unary");

@@ -1,13 +1,14 @@
 //! Histories by hand about receivers: the figures that the delivery semantics promise, each in one plain history.
 
 use super::Receiving;
+use super::through::{Through, Whose};
 use crate::generate::at;
 use crate::history::{Action, History};
 use crate::message::Destination;
-use crate::rules::Rules;
+use crate::rules::{Form, Rules};
 use crate::scenario::{Scenario, Script};
 use crate::town::Mood;
-use simvoy::Moment;
+use simvoy::{Chain, Moment};
 use std::time::Duration;
 
 const D0: Destination = Destination(0);
@@ -23,6 +24,42 @@ pub fn takes_eight(workers: u32) -> History {
         .outage(1_000, 14_000)
         .then(14_000, Action::Mood(D0, takes))
         .send(1_200, 1_200, 10)
+        .done()
+}
+
+/// The same by way of a listener with the same routes and the filter on it.
+#[must_use]
+pub fn takes_eight_by_way_of_a_listener(workers: u32) -> History {
+    let mut history = takes_eight(workers);
+    history.rules.receiving.through = Some(Through { whose: Whose::All, chain: Chain::Plugin });
+    history
+}
+
+/// A receiver is away, then busy, then well; redeliveries of one destination or of both go through a listener.
+#[must_use]
+pub fn by_way_of_a_listener(through: Through, rules: Rules) -> History {
+    let receiving = Receiving { through: Some(through), ..Receiving::default() };
+    let other = Destination(1);
+    Script::new(Rules { destinations: 2, rewrites: true, receiving, ..rules }, 2, 60_000)
+        .outage(1_000, 8_000)
+        .outage_of(other, 1_000, 6_000)
+        .then(8_000, Action::Mood(D0, Mood::Says(503)))
+        .then(14_000, Action::Mood(D0, Mood::WELL))
+        .send(2_000, 30, 300)
+        .send_to(other, 2_000, 30, 300)
+        .done()
+}
+
+/// All workers' VMs die while messages wait that go by way of a listener; a minute later somebody sends one more.
+#[must_use]
+pub fn without_a_worker() -> History {
+    let through = Through { whose: Whose::All, chain: Chain::Plugin };
+    let receiving = Receiving { through: Some(through), ..Receiving::default() };
+    Script::new(Rules { receiving, ..Rules::default() }, 2, 150_000)
+        .outage(1_000, 20_000)
+        .send(2_000, 20, 200)
+        .then(10_000, Action::DoomWorkers)
+        .send(80_000, 1, 1)
         .done()
 }
 
@@ -108,6 +145,11 @@ pub fn all() -> Vec<Scenario> {
         story: "the wall clock is for ttl and for the moments that receivers name; leases and backoff know another",
         history: clock_jumps(millis),
     };
+    let way = |name, through, rules| Scenario {
+        name,
+        story: "an outage and refusals behind a listener with the same routes; nothing is stored twice",
+        history: by_way_of_a_listener(through, rules),
+    };
     const HOUR: i64 = 3_600_000;
     const TEN_YEARS: i64 = 10 * 365 * 24 * HOUR;
     vec![
@@ -135,6 +177,31 @@ pub fn all() -> Vec<Scenario> {
         jump("an hour back and ahead costs nothing", -HOUR),
         jump("ten years ahead end what is older than its ttl, and lose nothing", TEN_YEARS),
         jump("ten years back cost nothing", -TEN_YEARS),
+        Scenario {
+            name: "a listener on the way holds nothing back",
+            story: "redeliveries that come to the filter again counted as live traffic, and three were out at a time",
+            history: takes_eight_by_way_of_a_listener(3),
+        },
+        way(
+            "the filter on the listener knows its own redeliveries",
+            Through { whose: Whose::All, chain: Chain::Plugin },
+            Rules::default(),
+        ),
+        way(
+            "the routes make of what arrived what they make of a live request",
+            Through { whose: Whose::All, chain: Chain::Router },
+            Rules { form: Form::Arrived, ..Rules::default() },
+        ),
+        way(
+            "one destination goes by way of a listener, the other straight",
+            Through { whose: Whose::One(D0), chain: Chain::Plugin },
+            Rules::default(),
+        ),
+        Scenario {
+            name: "what goes by way of a listener waits for a worker",
+            story: "the main thread does not reach it; once all workers' VMs were dead, the next request brought one back",
+            history: without_a_worker(),
+        },
         Scenario {
             name: "nobody waits for a dead one or a slow one",
             story: "all have a backlog, and each its own window",

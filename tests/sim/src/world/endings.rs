@@ -70,7 +70,7 @@ impl World {
     /// several rule in turn, the one that parked it may be the next.)
     pub(super) fn check_parked(&mut self, now: Moment) {
         let calm = now - self.ruled_at.max(self.town.oracle.disturbed_at);
-        let can_judge = self.besides.is_empty() && !self.is_memory_in_doubt() && !self.process.live_vms().is_empty();
+        let can_judge = self.besides.is_empty() && !self.is_memory_in_doubt() && self.can_deliver();
         if calm < self.history.rules.patience() || !can_judge {
             return;
         }

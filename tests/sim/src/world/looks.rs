@@ -12,7 +12,7 @@ use crate::town::{Remedy, SourceMood};
 use crate::violation::{Invariant, Violation};
 use redeliver_core::cells::PublishedState;
 use redeliver_core::units::{Monotonic, Wall};
-use simvoy::{Moment, REQUESTS_MAX, SharedQueues};
+use simvoy::{Moment, REQUESTS_MAX, SharedQueues, ThreadId};
 use std::time::Duration;
 
 /// A destination that is down is asked by one probe at a time, each after a backoff; who believes it up asks for as many as
@@ -127,8 +127,18 @@ impl World {
         self.circumstances.used_max = self.circumstances.used_max.max(used);
     }
 
+    /// Whether any VM can send anything again. The main thread's does not reach a listener.
+    pub(super) fn can_deliver(&self) -> bool {
+        let live = self.process.live_vms();
+        let is_able = |thread: ThreadId| thread != ThreadId::MAIN || self.history.rules.receiving.through.is_none();
+        live.into_iter().any(|(thread, _)| is_able(thread))
+    }
+
     /// What is looked at ten times a second: states of destinations, and whether anybody is stormed.
     pub(super) fn sample(&mut self, now: Moment) {
+        if self.history.rules.receiving.through.is_some() && !self.can_deliver() {
+            self.disturbed(now);
+        }
         for n in 0..self.history.rules.destinations {
             let destination = Destination(n);
             let state = slots::published(&self.process, &destination.cluster());
@@ -181,7 +191,7 @@ impl World {
             .map(Destination)
             .filter(|destination| self.patience.free_for(*destination, now) > patience)
             .collect();
-        if free.is_empty() || self.is_memory_in_doubt() || self.process.live_vms().is_empty() {
+        if free.is_empty() || self.is_memory_in_doubt() || !self.can_deliver() {
             return;
         }
         let before = Wall((self.process.wall() / 1_000_000).saturating_sub(patience.as_millis() as u64));
@@ -208,7 +218,7 @@ impl World {
 
     /// I13: a destination that is up is not left alone with messages that are due.
     fn check_idleness(&mut self, now: Moment) {
-        if self.is_memory_in_doubt() || self.process.live_vms().is_empty() {
+        if self.is_memory_in_doubt() || !self.can_deliver() {
             return;
         }
         let is_left_alone = |destination: &Destination| {

@@ -21,6 +21,7 @@ use crate::mirror::Mirror;
 use crate::oracle::{Counts, Delay, Oracle, Record};
 use crate::patience::Patience;
 use crate::receiving::calls::plain;
+use crate::receiving::through::LISTENER;
 use crate::slots::Table;
 use crate::town::Town;
 use crate::violation::{Invariant, Violation};
@@ -152,6 +153,9 @@ impl World {
         process.set_cluster("admin_api", Cluster::internal(Upstream::Admin));
         for n in 0..history.rules.destinations {
             process.set_cluster(&Destination(n).cluster(), Cluster::default());
+        }
+        if let Some(through) = history.rules.receiving.through {
+            process.set_cluster(LISTENER, Cluster::internal(Upstream::Listener(through.chain)));
         }
         process.set_routes(history.rules.routes());
         let town = Town::new(history.seed, history.rules.destinations, Oracle::new(history.rules.clone()));

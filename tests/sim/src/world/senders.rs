@@ -6,6 +6,7 @@ use crate::history::Listener;
 use crate::message::{Destination, Entry, Manner, Message, Number};
 use crate::receiving::calls::turn_into_call;
 use crate::receiving::neighbours::pass_on;
+use crate::receiving::through::pretend;
 use crate::rules::HOLD_MAX;
 use simvoy::{End, Generation, Headers, Moment, StreamId, ThreadId};
 use std::time::Duration;
@@ -31,6 +32,9 @@ impl World {
         }
         if self.history.rules.receiving.trusts_senders {
             pass_on(&mut message, self.history.seed);
+        }
+        if self.history.rules.receiving.through.is_some() {
+            pretend(&mut message, self.history.seed);
         }
         self.begin(message, worker, listener);
     }

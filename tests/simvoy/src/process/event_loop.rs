@@ -11,11 +11,11 @@
 
 use super::{Process, Seat, Step};
 use crate::cluster::Upstream;
-use crate::http::{Request, Response};
+use crate::http::Request;
 use crate::ids::{StreamId, ThreadId};
 use crate::internal;
 use crate::jobs::{Arrival, Job, Timer};
-use crate::network::{Exchange, Origin, Outcome, Receivers};
+use crate::network::{Exchange, Origin, Receivers, with_service_time};
 use crate::shared::{Shared, ThreadLife, ThreadShared};
 use crate::time::Moment;
 use std::task::{Context, Poll, Waker};
@@ -127,9 +127,13 @@ impl Process {
         let Some(thread) = self.thread_of(origin) else { return };
         let upstream = self.shared.lock().clusters.get(cluster).map(|cluster| cluster.upstream);
         let now = self.now();
+        let sender = self.sender(origin);
         let exchange = match (upstream, arrival) {
-            (Some(Upstream::Receiver), Arrival::Whole) => Some(receivers.exchange(cluster, origin, request, now)),
-            (Some(Upstream::Receiver), Arrival::Head) => receivers.early(cluster, origin, request, now),
+            (Some(Upstream::Receiver), Arrival::Whole) => Some(receivers.exchange(cluster, sender, request, now)),
+            (Some(Upstream::Receiver), Arrival::Head) => receivers.early(cluster, sender, request, now),
+            (Some(Upstream::Listener(chain)), Arrival::Whole) => {
+                internal::enter(&mut self.shared.lock(), chain, thread, (origin, attempt), request)
+            }
             (Some(upstream), Arrival::Whole) => Some(internal::answer(&self.shared.lock(), upstream, thread, request)),
             (Some(_), Arrival::Head) => None,
             // The cluster went away while the request was on its way.
@@ -148,8 +152,20 @@ impl Process {
             Origin::Live(stream) if !self.is_sent(stream) => Job::Upstream(stream, attempt, outcome),
             Origin::Live(stream) => Job::Upstream(stream, attempt, with_service_time(outcome, after)),
             Origin::Dispatch(vm, token) => Job::Called(vm, token, with_service_time(outcome, after)),
+            // Whose wire it is, is a stream or a call.
+            Origin::Through(..) => return,
         };
         self.shared.lock().later(after, Timer::Job(thread, job));
+    }
+
+    /// Who sends a request, as a receiver is told: of a stream on an internal listener, the call behind it.
+    fn sender(&self, origin: Origin) -> Origin {
+        let Origin::Live(stream) = origin else { return origin };
+        let caller = self.shared.lock().streams.get(&stream).and_then(|stream| stream.caller);
+        match caller.map(|caller| caller.origin) {
+            Some(Origin::Dispatch(vm, token)) => Origin::Through(stream, vm, token),
+            Some(Origin::Live(_) | Origin::Through(..)) | None => origin,
+        }
     }
 
     fn is_sent(&self, stream: StreamId) -> bool {
@@ -159,7 +175,9 @@ impl Process {
     fn thread_of(&self, origin: Origin) -> Option<ThreadId> {
         let shared = self.shared.lock();
         match origin {
-            Origin::Live(stream) => shared.streams.get(&stream).map(|stream| stream.thread),
+            Origin::Live(stream) | Origin::Through(stream, ..) => {
+                shared.streams.get(&stream).map(|stream| stream.thread)
+            }
             // A call that was cancelled before it went out never goes out (`grpc::cancelled`).
             Origin::Dispatch(vm, token) => shared.vm(vm).filter(|vm| vm.has_call(token)).map(|vm| vm.thread),
         }
@@ -168,17 +186,4 @@ impl Process {
 
 fn has_work(seat: &Option<Seat>, thread: &ThreadShared) -> bool {
     matches!(seat, Some(Seat::Busy(_))) || (thread.life == ThreadLife::Runs && !thread.inbox.is_empty())
-}
-
-/// Only answers of a receiver carry it (PLATFORM 1.6).
-fn with_service_time(outcome: Outcome, after: Duration) -> Outcome {
-    let stamp = |mut response: Response| {
-        response.headers.set("x-envoy-upstream-service-time", after.as_millis().to_string());
-        response
-    };
-    match outcome {
-        Outcome::Answer(response) => Outcome::Answer(stamp(response)),
-        Outcome::Broken(response) => Outcome::Broken(stamp(response)),
-        Outcome::Failed(_) | Outcome::Replied { .. } => outcome,
-    }
 }

@@ -13,7 +13,7 @@ use crate::connection::{Then, leave};
 use crate::happening::Happening;
 use crate::http::Response;
 use crate::ids::{ContextId, StreamId, VmId};
-use crate::network::flag;
+use crate::network::{Origin, flag};
 use crate::plugin::HeadersStop;
 use crate::stream::{Encode, End, Part};
 use crate::unary::{as_call, is_call};
@@ -223,22 +223,27 @@ impl Thread {
                 stream.visible.log = true;
                 let out = stream.outgoing.as_mut().filter(|outgoing| outgoing.is_out).map(|outgoing| {
                     outgoing.is_out = false;
-                    outgoing.cluster.clone()
+                    (outgoing.cluster.clone(), outgoing.attempt)
                 });
                 (Some(stream.guest()), out)
             }) else {
                 return;
             };
             let Some(guest) = guest else { return };
-            if let Some(cluster) = out {
-                self.shared.lock().clusters.back(&cluster);
+            if let Some((cluster, attempt)) = out {
+                let mut shared = self.shared.lock();
+                shared.clusters.back(&cluster);
+                shared.hang_up(Origin::Live(stream), attempt);
             }
             if let Some((vm, context)) = guest {
                 self.end_context(stream, vm, context).await;
             }
             let mut shared = self.shared.lock();
-            shared.streams.remove(&stream);
-            shared.happened(happening);
+            let ended = shared.streams.remove(&stream);
+            match ended.and_then(|ended| Some((ended.caller?, ended))) {
+                None => shared.happened(happening),
+                Some((caller, ended)) => shared.answer_caller(caller, ended, happening),
+            }
         })
     }
 

@@ -173,6 +173,7 @@ impl Thread {
         {
             let mut shared = self.shared.lock();
             shared.clusters.back(&cluster);
+            shared.hang_up(Origin::Live(stream), attempt);
             if matches!(outcome, Outcome::Answer(_)) {
                 shared.clusters.idles(&cluster, self.id);
             }
