@@ -219,14 +219,19 @@ impl<'a> Reader<'a> {
         if found != kind {
             return Err(Damage::Kind);
         }
+        let said = u32::from_le_bytes([a, b, c, d]);
         let (format, seal) = match version {
             FORMAT_VERSION => (Format::First, Seal::NONE),
             FORMAT_EXTENDED => (Format::Extended, Seal::NONE),
             FORMAT_COMPACT => (Format::Compact, seal),
-            version if version <= VERSION_MAX && version.count_ones() % 2 == 1 => return Err(Damage::Later),
+            version if version <= VERSION_MAX && version.count_ones() % 2 == 1 => {
+                // In later formats too the checksum stands there, sealed or not: otherwise these are just bytes.
+                let is_whole = [Seal::NONE, seal].iter().any(|seal| checksum(*seal, rest) == said);
+                return Err(if is_whole { Damage::Later } else { Damage::Version });
+            }
             _ => return Err(Damage::Version),
         };
-        if u32::from_le_bytes([a, b, c, d]) != checksum(seal, rest) {
+        if said != checksum(seal, rest) {
             return Err(Damage::Checksum);
         }
         Ok((Self { rest, format }, format))
@@ -354,6 +359,25 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The cell was written by a later build: it is neither to be read nor to be written over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Later;
+
+/// What a cell says that may be lost: nothing if there is none, or if it is damaged.
+///
+/// # Errors
+/// [`Later`].
+pub fn read_or_nothing<T: Default>(
+    bytes: Option<&[u8]>,
+    read: impl Fn(&[u8]) -> Result<T, Damage>,
+) -> Result<T, Later> {
+    match bytes.map(read) {
+        Some(Ok(found)) => Ok(found),
+        Some(Err(Damage::Later)) => Err(Later),
+        Some(Err(_)) | None => Ok(T::default()),
+    }
+}
+
 /// CRC-32 (ISO-HDLC, the one of zip and Ethernet): finds bit flips, truncation and mixed-up cells; it is no secret. Eight
 /// bytes at a time (Kounavis and Berry, "A systematic approach to building high performance software-based CRC
 /// generators", 2005): a tick reads fifty heads, and most of that time was the checksum.
@@ -476,6 +500,9 @@ mod tests {
         for version in [0, 3, 5, 6, 9, 30, 32, b' ', 255] {
             assert_eq!(read(version), Damage::Version, "{version}");
         }
+        let mut garbage = cell();
+        (garbage[1], garbage[7]) = (7, !garbage[7]);
+        assert_eq!(Reader::open(&garbage, b'x').map(|_| ()), Err(Damage::Version), "no later build seals like that");
         let known = [FORMAT_VERSION, FORMAT_EXTENDED, FORMAT_COMPACT];
         assert!(known.iter().all(|version| version.count_ones() % 2 == 1 && *version <= VERSION_MAX));
     }

@@ -16,7 +16,7 @@
 //! message is promised, and becomes one of a delivery before its slot is freed; so a VM that dies leaves a stale entry or
 //! a memory that is right. A damaged cell reads as if it were empty: then a retry is a new message.
 
-use crate::codec::{Damage, Reader, Writer};
+use crate::codec::{self, Damage, Later, Reader, Writer};
 use crate::digest::{Content, Fingerprint, Identity};
 use crate::keys::Bucket;
 use crate::memory::{Change, SharedMemory, update};
@@ -94,7 +94,9 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
     #[must_use]
     pub fn recall(&self, identity: Identity, now: Now) -> Recall {
         let bytes = self.memory.get(&self.keys.duplicates(bucket_of(identity))).map(|value| value.bytes);
-        let recalled = find(&decode(bytes.as_deref()), identity).map(|entry| (entry, self.recall_of(&entry, now)));
+        // What a later build remembers, this one cannot ask: as if it were nothing.
+        let entries = decode(bytes.as_deref()).unwrap_or_default();
+        let recalled = find(&entries, identity).map(|entry| (entry, self.recall_of(&entry, now)));
         match recalled {
             // The next request with this key need not look at the slot.
             Some((entry, Recall::New)) => self.forget_stale(&entry),
@@ -136,7 +138,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
     fn try_remember(&self, memo: Memo, ticket: Ticket, now: Now) -> Result<(), Recall> {
         let identity = memo.fingerprint.identity;
         let outcome = update(self.memory, &self.keys.duplicates(bucket_of(identity)), |bytes| {
-            let mut entries = decode(bytes);
+            let Ok(mut entries) = decode(bytes) else { return Change::Keep(Err(Recall::BeingStored)) };
             let found = find(&entries, identity).map_or(Recall::New, |entry| self.recall_of(&entry, now));
             match found {
                 Recall::New => {}
@@ -168,7 +170,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
     pub(crate) fn remember_delivered(&self, memo: &Memo, ticket: Ticket, at: Wall) {
         let identity = memo.fingerprint.identity;
         let outcome = update(self.memory, &self.keys.duplicates(bucket_of(identity)), |bytes| {
-            let mut entries = decode(bytes);
+            let Ok(mut entries) = decode(bytes) else { return Change::Keep(()) };
             match find(&entries, identity).map(|entry| entry.state) {
                 // The key belongs to another message by now, or this one is remembered already.
                 Some(EntryState::Stored(other)) if other != ticket => return Change::Keep(()),
@@ -187,7 +189,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
     fn forget_stale(&self, stale: &Entry) {
         let key = self.keys.duplicates(bucket_of(stale.memo.fingerprint.identity));
         let outcome = update(self.memory, &key, |bytes| {
-            let mut entries = decode(bytes);
+            let Ok(mut entries) = decode(bytes) else { return Change::Keep(()) };
             let before = entries.len();
             entries.retain(|entry| entry != stale);
             if entries.len() == before { Change::Keep(()) } else { Change::Write(encode(&entries), ()) }
@@ -245,9 +247,9 @@ fn encode(entries: &[Entry]) -> Vec<u8> {
     writer.finish()
 }
 
-/// The entries of a cell; none if it is damaged.
-fn decode(bytes: Option<&[u8]>) -> Vec<Entry> {
-    bytes.and_then(|bytes| read(bytes).ok()).unwrap_or_default()
+/// The entries of a cell; none if it is damaged, and [`Later`] if a later build wrote it.
+fn decode(bytes: Option<&[u8]>) -> Result<Vec<Entry>, Later> {
+    codec::read_or_nothing(bytes, read)
 }
 
 fn read(bytes: &[u8]) -> Result<Vec<Entry>, Damage> {

@@ -76,7 +76,7 @@ impl Shelf {
     }
 
     fn entries(&self, number: u8) -> usize {
-        decode(Some(&self.memory.bytes(&self.bucket(number)))).len()
+        decode(Some(&self.memory.bytes(&self.bucket(number)))).unwrap().len()
     }
 }
 
@@ -346,4 +346,18 @@ fn a_vm_that_dies_while_it_settles_leaves_a_delivery_that_is_remembered() {
         cut += 1;
     }
     assert!(cut >= 4, "{cut} changes");
+}
+
+#[test]
+fn a_bucket_of_a_later_build_is_written_by_nobody() {
+    let shelf = shelf();
+    let ticket = shelf.put(1, at(1));
+    let key = shelf.keys.duplicates(bucket_of(fingerprint(1).identity));
+    let mut bytes = shelf.memory.bytes(&key);
+    bytes[1] = 7;
+    shelf.memory.overwrite(&key, &bytes);
+    assert_eq!(shelf.store().recall(fingerprint(1).identity, at(2)), Recall::New);
+    assert_eq!(put(shelf.store(), &keyed(1), at(2)), Err(PutError::Busy));
+    shelf.end(ticket, Settlement::Delivered, at(3));
+    assert_eq!(shelf.memory.bytes(&key), bytes);
 }

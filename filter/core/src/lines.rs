@@ -20,7 +20,7 @@
 //! Nothing is written when a message ends: an entry whose messages have ended is stale, and is taken out when it is met.
 //! A damaged cell reads as if it were empty; numbers go with the clock, so they rise all the same.
 
-use crate::codec::{Damage, Reader, Writer};
+use crate::codec::{self, Damage, Later, Reader, Writer};
 use crate::config::OnDeadHead;
 use crate::digest::LineKey;
 use crate::keys::Bucket;
@@ -72,7 +72,8 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
     #[must_use]
     pub fn line(&self, line: LineKey, on_dead_head: OnDeadHead, now: Monotonic) -> Line {
         let bytes = self.memory.get(&self.keys.lines(bucket_of(line))).map(|value| value.bytes);
-        let lines = decode(bytes.as_deref());
+        // Who stands there, only a later build can say.
+        let Ok(lines) = decode(bytes.as_deref()) else { return Line::Waiting };
         let Some(entry) = lines.entries.into_iter().find(|entry| entry.line == line) else { return Line::Empty };
         if entry.last.iter().any(|ticket| self.is_ahead(*ticket, on_dead_head, now)) {
             return Line::Waiting;
@@ -105,7 +106,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
     /// [`LineError`].
     pub(crate) fn join_line(&self, line: LineKey, ticket: Ticket, now: Monotonic) -> Result<Place, LineError> {
         let outcome = update(self.memory, &self.keys.lines(bucket_of(line)), |bytes| {
-            let mut lines = decode(bytes);
+            let Ok(mut lines) = decode(bytes) else { return Change::Keep(Err(LineError::Busy)) };
             let entry = take(&mut lines.entries, line);
             let ahead = self.still_ahead(&entry, now);
             if ahead.len() > AHEAD_MAX {
@@ -157,7 +158,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
 
     fn forget_ended(&self, ended: &Entry) {
         let outcome = update(self.memory, &self.keys.lines(bucket_of(ended.line)), |bytes| {
-            let mut lines = decode(bytes);
+            let Ok(mut lines) = decode(bytes) else { return Change::Keep(()) };
             let before = lines.entries.len();
             lines.entries.retain(|entry| entry != ended);
             if lines.entries.len() == before { Change::Keep(()) } else { Change::Write(encode(&lines), ()) }
@@ -197,9 +198,9 @@ fn encode(lines: &Lines) -> Vec<u8> {
     writer.finish()
 }
 
-/// What a cell says; nothing if it is damaged.
-fn decode(bytes: Option<&[u8]>) -> Lines {
-    bytes.and_then(|bytes| read(bytes).ok()).unwrap_or_default()
+/// What a cell says; nothing if it is damaged, and [`Later`] if a later build wrote it.
+fn decode(bytes: Option<&[u8]>) -> Result<Lines, Later> {
+    codec::read_or_nothing(bytes, read)
 }
 
 fn read(bytes: &[u8]) -> Result<Lines, Damage> {

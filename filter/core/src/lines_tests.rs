@@ -73,7 +73,7 @@ impl Shelf {
     }
 
     fn entries(&self, line: LineKey) -> usize {
-        decode(Some(&self.memory.bytes(&self.keys.lines(bucket_of(line))))).entries.len()
+        decode(Some(&self.memory.bytes(&self.keys.lines(bucket_of(line))))).unwrap().entries.len()
     }
 }
 
@@ -270,4 +270,19 @@ fn a_damaged_head_is_waited_for_until_it_is_mended() {
     assert_eq!(shelf.ahead_of(next), None);
     let head: Head = shelf.store().head(next.slot).unwrap().unwrap().0;
     assert!(matches!(head.state, SlotState::Queued { .. }));
+}
+
+#[test]
+fn a_bucket_of_a_later_build_is_overtaken_by_nobody_and_written_by_nobody() {
+    let shelf = shelf();
+    shelf.put(A, at(1));
+    let key = shelf.keys.lines(bucket_of(A));
+    let mut bytes = shelf.memory.bytes(&key);
+    bytes[1] = 7;
+    shelf.memory.overwrite(&key, &bytes);
+    for line in [A, B] {
+        assert_eq!(shelf.store().line(line, Release, at(2).monotonic), Line::Waiting, "{line:?}");
+        assert_eq!(put(shelf.store(), line, at(2)), Err(PutError::Busy), "{line:?}");
+    }
+    assert_eq!(shelf.memory.bytes(&key), bytes);
 }

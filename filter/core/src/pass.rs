@@ -30,6 +30,7 @@ impl Pass {
     pub fn of_store(memory: &dyn SharedMemory, keys: &Keys, fresh: Self) -> Option<Self> {
         let outcome = update(memory, &keys.pass(), |bytes| match bytes.map(Self::decode) {
             Some(Ok(found)) => Change::Keep(found),
+            Some(Err(Damage::Later)) => Change::Keep(fresh), // which nobody knows
             Some(Err(_)) | None => Change::Write(fresh.encode(), fresh),
         });
         outcome.ok()

@@ -21,7 +21,7 @@
 //! what = state (3 bits) | it was tried: four fields more | it stands in a line | it was parked
 //! ```
 //! 22 bytes are what the host's map keeps inside of its node (as of a name, see [`crate::keys`]): a waiting message that was
-//! never tried fits, which saves the host a piece of memory for each and a cache miss for each look. Heads of fixed size, as
+//! never tried fits, if it is below 16 KiB and its slot has not been used more than 127 times, which saves the host a piece of memory for each and a cache miss for each look. Heads of fixed size, as
 //! they were written before, are read.
 
 use crate::codec::{Damage, Format, Reader, Seal, Writer};

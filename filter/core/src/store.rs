@@ -369,6 +369,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
                 self.remember_if_keyed(memo.as_ref(), ticket, now.wall);
                 return Err(if self.free(ticket, |_| true).is_ok() { ClaimError::Settled } else { ClaimError::Gone });
             }
+            Err(Damage::Later) => return Err(ClaimError::Gone), // for this build; the one that wrote it sends it
             Err(_) => return Err(ClaimError::Corrupt),
         };
         let sending = Head { sends: head.sends.saturating_add(1), ..head.with(SlotState::Sending { epoch, until }) };

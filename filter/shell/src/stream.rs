@@ -102,14 +102,14 @@ impl Stream {
         #[cfg(feature = "trap")]
         trap_if_told(&headers, vm);
         let glance = Glance::at(&headers);
+        if glance.own.is_some() && is_our_own(vm, &headers) {
+            // No live traffic: redelivery would be held back by itself.
+            return Action::Continue;
+        }
         if protection(&vm.config.matching, &headers, &glance, &Route) == Protection::Unprotected {
             return self.go_to_router(vm);
         }
         if glance.own.is_some() {
-            if is_our_own(vm, &headers) {
-                // No live traffic: redelivery would be held back by itself.
-                return Action::Continue;
-            }
             unbelieved(&headers, vm.config.trust.senders).for_each(host::remove_request_header);
         }
         vm.protected = vm.protected.saturating_add(1);
@@ -138,7 +138,7 @@ impl Stream {
 
     /// The request is live traffic from now on: while its sender takes its time over the body, its destination sees nothing.
     fn go_to_router(&mut self, vm: &mut Vm) -> Action {
-        self.live = vm.delivery.begin_live(|| Route.cluster());
+        begin_live(&mut self.live, vm);
         Action::Continue
     }
 
@@ -250,7 +250,7 @@ impl Stream {
             Some(Held::Released { .. }) => {
                 capture.let_go();
                 vm.went_on(self.context);
-                self.live = vm.delivery.begin_live(|| Route.cluster());
+                begin_live(&mut self.live, vm);
             }
         }
         let size_bytes = host::byte_count(size);
@@ -304,7 +304,11 @@ impl Stream {
         match vm.held.get(&self.context) {
             Some(Held::Answered) => Action::Pause,
             // A request with trailers is not stored: it goes on, even if its destination is down.
-            Some(Held::Waiting { .. } | Held::Released { .. }) | None => self.body_done(vm),
+            Some(Held::Waiting { .. }) | None => self.body_done(vm),
+            Some(Held::Released { .. }) => {
+                self.go_to_router(vm);
+                self.body_done(vm)
+            }
         }
     }
 
@@ -476,6 +480,12 @@ struct Answered {
     headers: HeaderList,
     /// Whether it is no failure at first sight.
     is_success: bool,
+}
+
+/// Counts a stream as live traffic, once whichever way it comes.
+fn begin_live(live: &mut Option<LiveRequest>, vm: &mut Vm) {
+    *live = None;
+    *live = vm.delivery.begin_live(|| Route.cluster());
 }
 
 fn decide(vm: &Vm, cluster: Option<&ClusterName>, capture: &Capture, facts: &AnswerFacts) -> Custody {

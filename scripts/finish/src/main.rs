@@ -8,17 +8,18 @@
 //! 4. The names of functions go into a file of their own, beside the module: a fifth of its size, and only a backtrace
 //!    wants them.
 //!
-//! Never changes what runs. Fails with a sentence when the module is not what it expects.
+//! Never changes a function. Fails with a sentence when the module is not what it expects.
 
 use std::collections::HashSet;
 use std::process::ExitCode;
+use walrus::ir::Visitor;
 use walrus::{ElementItems, Function, FunctionBuilder, FunctionId, Module};
 
 /// What stays as the compiler made it.
 const KEPT: [&str; 4] = ["memory", "_initialize", "proxy_abi_version_0_2_1", "proxy_on_memory_allocate"];
 
-/// Paths in names of functions: the SDK's traits of contexts, of which the filter implements none.
-const CONTEXTS: [&str; 1] = ["10proxy_wasm6traits"];
+/// A path in names of functions: the SDK's traits of contexts, of which the filter implements none.
+const CONTEXTS: &str = "10proxy_wasm6traits";
 
 /// What the host may call: `proxy_<name>` is the filter's `redeliver_<name>`.
 const CALLBACKS: [&str; 13] = [
@@ -56,7 +57,8 @@ fn finish(input: &str, output: &str, named: &str) -> Result<(), String> {
     let mut module =
         Module::from_file(input).map_err(|error| format!("{input} is no module that can be read: {error}"))?;
     export_only_what_is_used(&mut module)?;
-    cut_off_the_sdks_contexts(&mut module);
+    walrus::passes::gc::run(&mut module);
+    cut_off_the_sdks_contexts(&mut module)?;
     walrus::passes::gc::run(&mut module);
     let write = |module: &mut Module, path: &str| {
         module.emit_wasm_file(path).map_err(|error| format!("{path} cannot be written: {error}"))
@@ -91,12 +93,23 @@ fn export_only_what_is_used(module: &mut Module) -> Result<(), String> {
 
 /// What the SDK does for contexts of its own kinds stands in the module's table of functions, since the compiler cannot know
 /// that the filter makes none; so it would stay. A function that traps takes its places.
-fn cut_off_the_sdks_contexts(module: &mut Module) {
-    let is_of_contexts = |function: &Function| {
-        function.name.as_ref().is_some_and(|name| CONTEXTS.iter().any(|path| name.contains(path)))
-    };
-    let cut: HashSet<FunctionId> =
-        module.funcs.iter().filter(|function| is_of_contexts(function)).map(Function::id).collect();
+///
+/// The optimizer may give one name to two functions that do the same. Then one that is in use would be cut off too, and shows
+/// by a call from outside of those.
+fn cut_off_the_sdks_contexts(module: &mut Module) -> Result<(), String> {
+    let is_of_contexts = |function: &&Function| function.name.as_ref().is_some_and(|name| name.contains(CONTEXTS));
+    let cut: HashSet<FunctionId> = module.funcs.iter().filter(is_of_contexts).map(Function::id).collect();
+    if cut.is_empty() {
+        return Err(format!("no function's name holds {CONTEXTS}: the SDK's contexts have another name, or none"));
+    }
+    for (id, function) in module.funcs.iter_local().filter(|(id, _)| !cut.contains(id)) {
+        let mut named = Named::default();
+        walrus::ir::dfs_in_order(&mut named, function, function.entry_block());
+        if let Some(called) = named.functions.intersection(&cut).next() {
+            let name = |id: FunctionId| module.funcs.get(id).name.clone().unwrap_or_default();
+            return Err(format!("{} calls {}, which was to be cut off", name(id), name(*called)));
+        }
+    }
     let mut builder = FunctionBuilder::new(&mut module.types, &[], &[]);
     builder.name("cut_off".to_owned()).func_body().unreachable();
     let trap = builder.finish(vec![], &mut module.funcs);
@@ -104,6 +117,19 @@ fn cut_off_the_sdks_contexts(module: &mut Module) {
         if let ElementItems::Functions(functions) = &mut element.items {
             functions.iter_mut().filter(|function| cut.contains(function)).for_each(|function| *function = trap);
         }
+    }
+    Ok(())
+}
+
+/// The functions that a function names in its code.
+#[derive(Default)]
+struct Named {
+    functions: HashSet<FunctionId>,
+}
+
+impl<'a> Visitor<'a> for Named {
+    fn visit_function_id(&mut self, function: &FunctionId) {
+        self.functions.insert(*function);
     }
 }
 

@@ -233,14 +233,19 @@ impl Delivery {
     }
 
     /// The newest configuration rules; an older one retires, and comes back if the newer one is gone. A build that changes
-    /// the format of what is stored changes that of this cell too, so that those before it retire.
+    /// the format of what is stored changes that of this cell too, so that those before it retire, for good.
     fn follow_rule(&mut self, memory: &dyn SharedMemory, now: Monotonic, effects: &mut Vec<Effect>) {
         let mine = Rule { digest: self.digest, since: self.configured_at, seen_at: now };
+        let mut ruler = "a newer configuration rules: this one only finishes what is out";
         let outcome = update(memory, &self.keys.rule(), |bytes| {
             let found = match bytes.map(Rule::decode) {
                 Some(Ok(rule)) => Some(rule),
-                // A later build is here, and what it stores can only be read by its like.
-                Some(Err(Damage::Later)) => return Change::Keep(Standing::Retired),
+                // What it stores can only be read by its like, for as long as this process runs.
+                Some(Err(Damage::Later)) => {
+                    ruler = "a later build of the filter rules this store, and this one cannot read what that one stores: it \
+                             only finishes what is out; to go back to this build for good, restart Envoy";
+                    return Change::Keep(Standing::Retired);
+                }
                 Some(Err(_)) | None => None,
             };
             match found {
@@ -263,7 +268,7 @@ impl Delivery {
         // After a conflict the next tick sees what the others wrote.
         let standing = outcome.unwrap_or(self.standing);
         if standing == Standing::Retired && self.standing == Standing::Ruling {
-            effects.push(note(Level::Info, "a newer configuration rules: this one only finishes what is out"));
+            effects.push(note(Level::Warn, ruler));
         }
         self.standing = standing;
     }
