@@ -55,6 +55,13 @@ impl Patience {
         self.disturbed_at = self.disturbed_at.max(until);
     }
 
+    /// The destination is not sound at this moment, whether or not somebody looks just then.
+    pub fn unsound(&mut self, destination: Destination, now: Moment) {
+        if let Some(seen) = self.seen.get_mut(&destination) {
+            (seen.sound_since, seen.free_since) = (now, now);
+        }
+    }
+
     /// One more look. I6: a destination that is sound does not go down, whatever its circuit breaker does.
     pub fn look(&mut self, destination: Destination, sight: Sight, now: Moment) -> Option<Violation> {
         let before = self.seen.get(&destination).copied().unwrap_or(Seen {

@@ -64,6 +64,8 @@ pub struct Oracle {
     troubled_threads: BTreeMap<ThreadId, Moment>,
     /// How often a VM died or stood still at work on redeliveries.
     interruptions: usize,
+    /// Clusters that Envoy had not, each until it had them again; the end of time while it has not.
+    absent: BTreeMap<Destination, Moment>,
     /// A thread stood still for longer than a lease, until this moment: what it does just then is excused, since no fence
     /// reaches a receiver.
     stalls: BTreeMap<ThreadId, Moment>,
@@ -155,6 +157,7 @@ impl Oracle {
             trapped: BTreeSet::new(),
             troubled_threads: BTreeMap::new(),
             interruptions: 0,
+            absent: BTreeMap::new(),
             stalls: BTreeMap::new(),
             disturbed_at: Moment(0),
             letters_gone_before: Number(0),
@@ -297,6 +300,26 @@ impl Oracle {
     /// counts as an attempt that nobody has seen.
     pub fn interrupted(&mut self) {
         self.interruptions += 1;
+    }
+
+    /// Envoy has no cluster of this destination from now on.
+    pub fn removed(&mut self, destination: Destination) {
+        self.absent.insert(destination, Moment(u64::MAX));
+    }
+
+    /// It has one.
+    pub fn restored(&mut self, destination: Destination, now: Moment) {
+        self.absent.entry(destination).and_modify(|until| *until = now.min(*until));
+    }
+
+    /// Claims of a message that may have counted and that no receiver has seen: those of VMs that died or stood still, and
+    /// behind a listener those that its router had no cluster for, which it answers as an empty-handed receiver would.
+    fn unseen(&self, record: &Record, claims: u32) -> usize {
+        let unsent = (claims as usize).saturating_sub(record.attempts.len());
+        let destination = record.message.destination;
+        let has_way = self.rules_of(destination).through(destination).is_some();
+        let was_absent = self.absent.get(&destination).is_some_and(|until| *until >= record.sent);
+        if has_way && was_absent { unsent } else { unsent.min(self.interruptions) }
     }
 
     /// When the thread of this VM last came back after it had stood still.
@@ -658,11 +681,10 @@ impl Oracle {
             let text = format!("a dead letter ({reason}), and attempt {} was a success", success.number);
             return self.violated(Violation::of(Invariant::NothingUnexpected, number, text));
         }
-        let unsent = (claims as usize).saturating_sub(record.attempts.len());
         let end = End {
             age_millis,
             answers_now: answers,
-            unseen: unsent.min(self.interruptions),
+            unseen: self.unseen(record, claims),
             was_interrupted: !self.is_untroubled(record.thread, record.sent),
         };
         if let Some(wrong) = record.wrong_death(reason, self.rules_of(record.message.destination), end) {

@@ -67,10 +67,13 @@ impl World {
             Action::Remove(destination) => {
                 self.strikes(Fault::ClusterGone);
                 self.process.remove_cluster(&destination.cluster());
+                self.town.oracle.removed(destination);
+                self.patience.unsound(destination, self.process.now());
             }
             Action::Restore(destination) => {
                 self.down_since.remove(&destination);
                 self.process.set_cluster(&destination.cluster(), Cluster::default());
+                self.town.oracle.restored(destination, self.process.now());
             }
             Action::Breaker(destination, most) => {
                 self.strikes(Fault::Breaker);
@@ -116,6 +119,7 @@ impl World {
             HealthView::Healthy => self.down_since.remove(&destination),
             HealthView::Unhealthy => {
                 let now = self.process.now();
+                self.patience.unsound(destination, now);
                 Some(*self.down_since.entry(destination).or_insert(now))
             }
         };
@@ -221,6 +225,7 @@ impl World {
         for n in 0..self.history.rules.destinations {
             let destination = Destination(n);
             self.process.set_cluster(&destination.cluster(), Cluster::default());
+            self.town.oracle.restored(destination, self.process.now());
             self.town.set_mood(destination, Mood::WELL);
         }
         self.down_since.clear();
