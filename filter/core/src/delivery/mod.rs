@@ -51,6 +51,10 @@ const ANNOUNCED_FOR: Millis = Millis(5_000);
 /// How often a VM says that it is alive, for the rule and for the main thread to see.
 const ALIVE_PERIOD: Millis = Millis(1_000);
 
+/// What an operator reads who goes back to an older module: nothing that is stored is delivered then.
+const RETIRED_BY_A_LATER_BUILD: &str = "a later build of the filter rules this store, and this one cannot read what that \
+     one stores: it only finishes what is out; to go back to this build for good, restart Envoy";
+
 /// A number that the host gave an outstanding call; unique within a VM only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallToken(pub u32);
@@ -236,14 +240,13 @@ impl Delivery {
     /// the format of what is stored changes that of this cell too, so that those before it retire, for good.
     fn follow_rule(&mut self, memory: &dyn SharedMemory, now: Monotonic, effects: &mut Vec<Effect>) {
         let mine = Rule { digest: self.digest, since: self.configured_at, seen_at: now };
-        let mut ruler = "a newer configuration rules: this one only finishes what is out";
+        let mut retirement = (Level::Info, "a newer configuration rules: this one only finishes what is out");
         let outcome = update(memory, &self.keys.rule(), |bytes| {
             let found = match bytes.map(Rule::decode) {
                 Some(Ok(rule)) => Some(rule),
                 // What it stores can only be read by its like, for as long as this process runs.
                 Some(Err(Damage::Later)) => {
-                    ruler = "a later build of the filter rules this store, and this one cannot read what that one stores: it \
-                             only finishes what is out; to go back to this build for good, restart Envoy";
+                    retirement = (Level::Warn, RETIRED_BY_A_LATER_BUILD);
                     return Change::Keep(Standing::Retired);
                 }
                 Some(Err(_)) | None => None,
@@ -268,7 +271,7 @@ impl Delivery {
         // After a conflict the next tick sees what the others wrote.
         let standing = outcome.unwrap_or(self.standing);
         if standing == Standing::Retired && self.standing == Standing::Ruling {
-            effects.push(note(Level::Warn, ruler));
+            effects.push(note(retirement.0, retirement.1));
         }
         self.standing = standing;
     }

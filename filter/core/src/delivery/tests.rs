@@ -1164,6 +1164,12 @@ fn what_a_later_build_wrote_is_left_to_it_and_whoever_sees_its_rule_retires() {
         };
         assert_eq!(world.counter(Counter::Delivered), expected, "{cell}{}", world.state());
         assert_eq!(world.leaders("orders").is_empty(), cell == "rule", "{cell}{}", world.state());
+        let is_said = world.notes.iter().any(|note| note.contains("Warn: a later build of the filter rules"));
+        assert_eq!(
+            is_said,
+            cell == "rule",
+            "{cell}: whoever goes back to an older module must read why nothing arrives"
+        );
     }
 }
 

@@ -395,7 +395,7 @@ impl World {
                     let is_plausible = delay.0 < 100_000_000 || self.wall_ahead != 0;
                     assert!(is_plausible, "clocks are mixed up: {delay}");
                 }
-                Effect::Note(_, text) => self.notes.push(format!("{} vm {vm}: {text}", self.now)),
+                Effect::Note(level, text) => self.notes.push(format!("{} vm {vm}: {level:?}: {text}", self.now)),
             }
         }
     }
