@@ -25,7 +25,6 @@ const EXPORTS: &[&str] = &[
     "proxy_on_http_call_response",
     "proxy_on_log",
     "proxy_on_done",
-    "proxy_on_delete",
 ];
 
 /// Larger modules take longer to start on every thread; a jump is worth a look.

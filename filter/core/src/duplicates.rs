@@ -19,7 +19,7 @@
 use crate::codec::{self, Damage, Later, Reader, Writer};
 use crate::digest::{Content, Fingerprint, Identity};
 use crate::keys::Bucket;
-use crate::memory::{Change, SharedMemory, update};
+use crate::memory::{Change, update};
 use crate::message::{Memo, MessageId};
 use crate::slot::{Generation, SlotIndex, Ticket};
 use crate::store::{Now, Standing, Store};
@@ -89,7 +89,7 @@ enum EntryState {
     Delivered(Wall),
 }
 
-impl<M: SharedMemory + ?Sized> Store<'_, M> {
+impl Store<'_> {
     /// What is known of a key. One read if that is nothing.
     #[must_use]
     pub fn recall(&self, identity: Identity, now: Now) -> Recall {

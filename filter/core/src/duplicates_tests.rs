@@ -4,8 +4,8 @@
 use super::*;
 use crate::digest::Content;
 use crate::keys::Keys;
-use crate::memory::Expect;
 use crate::memory::double::{MemoryDouble, VmMemory};
+use crate::memory::{Expect, SharedMemory};
 use crate::message::tests::{fingerprint, message};
 use crate::message::{Message, Ties};
 use crate::slot::{DeadReason, DestinationIndex, Epoch, Head, SlotState};
@@ -43,13 +43,13 @@ fn shelf() -> Shelf {
     Shelf { memory: MemoryDouble::default(), keys: Keys::of(b"test") }
 }
 
-fn put<M: SharedMemory + ?Sized>(store: Store<'_, M>, message: &Message, now: Now) -> Result<Ticket, PutError> {
+fn put(store: Store<'_>, message: &Message, now: Now) -> Result<Ticket, PutError> {
     let limits = crate::config::parse(b"{}").unwrap().shared.store.clone();
     store.put(message, HERE, FirstState::Queued(now.monotonic), Limits::shared(&limits), now)
 }
 
 impl Shelf {
-    fn store(&self) -> Store<'_, MemoryDouble> {
+    fn store(&self) -> Store<'_> {
         Store { memory: &self.memory, keys: &self.keys }
     }
 

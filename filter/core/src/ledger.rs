@@ -7,7 +7,7 @@
 
 use crate::codec::{Damage, Reader, Writer};
 use crate::config::StoreLimits;
-use crate::memory::{Change, Conflict, SharedMemory, update};
+use crate::memory::{Change, Conflict, SharedMemory, update_again};
 use crate::slot::SlotIndex;
 use crate::units::ByteCount;
 
@@ -87,7 +87,7 @@ impl Ledger {
     ///
     /// # Errors
     /// What is wrong with the cell.
-    pub fn read(memory: &(impl SharedMemory + ?Sized), key: &str) -> Result<Self, Damage> {
+    pub fn read(memory: &dyn SharedMemory, key: &str) -> Result<Self, Damage> {
         memory
             .get(key)
             .filter(|value| !value.bytes.is_empty())
@@ -100,7 +100,7 @@ impl Ledger {
 /// # Errors
 /// [`ReserveError`].
 pub fn reserve(
-    memory: &(impl SharedMemory + ?Sized),
+    memory: &dyn SharedMemory,
     key: &str,
     charge: ByteCount,
     limits: &StoreLimits,
@@ -134,7 +134,7 @@ impl Seat {
 /// # Errors
 /// [`ReserveError`].
 pub fn reserve_slot(
-    memory: &(impl SharedMemory + ?Sized),
+    memory: &dyn SharedMemory,
     key: &str,
     charge: ByteCount,
     limits: &StoreLimits,
@@ -167,7 +167,7 @@ pub enum ReserveError {
 ///
 /// # Errors
 /// [`Conflict`] if too many VMs wrote at once.
-pub fn new_slot(memory: &(impl SharedMemory + ?Sized), key: &str) -> Result<SlotIndex, Conflict> {
+pub fn new_slot(memory: &dyn SharedMemory, key: &str) -> Result<SlotIndex, Conflict> {
     change(memory, key, Ledger::one_more)
 }
 
@@ -175,7 +175,7 @@ pub fn new_slot(memory: &(impl SharedMemory + ?Sized), key: &str) -> Result<Slot
 ///
 /// # Errors
 /// [`Conflict`] if too many VMs wrote at once; the audit mends the difference. The same holds for the next two.
-pub fn release(memory: &(impl SharedMemory + ?Sized), key: &str, charge: ByteCount) -> Result<(), Conflict> {
+pub fn release(memory: &dyn SharedMemory, key: &str, charge: ByteCount) -> Result<(), Conflict> {
     change(memory, key, |ledger| {
         ledger.messages = ledger.messages.saturating_sub(1);
         ledger.bytes = ByteCount(ledger.bytes.0.saturating_sub(charge.0));
@@ -186,7 +186,7 @@ pub fn release(memory: &(impl SharedMemory + ?Sized), key: &str, charge: ByteCou
 ///
 /// # Errors
 /// [`Conflict`].
-pub fn bury(memory: &(impl SharedMemory + ?Sized), key: &str, charge: ByteCount) -> Result<(), Conflict> {
+pub fn bury(memory: &dyn SharedMemory, key: &str, charge: ByteCount) -> Result<(), Conflict> {
     change(memory, key, |ledger| {
         ledger.dead = ledger.dead.saturating_add(1);
         ledger.dead_bytes = ledger.dead_bytes.plus(charge);
@@ -197,7 +197,7 @@ pub fn bury(memory: &(impl SharedMemory + ?Sized), key: &str, charge: ByteCount)
 ///
 /// # Errors
 /// [`Conflict`].
-pub fn release_dead(memory: &(impl SharedMemory + ?Sized), key: &str, charge: ByteCount) -> Result<(), Conflict> {
+pub fn release_dead(memory: &dyn SharedMemory, key: &str, charge: ByteCount) -> Result<(), Conflict> {
     change(memory, key, |ledger| {
         ledger.messages = ledger.messages.saturating_sub(1);
         ledger.bytes = ByteCount(ledger.bytes.0.saturating_sub(charge.0));
@@ -210,7 +210,7 @@ pub fn release_dead(memory: &(impl SharedMemory + ?Sized), key: &str, charge: By
 ///
 /// # Errors
 /// [`Conflict`] if they do not.
-pub fn mend(memory: &(impl SharedMemory + ?Sized), key: &str, seen: &Ledger, counted: Ledger) -> Result<(), Conflict> {
+pub fn mend(memory: &dyn SharedMemory, key: &str, seen: &Ledger, counted: Ledger) -> Result<(), Conflict> {
     change(memory, key, |ledger| {
         if ledger == seen {
             *ledger = counted;
@@ -222,12 +222,8 @@ pub fn mend(memory: &(impl SharedMemory + ?Sized), key: &str, seen: &Ledger, cou
 }
 
 /// One change of the cell. A damaged cell conflicts for ever: the audit rebuilds it ([`rebuild`]).
-fn change<T>(
-    memory: &(impl SharedMemory + ?Sized),
-    key: &str,
-    mut apply: impl FnMut(&mut Ledger) -> T,
-) -> Result<T, Conflict> {
-    update(memory, key, |bytes| {
+fn change<T>(memory: &dyn SharedMemory, key: &str, mut apply: impl FnMut(&mut Ledger) -> T) -> Result<T, Conflict> {
+    update_again(memory, key, |bytes| {
         let Ok(mut ledger) = bytes.filter(|bytes| !bytes.is_empty()).map_or(Ok(Ledger::default()), Ledger::decode)
         else {
             return Change::Keep(Err(Conflict));
@@ -246,7 +242,7 @@ fn change<T>(
 ///
 /// # Errors
 /// None with the rules of the host; the type is the memory's.
-pub fn rebuild(memory: &(impl SharedMemory + ?Sized), key: &str, counted: Ledger) -> Result<(), Conflict> {
+pub fn rebuild(memory: &dyn SharedMemory, key: &str, counted: Ledger) -> Result<(), Conflict> {
     memory.set(key, &counted.encode(), crate::memory::Expect::Anything)
 }
 

@@ -41,6 +41,7 @@ pub mod lines;
 pub mod memory;
 pub mod message;
 pub mod pass;
+pub mod recent;
 pub mod slot;
 pub mod store;
 

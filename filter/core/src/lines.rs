@@ -24,7 +24,7 @@ use crate::codec::{self, Damage, Later, Reader, Writer};
 use crate::config::OnDeadHead;
 use crate::digest::LineKey;
 use crate::keys::Bucket;
-use crate::memory::{Change, SharedMemory, update};
+use crate::memory::{Change, update};
 use crate::slot::{AHEAD_MAX, Generation, Place, SlotIndex, Spot, Ticket};
 use crate::store::{Standing, Store};
 use crate::units::Monotonic;
@@ -67,7 +67,7 @@ struct Lines {
     entries: Vec<Entry>,
 }
 
-impl<M: SharedMemory + ?Sized> Store<'_, M> {
+impl Store<'_> {
     /// Whether a line has messages that have not ended. One read if it never had any.
     #[must_use]
     pub fn line(&self, line: LineKey, on_dead_head: OnDeadHead, now: Monotonic) -> Line {

@@ -37,13 +37,13 @@ fn shelf() -> Shelf {
     Shelf { memory: MemoryDouble::default(), keys: Keys::of(b"test") }
 }
 
-fn put<M: SharedMemory + ?Sized>(store: Store<'_, M>, line: LineKey, now: Now) -> Result<Ticket, PutError> {
+fn put(store: Store<'_>, line: LineKey, now: Now) -> Result<Ticket, PutError> {
     let limits = crate::config::parse(b"{}").unwrap().shared.store.clone();
     store.put(&ordered(line), HERE, FirstState::Queued(now.monotonic), Limits::shared(&limits), now)
 }
 
 impl Shelf {
-    fn store(&self) -> Store<'_, MemoryDouble> {
+    fn store(&self) -> Store<'_> {
         Store { memory: &self.memory, keys: &self.keys }
     }
 

@@ -10,6 +10,8 @@
 //! | an empty value is a value | absent and empty differ |
 //! | dequeue removes at once, a queue loses items with its VM | queues carry hints only |
 
+use crate::recent::Recent;
+
 /// The number that the host gave a value; it changes with every write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cas(pub u32);
@@ -59,6 +61,12 @@ pub trait SharedMemory {
 
     /// Takes the hint at the front of `queue`.
     fn dequeue(&self, queue: &str) -> Option<Vec<u8>>;
+
+    /// What this VM wrote last. `None`: nothing is remembered, and every cell is read before it is changed. Whoever has one
+    /// tells it of every read and every write.
+    fn recent(&self) -> Option<&Recent> {
+        None
+    }
 }
 
 /// Retries of a compare-and-set before a VM gives up for this callback. With a handful of VMs each conflict means that
@@ -70,20 +78,77 @@ pub const CAS_RETRIES_MAX: u32 = 64;
 ///
 /// # Errors
 /// [`Conflict`] after [`CAS_RETRIES_MAX`] conflicts in a row.
-pub fn update<M, T>(memory: &M, key: &str, mut change: impl FnMut(Option<&[u8]>) -> Change<T>) -> Result<T, Conflict>
-where
-    M: SharedMemory + ?Sized,
-{
+pub fn update<T>(
+    memory: &dyn SharedMemory,
+    key: &str,
+    change: impl FnMut(Option<&[u8]>) -> Change<T>,
+) -> Result<T, Conflict> {
+    with_result(change, |change| read_and_write(memory, key, change).map(drop))
+}
+
+/// The same for a cell that this VM may just have written: it is read only if what was written is not there any more.
+/// `change` may be asked once more than for [`update`].
+///
+/// # Errors
+/// As [`update`].
+pub fn update_again<T>(
+    memory: &dyn SharedMemory,
+    key: &str,
+    change: impl FnMut(Option<&[u8]>) -> Change<T>,
+) -> Result<T, Conflict> {
+    with_result(change, |change| guess_and_write(memory, key, change))
+}
+
+/// What a change writes, if it writes anything: [`Change`] without its result, so that the loops below are there once.
+type Writes<'a> = dyn FnMut(Option<&[u8]>) -> Option<Vec<u8>> + 'a;
+
+/// The result of the last time that `change` was asked.
+fn with_result<T>(
+    mut change: impl FnMut(Option<&[u8]>) -> Change<T>,
+    run: impl FnOnce(&mut Writes<'_>) -> Result<(), Conflict>,
+) -> Result<T, Conflict> {
+    let mut last = None;
+    run(&mut |found| {
+        let (bytes, result) = match change(found) {
+            Change::Keep(result) => (None, result),
+            Change::Write(bytes, result) => (Some(bytes), result),
+        };
+        last = Some(result);
+        bytes
+    })?;
+    last.ok_or(Conflict)
+}
+
+fn guess_and_write(memory: &dyn SharedMemory, key: &str, change: &mut Writes<'_>) -> Result<(), Conflict> {
+    let Some(recent) = memory.recent() else { return read_and_write(memory, key, change).map(drop) };
+    // Only what is written shows whether a guess is right: to leave the cell as it is, it must be read.
+    let guess = recent.recall(key).and_then(|guess| Some((change(Some(&guess.bytes))?, guess.cas)));
+    let Some((bytes, cas)) = guess else {
+        let written = read_and_write(memory, key, change)?;
+        written.into_iter().for_each(|bytes| recent.keep(key, bytes));
+        return Ok(());
+    };
+    if memory.set(key, &bytes, Expect::Version(cas)).is_ok() {
+        recent.hit();
+        recent.keep(key, bytes);
+        return Ok(());
+    }
+    recent.missed();
+    if read_and_write(memory, key, change)?.is_some() {
+        // Shows the number of that write, or a later one: guesses are better from now on.
+        drop(memory.get(key));
+    }
+    Ok(())
+}
+
+/// Answers with what was written, if anything was.
+fn read_and_write(memory: &dyn SharedMemory, key: &str, change: &mut Writes<'_>) -> Result<Option<Vec<u8>>, Conflict> {
     for _ in 0..CAS_RETRIES_MAX {
         let found = memory.get(key);
         let expect = found.as_ref().map_or(Expect::Absent, |value| Expect::Version(value.cas));
-        match change(found.as_ref().map(|value| value.bytes.as_slice())) {
-            Change::Keep(result) => return Ok(result),
-            Change::Write(bytes, result) => {
-                if memory.set(key, &bytes, expect).is_ok() {
-                    return Ok(result);
-                }
-            }
+        let Some(bytes) = change(found.as_ref().map(|value| value.bytes.as_slice())) else { return Ok(None) };
+        if memory.set(key, &bytes, expect).is_ok() {
+            return Ok(Some(bytes));
         }
     }
     Err(Conflict)
@@ -103,9 +168,10 @@ pub(crate) mod double {
     //! The host's rules on a pair of maps, and a VM's way to them: a double that behaves. A VM can die at any call and
     //! stand still before any call; the memory outlives it, as the host's does.
 
-    use super::{Cas, Conflict, Expect, SharedMemory, Versioned};
+    use super::{Cas, Conflict, Expect, Recent, SharedMemory, Versioned};
     use std::cell::{Cell, RefCell};
     use std::collections::{BTreeMap, VecDeque};
+    use std::rc::Rc;
 
     /// What all VMs of a process share.
     #[derive(Default)]
@@ -184,6 +250,7 @@ pub(crate) mod double {
         /// Run by the others before this VM's call number so-and-so, reads included.
         pause: RefCell<Option<Pause<'a>>>,
         calls: Cell<u32>,
+        recent: Rc<Recent>,
     }
 
     /// Calls until then, and what happens meanwhile.
@@ -191,7 +258,8 @@ pub(crate) mod double {
 
     impl<'a> VmMemory<'a> {
         pub(crate) fn immortal(memory: &'a MemoryDouble) -> Self {
-            Self { memory, doom: Cell::new(Doom::Never), pause: RefCell::new(None), calls: Cell::new(0) }
+            let recent = Rc::default();
+            Self { memory, doom: Cell::new(Doom::Never), pause: RefCell::new(None), calls: Cell::new(0), recent }
         }
 
         pub(crate) fn dying_after(memory: &'a MemoryDouble, changes: u32) -> Self {
@@ -201,6 +269,11 @@ pub(crate) mod double {
         /// Stands still before its call number `call` (0, 1, ...) while `meanwhile` happens.
         pub(crate) fn pausing_at(memory: &'a MemoryDouble, call: u32, meanwhile: impl FnOnce() + 'a) -> Self {
             Self { pause: RefCell::new(Some((call, Box::new(meanwhile)))), ..Self::immortal(memory) }
+        }
+
+        /// Of a VM that has been there before.
+        pub(crate) fn remembering(self, recent: &Rc<Recent>) -> Self {
+            Self { recent: recent.clone(), ..self }
         }
 
         pub(crate) fn is_dead(&self) -> bool {
@@ -252,11 +325,17 @@ pub(crate) mod double {
     impl SharedMemory for VmMemory<'_> {
         fn get(&self, key: &str) -> Option<Versioned> {
             self.call();
-            self.memory.get(key)
+            let found = self.memory.get(key);
+            found.iter().for_each(|found| self.recent.read(found.cas));
+            found
         }
 
         fn set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), Conflict> {
-            if self.may_change() { self.memory.set(key, value, expect) } else { Ok(()) }
+            if self.may_change() {
+                self.memory.set(key, value, expect)?;
+                self.recent.wrote();
+            }
+            Ok(())
         }
 
         fn enqueue(&self, queue: &str, hint: &[u8]) {
@@ -267,6 +346,10 @@ pub(crate) mod double {
 
         fn dequeue(&self, queue: &str) -> Option<Vec<u8>> {
             if self.may_change() { self.memory.dequeue(queue) } else { None }
+        }
+
+        fn recent(&self) -> Option<&Recent> {
+            Some(&self.recent)
         }
     }
 }

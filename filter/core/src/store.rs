@@ -20,7 +20,7 @@ use crate::hint::{self, ReadyHint};
 use crate::keys::Keys;
 use crate::ledger::{self, ReserveError, Seat};
 use crate::lines::LineError;
-use crate::memory::{Cas, Change, Conflict, Expect, SharedMemory, update};
+use crate::memory::{Cas, Change, Conflict, Expect, SharedMemory, update, update_again};
 use crate::message::{self, LargePart, Memo, Message, Ties};
 use crate::neighbours::Hops;
 pub use crate::slot::Ticket;
@@ -84,6 +84,16 @@ impl<'a> Limits<'a> {
     pub const fn shared(whole: &'a StoreLimits) -> Self {
         Self { whole, destination: whole }
     }
+}
+
+/// A message that was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Placed {
+    /// Where.
+    pub ticket: Ticket,
+    /// What its leader is to be told; `None` while its routed form is still to come.
+    pub hint: Option<ReadyHint>,
 }
 
 /// Why nothing was stored.
@@ -184,18 +194,18 @@ pub struct Gone;
 
 /// The store of one `root_id`.
 #[derive(Clone, Copy)]
-pub struct Store<'a, M: SharedMemory + ?Sized> {
+pub struct Store<'a> {
     /// Where everything is.
-    pub memory: &'a M,
+    pub memory: &'a dyn SharedMemory,
     /// What it is called.
     pub keys: &'a Keys,
 }
 
-impl<M: SharedMemory + ?Sized> Store<'_, M> {
-    /// Takes custody of `message`. When this answers `Ok`, the message is complete in memory and will be found.
+impl Store<'_> {
+    /// Takes custody of `message`, and tells its leader in the queue of its destination.
     ///
     /// # Errors
-    /// [`PutError`]; nothing is left behind then.
+    /// As [`Store::place`].
     pub fn put(
         &self,
         message: &Message,
@@ -204,6 +214,24 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         limits: Limits<'_>,
         now: Now,
     ) -> Result<Ticket, PutError> {
+        let placed = self.place(message, destination, first, limits, now)?;
+        placed.hint.into_iter().for_each(|hint| self.hint_ready(destination, hint));
+        Ok(placed.ticket)
+    }
+
+    /// Takes custody of `message`. When this answers `Ok`, the message is complete in memory and will be found: soon if its
+    /// leader is told what it answers.
+    ///
+    /// # Errors
+    /// [`PutError`]; nothing is left behind then.
+    pub fn place(
+        &self,
+        message: &Message,
+        destination: DestinationIndex,
+        first: FirstState,
+        limits: Limits<'_>,
+        now: Now,
+    ) -> Result<Placed, PutError> {
         let charge = charge_of(message, first);
         let seat = self.take_room(destination, charge, limits)?;
         let head = Head { destination, stored_at: now.wall, changed_at: now.wall, charge, ..Head::free(Generation(0)) };
@@ -223,8 +251,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
                 Ok(_) | Err(Gone) => error,
             }
         })?;
-        self.tell_leader(ticket, &Head { place, ..head.with(first.state()) });
-        Ok(ticket)
+        Ok(Placed { ticket, hint: ready(ticket, &Head { place, ..head.with(first.state()) }) })
     }
 
     /// A slot that was made for this message, which has to do with no other: nobody looks at it before its head is there, so
@@ -236,7 +263,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         message: &Message,
         head: Head,
         first: FirstState,
-    ) -> Result<Ticket, PutError> {
+    ) -> Result<Placed, PutError> {
         let ticket = Ticket { slot, generation: Generation(0).next() };
         let head = Head { generation: ticket.generation, ..head.with(first.state()) };
         let bytes = message.encode(slot, ticket.generation);
@@ -247,16 +274,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
                 PutError::Busy
             },
         )?;
-        self.tell_leader(ticket, &head);
-        Ok(ticket)
-    }
-
-    /// Tells the leader of a message that waits for nothing but its time.
-    fn tell_leader(&self, ticket: Ticket, head: &Head) {
-        if let SlotState::Queued { due } = head.state {
-            let spot = head.place.map(|place| place.spot);
-            self.hint_ready(head.destination, ReadyHint { ticket, due, stored_at: head.stored_at, spot });
-        }
+        Ok(Placed { ticket, hint: ready(ticket, &head) })
     }
 
     /// Writes down what the message in `ticket`, which is being filled, has to do with others. A slot that is given up
@@ -339,7 +357,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         let queued = written.map(|()| queued).or_else(|Conflict| {
             self.change_head(ticket, |found| is_opening(found).then_some(found.with(SlotState::Queued { due })))
         })?;
-        self.tell_leader(ticket, &queued);
+        ready(ticket, &queued).into_iter().for_each(|hint| self.hint_ready(queued.destination, hint));
         Ok(())
     }
 
@@ -373,9 +391,12 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
             Err(_) => return Err(ClaimError::Corrupt),
         };
         let sending = Head { sends: head.sends.saturating_add(1), ..head.with(SlotState::Sending { epoch, until }) };
-        let key = self.keys.head(ticket.slot);
-        let claimed = self.memory.set(&key, &sending.encode(ticket.slot), Expect::Version(cas));
-        claimed.map_err(|Conflict| ClaimError::Busy)?;
+        let (key, bytes) = (self.keys.head(ticket.slot), sending.encode(ticket.slot));
+        self.memory.set(&key, &bytes, Expect::Version(cas)).map_err(|Conflict| ClaimError::Busy)?;
+        // The next change is this VM's too: it settles the attempt.
+        if let Some(recent) = self.memory.recent() {
+            recent.keep(&key, bytes);
+        }
         Ok(Claim { large: LargeMark { cas: large.cas, memo: message.memo() }, message, head: sending })
     }
 
@@ -622,7 +643,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
 
     fn change_head(&self, ticket: Ticket, change: impl FnMut(&Head) -> Option<Head>) -> Result<Head, Gone> {
         let mut change = change;
-        let outcome = update(self.memory, &self.keys.head(ticket.slot), |bytes| {
+        let outcome = update_again(self.memory, &self.keys.head(ticket.slot), |bytes| {
             let found = bytes.and_then(|bytes| Head::decode(bytes, ticket.slot).ok());
             match found.filter(|head| head.generation == ticket.generation).and_then(|head| change(&head)) {
                 Some(next) => Change::Write(next.encode(ticket.slot), Ok(next)),
@@ -664,7 +685,7 @@ impl<M: SharedMemory + ?Sized> Store<'_, M> {
         &self,
         destination: DestinationIndex,
         charge: ByteCount,
-        change: impl Fn(&M, &str, ByteCount) -> Result<(), Conflict>,
+        change: impl Fn(&dyn SharedMemory, &str, ByteCount) -> Result<(), Conflict>,
     ) {
         change(self.memory, &self.keys.destination_ledger(destination), charge).unwrap_or_default();
         change(self.memory, &self.keys.ledger(), charge).unwrap_or_default();
@@ -699,6 +720,22 @@ pub enum Repair {
     DeadLetter,
     /// It held nothing.
     Freed,
+}
+
+/// What the leader is told of a message that waits for nothing but its time.
+fn ready(ticket: Ticket, head: &Head) -> Option<ReadyHint> {
+    match head.state {
+        SlotState::Queued { due } => {
+            let spot = head.place.map(|place| place.spot);
+            Some(ReadyHint { ticket, due, stored_at: head.stored_at, spot })
+        }
+        SlotState::Free
+        | SlotState::Filling { .. }
+        | SlotState::Opening { .. }
+        | SlotState::Sending { .. }
+        | SlotState::Parked { .. }
+        | SlotState::Dead { .. } => None,
+    }
 }
 
 fn is_opening(head: &Head) -> bool {

@@ -51,7 +51,7 @@ fn shelf_for(messages_max: u32) -> Shelf {
 }
 
 impl Shelf {
-    fn store(&self) -> Store<'_, MemoryDouble> {
+    fn store(&self) -> Store<'_> {
         Store { memory: &self.memory, keys: &self.keys }
     }
 

@@ -81,10 +81,22 @@ impl Contexts {
         }
     }
 
-    fn delete(&mut self, context: u32) {
-        if self.streams.remove(&context).is_none() {
-            self.roots.retain(|(found, _)| *found != context);
+    /// The context is done. Answers whether it may go at once. Nothing is asked of it afterwards: `proxy_on_delete` would only
+    /// say so again, and costs every stream a call.
+    fn end(&mut self, context: u32) -> bool {
+        if self.streams.remove(&context).is_some() {
+            return true;
         }
+        let may_go = self.root(context).is_none_or(|root| root.stop());
+        if may_go {
+            self.forget_root(context);
+        }
+        may_go
+    }
+
+    /// Nothing is asked of it any more.
+    fn forget_root(&mut self, context: u32) {
+        self.roots.retain(|(found, _)| *found != context);
     }
 }
 
@@ -121,7 +133,12 @@ extern "C" fn redeliver_on_tick(context: u32) {
 
 #[unsafe(no_mangle)]
 extern "C" fn redeliver_on_http_call_response(context: u32, token: u32, headers: u32, body: usize, trailers: u32) {
-    with_root(context, (), |root| root.call_answered(token, headers, body, trailers));
+    with_contexts((), |contexts| {
+        let was_owed = contexts.root(context).is_some_and(|root| root.call_answered(token, headers, body, trailers));
+        if was_owed {
+            contexts.forget_root(context);
+        }
+    });
 }
 
 #[unsafe(no_mangle)]
@@ -159,13 +176,8 @@ extern "C" fn redeliver_on_log(context: u32) {
     with_stream(context, (), Stream::on_log);
 }
 
-/// Only a root context may have to wait for answers; a stream has nothing more to do.
+/// Only a root context may have to wait for answers. What else there is to do for a stream was done at its log.
 #[unsafe(no_mangle)]
 extern "C" fn redeliver_on_done(context: u32) -> u32 {
-    with_root(context, true, |root| root.stop()).into()
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn redeliver_on_delete(context: u32) {
-    with_contexts((), |contexts| contexts.delete(context));
+    with_contexts(true, |contexts| contexts.end(context)).into()
 }

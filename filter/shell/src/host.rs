@@ -14,6 +14,7 @@ use redeliver_core::effect::{Counter, DELIVERY_DELAY, Dispatch, Gauge, Level};
 use redeliver_core::grpc::Protocol;
 use redeliver_core::headers::HeaderList;
 use redeliver_core::memory::{Cas, Conflict, Expect, SharedMemory, Versioned};
+use redeliver_core::recent::Recent;
 use redeliver_core::reply::{CallStatus, LocalReply};
 use redeliver_core::store::Now;
 use redeliver_core::units::{ByteCount, Millis, Monotonic, Wall};
@@ -279,13 +280,14 @@ pub struct HostMemory {
     vm_id: String,
     /// Queue names that were resolved; a token stays good as long as the `vm_id` lives.
     queues: RefCell<LiteMap<String, u32>>,
+    recent: Recent,
 }
 
 impl HostMemory {
     /// The memory of this VM's `vm_id`.
     pub fn new() -> Self {
         let vm_id = property("plugin_vm_id").unwrap_or_default();
-        Self { vm_id: String::from_utf8_lossy(&vm_id).into_owned(), queues: RefCell::default() }
+        Self { vm_id: String::from_utf8_lossy(&vm_id).into_owned(), ..Self::default() }
     }
 
     fn queue(&self, name: &str) -> Option<u32> {
@@ -302,7 +304,10 @@ impl HostMemory {
 impl SharedMemory for HostMemory {
     fn get(&self, key: &str) -> Option<Versioned> {
         match hostcalls::get_shared_data(key) {
-            Ok((bytes, Some(cas))) => Some(Versioned { bytes: bytes.unwrap_or_default(), cas: Cas(cas) }),
+            Ok((bytes, Some(cas))) => {
+                self.recent.read(Cas(cas));
+                Some(Versioned { bytes: bytes.unwrap_or_default(), cas: Cas(cas) })
+            }
             Ok((_, None)) | Err(_) => None,
         }
     }
@@ -313,7 +318,9 @@ impl SharedMemory for HostMemory {
             Expect::Absent => Some(Cas::NEVER_ISSUED.0),
             Expect::Anything => None,
         };
-        hostcalls::set_shared_data(key, Some(value), cas).map_err(|_| Conflict)
+        hostcalls::set_shared_data(key, Some(value), cas).map_err(|_| Conflict)?;
+        self.recent.wrote();
+        Ok(())
     }
 
     fn enqueue(&self, queue: &str, hint: &[u8]) {
@@ -331,6 +338,10 @@ impl SharedMemory for HostMemory {
                 None
             }
         }
+    }
+
+    fn recent(&self) -> Option<&Recent> {
+        Some(&self.recent)
     }
 }
 

@@ -34,9 +34,11 @@ impl Root {
         }
     }
 
-    /// The answer to one of our calls has come.
-    pub fn call_answered(&self, token: u32, header_count: u32, body_size: usize, trailer_count: u32) {
-        self.with_vm(|vm| vm.call_answered(token, header_count, body_size, trailer_count));
+    /// The answer to one of our calls has come. Answers whether it was the last that this root, which is done, waited for.
+    pub fn call_answered(&self, token: u32, header_count: u32, body_size: usize, trailer_count: u32) -> bool {
+        let mut was_owed = false;
+        self.with_vm(|vm| was_owed = vm.call_answered(token, header_count, body_size, trailer_count));
+        was_owed
     }
 
     /// The configuration is on its way out. Answers whether it may go at once.

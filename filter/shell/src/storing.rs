@@ -11,7 +11,7 @@ use redeliver_core::headers::{Envelope, HeaderList};
 use redeliver_core::message::{Message, MessageId, Ties};
 use redeliver_core::neighbours::Origin;
 use redeliver_core::reply::NotStored;
-use redeliver_core::store::{FirstState, Limits, OPENING_MAX, PutError, Ticket};
+use redeliver_core::store::{FirstState, Limits, Now, OPENING_MAX, Placed, PutError, Ticket};
 use redeliver_core::units::{ClusterName, Monotonic};
 
 /// A message in the store.
@@ -49,7 +49,7 @@ impl From<NotStored> for Untaken {
     }
 }
 
-/// Stores what was captured. `injected` is the idempotency key that the first attempt got from us.
+/// Stores what was captured, at `now`. `injected` is the idempotency key that the first attempt got from us.
 ///
 /// # Errors
 /// [`Untaken`]; the capture is used up all the same.
@@ -59,6 +59,7 @@ pub fn store(
     cluster: Option<ClusterName>,
     trigger: Trigger,
     injected: Option<MessageId>,
+    now: Now,
 ) -> Result<Stored, Untaken> {
     let cluster = cluster.ok_or(NotStored::Unstorable)?;
     let config = vm.config.clone();
@@ -72,7 +73,6 @@ pub fn store(
     let arrived = envelope(vm, &capture.arrived)?;
     let routed_form = routed_form(vm, capture, trigger)?;
     let destination = vm.delivery.find_or_register(&vm.memory, &cluster).ok_or(NotStored::Full)?;
-    let now = host::now();
     let mut queued = || FirstState::Queued(first_due(vm, policy, trigger, now.monotonic));
     let (routed, first) = match routed_form {
         RoutedForm::NotWanted => (None, queued()),
@@ -84,13 +84,16 @@ pub fn store(
     let id = origin.id.or(injected).unwrap_or_else(|| vm.new_id());
     let message = Message { id, hops: origin.hops, cluster, arrived, routed, body, ties };
     let limits = Limits { whole: &config.shared.store, destination: &policy.store };
-    let ticket = vm
+    let Placed { ticket, hint } = vm
         .delivery
         .store(&vm.memory)
-        .put(&message, destination, first, limits, now)
+        .place(&message, destination, first, limits, now)
         .map_err(|error| untaken(vm, error, &capture.arrived, message.ties))?;
+    if let Some(hint) = hint {
+        vm.delivery.tell_leader(&vm.memory, destination, hint, host::monotonic);
+    }
     vm.count(Counter::Stored, 1);
-    let opening = matches!(first, FirstState::Opening(_)).then_some((ticket, message));
+    let opening = hint.is_none().then_some((ticket, message));
     Ok(Stored { id, opening })
 }
 

@@ -33,7 +33,7 @@ use redeliver_core::pass::Pass;
 use redeliver_core::protect::{Protection, RouteFacts, prefers_async, protection};
 use redeliver_core::reply::{self, AskedAsync, NotStored};
 use redeliver_core::store::Ticket;
-use redeliver_core::units::{ByteCount, ClusterName};
+use redeliver_core::units::{ByteCount, ClusterName, Monotonic};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -189,7 +189,7 @@ impl Stream {
     /// Stores a request behind earlier messages of its key; if that cannot be, it must not overtake them either.
     fn queue(&mut self, vm: &mut Vm, mut capture: Capture) -> Action {
         self.stage = Stage::Pass;
-        match storing::store(vm, &mut capture, Route.cluster(), Trigger::Behind, self.injected) {
+        match storing::store(vm, &mut capture, Route.cluster(), Trigger::Behind, self.injected, host::now()) {
             Ok(stored) => {
                 host::reply(&reply::accepted(stored.id, asked_async(&capture.arrived)), capture.protocol);
             }
@@ -225,7 +225,7 @@ impl Stream {
     /// Stores a request for a destination that is down, or lets it go on if it cannot be stored.
     fn divert(&mut self, vm: &mut Vm, capture: Capture) -> Action {
         let mut tried = capture.clone();
-        match storing::store(vm, &mut tried, Route.cluster(), Trigger::Down, self.injected) {
+        match storing::store(vm, &mut tried, Route.cluster(), Trigger::Down, self.injected, host::now()) {
             Ok(stored) => {
                 host::reply(&reply::accepted(stored.id, asked_async(&tried.arrived)), tried.protocol);
                 self.stage = Stage::Pass;
@@ -365,13 +365,13 @@ impl Stream {
         self.give_back(vm);
         if is_success || has_custody(&headers, vm.config.trust.receivers) {
             if vm.delivery.is_in_trouble() {
-                witness(vm, Route.cluster().as_ref(), Sign::Success);
+                witness(vm, Route.cluster().as_ref(), Sign::Success, host::monotonic());
             }
             return Action::Continue;
         }
         let facts = answer_facts(status, &headers);
-        let cluster = Route.cluster();
-        witness(vm, cluster.as_ref(), sign(&facts));
+        let (cluster, now) = (Route.cluster(), host::now());
+        witness(vm, cluster.as_ref(), sign(&facts), now.monotonic);
         let custody = decide(vm, cluster.as_ref(), &capture, &facts);
         if custody != Custody::Pass && vm.config.trust.receivers == Trust::Given {
             // A neighbour's word, if there is one: ours takes its place.
@@ -380,7 +380,7 @@ impl Stream {
         match custody {
             Custody::Pass => Action::Continue,
             Custody::Decline => not_stored(vm, NotStored::UnknownOutcome, part),
-            Custody::Take => match storing::store(vm, &mut capture, cluster, Trigger::Failure, self.injected) {
+            Custody::Take => match storing::store(vm, &mut capture, cluster, Trigger::Failure, self.injected, now) {
                 Ok(stored) => self.stored(vm, stored, &capture, part),
                 Err(Untaken::NotStored(reason)) => not_stored(vm, reason, part),
                 Err(Untaken::Joins(id)) => self.join_failed(vm, id, &capture, part),
@@ -502,9 +502,9 @@ fn not_stored(vm: &Vm, reason: NotStored, part: Part) -> Action {
     Action::Continue
 }
 
-fn witness(vm: &mut Vm, cluster: Option<&ClusterName>, sign: Sign) {
+fn witness(vm: &mut Vm, cluster: Option<&ClusterName>, sign: Sign, now: Monotonic) {
     if let (Some(cluster), true) = (cluster, sign != Sign::Nothing) {
-        vm.delivery.witness(&vm.memory, cluster, sign, host::monotonic());
+        vm.delivery.witness(&vm.memory, cluster, sign, now);
     }
 }
 

@@ -136,18 +136,20 @@ impl Vm {
         self.watch_holds();
     }
 
-    /// The answer to one of our calls.
-    pub fn call_answered(&mut self, token: u32, header_count: u32, body_size: usize, trailer_count: u32) {
+    /// The answer to one of our calls. Answers whether it was the last that the end of this root waited for.
+    pub fn call_answered(&mut self, token: u32, header_count: u32, body_size: usize, trailer_count: u32) -> bool {
         let headers = if header_count == 0 { Default::default() } else { host::call_headers() };
         let trailers = || if trailer_count == 0 { Default::default() } else { host::call_trailers() };
         let reply = Reply { headers, body: &|| host::call_body(body_size), trailers: &trailers };
         let now = host::now();
         let effects = self.delivery.answered(&self.memory, CallToken(token), &reply, now);
         self.run(effects, now);
-        if self.owes_done == Owes::Done && !self.delivery.has_calls() {
+        let was_owed = self.owes_done == Owes::Done && !self.delivery.has_calls();
+        if was_owed {
             self.owes_done = Owes::Nothing;
             host::done();
         }
+        was_owed
     }
 
     /// The root context is to go. Answers whether it may go at once; if not, `done` follows when the last answer is in:

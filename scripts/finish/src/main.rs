@@ -22,7 +22,7 @@ const KEPT: [&str; 4] = ["memory", "_initialize", "proxy_abi_version_0_2_1", "pr
 const CONTEXTS: &str = "10proxy_wasm6traits";
 
 /// What the host may call: `proxy_<name>` is the filter's `redeliver_<name>`.
-const CALLBACKS: [&str; 13] = [
+const CALLBACKS: [&str; 12] = [
     "on_context_create",
     "on_vm_start",
     "on_configure",
@@ -35,7 +35,6 @@ const CALLBACKS: [&str; 13] = [
     "on_response_trailers", // only answers that have some cost the call: gRPC
     "on_log",
     "on_done",
-    "on_delete",
 ];
 
 fn main() -> ExitCode {

@@ -265,10 +265,30 @@ impl Delivery {
     fn take_hints(&mut self, memory: &dyn SharedMemory, destination: DestinationIndex) {
         for _ in 0..HINTS_MAX {
             let Some(hint) = self.store(memory).next_ready(destination) else { return };
-            let spot = hint.spot.filter(|_| self.on_dead_head(destination).is_some());
-            if let Some(courier) = self.couriers.get_mut(&destination) {
-                courier.add(ReadyHint { spot, ..hint });
-            }
+            self.take_hint(destination, hint);
+        }
+    }
+
+    fn take_hint(&mut self, destination: DestinationIndex, hint: ReadyHint) {
+        let spot = hint.spot.filter(|_| self.on_dead_head(destination).is_some());
+        if let Some(courier) = self.couriers.get_mut(&destination) {
+            courier.add(ReadyHint { spot, ..hint });
+        }
+    }
+
+    /// Tells the leader of `destination` of a message that was stored: this VM itself, without the way through the queue, if
+    /// it leads. `clock` is read after the message was written: if the lease holds now, whoever leads next begins later, and
+    /// finds the message in its first round.
+    pub fn tell_leader(
+        &mut self,
+        memory: &dyn SharedMemory,
+        destination: DestinationIndex,
+        hint: ReadyHint,
+        clock: impl FnOnce() -> Monotonic,
+    ) {
+        match self.couriers.get(&destination) {
+            Some(courier) if courier.lease_until > clock() => self.take_hint(destination, hint),
+            Some(_) | None => self.store(memory).hint_ready(destination, hint),
         }
     }
 

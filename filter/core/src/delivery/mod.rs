@@ -428,7 +428,7 @@ impl Delivery {
 
     /// The store that this VM shares with all others of its `root_id`.
     #[must_use]
-    pub const fn store<'a>(&'a self, memory: &'a (dyn SharedMemory + 'a)) -> Store<'a, dyn SharedMemory + 'a> {
+    pub const fn store<'a>(&'a self, memory: &'a dyn SharedMemory) -> Store<'a> {
         Store { memory, keys: &self.keys }
     }
 }

@@ -848,6 +848,28 @@ fn lost_hints_delay_and_lose_nothing() {
 }
 
 #[test]
+fn a_leader_needs_no_hint_for_what_it_stores_itself_unless_its_lease_is_over() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.store(0, "orders", 0..1);
+    world.pass(2_000);
+    let leader = world.vms.iter().position(|vm| !vm.delivery.couriers.is_empty()).unwrap();
+    let queue = world.vms[0].delivery.keys().ready(DestinationIndex(0));
+    world.store(leader, "orders", 1..10);
+    assert_eq!(world.memory.queue_length(&queue), 0);
+    world.store(1 - leader, "orders", 10..20);
+    assert_eq!(world.memory.queue_length(&queue), 10);
+    // It stands still for longer than its lease, and stores before it knows.
+    world.vms[leader].life = Life::StandsStill(world.now + LEASE.0 + 1_000);
+    world.pass(LEASE.0 + 990);
+    assert_eq!(world.memory.queue_length(&queue), 0, "the other one leads");
+    world.store(leader, "orders", 20..30);
+    assert_eq!(world.memory.queue_length(&queue), 10);
+    world.pass(8_000);
+    world.check_delivered_once(0..30);
+    world.check_books();
+}
+
+#[test]
 fn repeated_and_stale_hints_send_nothing_twice() {
     let mut world = World::new(2, &config(PLAIN));
     let mut tickets = Vec::new();

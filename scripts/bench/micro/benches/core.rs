@@ -117,12 +117,12 @@ mod slot_operations {
     };
     const NOW: Now = Now { monotonic: Monotonic(1_000), wall: Wall(1_000) };
 
-    fn put(store: &Store<'_, HostMap>, message: &message::Message) -> Ticket {
+    fn put(store: &Store<'_>, message: &message::Message) -> Ticket {
         let first = FirstState::Queued(NOW.monotonic);
         store.put(message, PLACE, first, Limits::shared(&LIMITS), NOW).expect("the store has room")
     }
 
-    fn claim_and_settle(store: &Store<'_, HostMap>, ticket: Ticket) {
+    fn claim_and_settle(store: &Store<'_>, ticket: Ticket) {
         let claim = store.claim(ticket, EPOCH, Monotonic(2_000), LIMITS.ttl, NOW).expect("the message waits");
         store.settle(ticket, EPOCH, claim.large, Settlement::Delivered, NOW.wall).expect("the attempt is ours");
     }

@@ -19,22 +19,20 @@ use crate::row::Row;
 pub async fn measure(options: &Options) -> Result<Found, Failure> {
     let stored = ours(&options.wasm, during_an_outage());
     let candidates = [("ours, 202", stored, 202), ("buffer filter, 503", Candidate::Buffer, 503)];
-    let mut contenders = Vec::new();
-    for (name, candidate, answer) in &candidates {
-        // Nobody ever listens there.
-        let (port, absent) = (free_port(), free_port());
-        let document = |folder: &std::path::Path| {
-            let events = folder.join("health.log");
-            proxy(port, candidate, absent, &Health::Checked { port: absent, events: &events })
-        };
-        let envoy = Envoy::start(name, &options.envoy, Workers(1), document).await?;
-        envoy.wait_stat(&format!("cluster.{CLUSTER}.membership_healthy"), 0).await?;
-        contenders.push(Contender { name, envoy, port, load: Load::post(ONE_KIB, *answer) });
-    }
+    let begin = async || {
+        let mut contenders = Vec::new();
+        for (name, candidate, answer) in &candidates {
+            contenders.push(contender(options, name, candidate, *answer).await?);
+        }
+        Ok(contenders)
+    };
     let size = Size::of(Row::Store, options.extent);
-    let figures = cpu_per_request(Row::Store.name(), &contenders, &size).await?;
     // What was answered 202 by anybody else would not be a stored message.
-    contenders[0].envoy.wait_stat("wasmcustom.redeliver_stored_total", requests_in_all(&size)).await?;
+    let stored = requests_in_all(&size);
+    let check = async |contenders: &[Contender]| {
+        contenders[0].envoy.wait_stat("wasmcustom.redeliver_stored_total", stored).await
+    };
+    let figures = cpu_per_request(Row::Store.name(), &size, begin, check).await?;
     let [ours, yardstick] = [figures[0].clone(), figures[1].clone()];
     Ok(vec![Line {
         row: Row::Store,
@@ -45,4 +43,21 @@ pub async fn measure(options: &Options) -> Result<Found, Failure> {
         goal: Goal::Judged(Mark::at_most(Of::Ratio, 2.3, 1.8)),
     }]
     .into())
+}
+
+/// An Envoy with one candidate and a cluster in which nobody ever listens.
+async fn contender(
+    options: &Options,
+    name: &'static str,
+    candidate: &Candidate<'_>,
+    answer: u16,
+) -> Result<Contender, Failure> {
+    let (port, absent) = (free_port(), free_port());
+    let document = |folder: &std::path::Path| {
+        let events = folder.join("health.log");
+        proxy(port, candidate, absent, &Health::Checked { port: absent, events: &events })
+    };
+    let envoy = Envoy::start(name, &options.envoy, Workers(1), document).await?;
+    envoy.wait_stat(&format!("cluster.{CLUSTER}.membership_healthy"), 0).await?;
+    Ok(Contender { name, envoy, port, load: Load::post(ONE_KIB, answer) })
 }

@@ -68,18 +68,21 @@ async fn measure(
     let upstream = free_port();
     let serving = |_: &_| receiver(upstream, free_port());
     let _receiver = Envoy::start("receiver", &options.envoy, Workers(1), serving).await?;
-    let mut contenders = Vec::new();
-    for (name, candidate) in candidates {
-        contenders.push(contender(options, name, candidate, upstream, load).await?);
-    }
+    let begin = async || {
+        let mut contenders = Vec::new();
+        for (name, candidate) in candidates {
+            contenders.push(contender(options, name, candidate, upstream, load).await?);
+        }
+        Ok(contenders)
+    };
     let size = Size::of(row, options.extent);
-    let figures = cpu_per_request(row.name(), &contenders, &size).await?;
     // A filter that sleeps would be the fastest of all.
     let protected = if row == Row::Get { 0 } else { requests_in_all(&size) };
-    if let Some(ours) = contenders.last() {
-        ours.envoy.wait_stat("wasmcustom.redeliver_protected_total", protected).await?;
-    }
-    Ok(figures)
+    let check = async |contenders: &[Contender]| match contenders.last() {
+        Some(ours) => ours.envoy.wait_stat("wasmcustom.redeliver_protected_total", protected).await,
+        None => Ok(()),
+    };
+    cpu_per_request(row.name(), &size, begin, check).await
 }
 
 /// An Envoy with one candidate in front of a receiver that always lives.

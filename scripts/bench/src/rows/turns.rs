@@ -21,13 +21,31 @@ pub struct Contender {
     pub load: Load,
 }
 
-/// What one contender gets in all.
+/// What one contender gets in one life.
 pub const fn requests_in_all(size: &Size) -> u64 {
     WARM_UP_REQUESTS + size.requests * size.pairs as u64
 }
 
-/// Processor time per request in microseconds of each contender, one sample per turn.
-pub async fn cpu_per_request(row: &str, contenders: &[Contender], size: &Size) -> Result<Vec<Figures>, Failure> {
+/// Processor time per request in microseconds of each contender, one sample per turn, in as many lives as `size` says:
+/// `begin` starts all contenders, and `check` looks at the end of each life whether they did what they were there for.
+pub async fn cpu_per_request(
+    row: &str,
+    size: &Size,
+    begin: impl AsyncFn() -> Result<Vec<Contender>, Failure>,
+    check: impl AsyncFn(&[Contender]) -> Result<(), Failure>,
+) -> Result<Vec<Figures>, Failure> {
+    let mut all = Vec::new();
+    for life in 0..size.lives {
+        let contenders = begin().await?;
+        let samples = in_turns(&format!("{row}: life {} of {}", life + 1, size.lives), &contenders, size).await?;
+        check(&contenders).await?;
+        all.resize(samples.len(), Figures::default());
+        all.iter_mut().zip(samples).for_each(|(figures, more)| figures.0.extend(more.0));
+    }
+    Ok(all)
+}
+
+async fn in_turns(row: &str, contenders: &[Contender], size: &Size) -> Result<Vec<Figures>, Failure> {
     for contender in contenders {
         say(&format!("{row}: warming up, {}", contender.name));
         contender.load.run(contender.port, WARM_UP_REQUESTS).await?;

@@ -5,7 +5,7 @@ use super::{SAMPLE, World};
 use crate::audit;
 use crate::faults::Fault;
 use crate::message::{Destination, Message, Number, Poison};
-use crate::oracle::{Failure, Room, View};
+use crate::oracle::{Failure, Knowledge, Room, View};
 use crate::patience::Sight;
 use crate::slots::{self, Table};
 use crate::town::{Remedy, SourceMood};
@@ -237,7 +237,10 @@ impl World {
         let is_for_it = |path: &str| {
             let number = Message::number_of(path)?;
             let record = self.town.oracle.records.get(&number)?;
-            let may_go = !record.is_damaged && !patient.contains(&number);
+            // A VM that does not know that others lead now may send one more, and say when it is due again: those who lead
+            // know it by what they said themselves.
+            let is_leaders_word = record.attempts.last().is_none_or(|last| last.knowledge == Knowledge::Current);
+            let may_go = !record.is_damaged && !patient.contains(&number) && is_leaders_word;
             (alone.contains(&record.message.destination) && may_go).then_some(number)
         };
         if let Some(number) = self.mirror.due_before(before).find_map(is_for_it) {

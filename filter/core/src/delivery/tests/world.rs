@@ -18,6 +18,7 @@ use crate::headers::{HEADER_ATTEMPT, HeaderList};
 use crate::ledger::Ledger;
 use crate::memory::double::{MemoryDouble, VmMemory};
 use crate::message::{Message, MessageId, Ties};
+use crate::recent::Recent;
 use crate::slot::{Head, SlotIndex, SlotState};
 use crate::store::{FILLING_MAX, FirstState, Limits, PutError, Ticket};
 use crate::units::Wall;
@@ -88,6 +89,7 @@ pub(super) struct Vm {
     pub life: Life,
     /// Changes of shared memory that it may still make.
     pub changes_left: Option<u32>,
+    recent: Rc<Recent>,
     next_tick: u64,
     next_token: u32,
 }
@@ -185,7 +187,14 @@ impl World {
         let seed = 77 + u64::try_from(number).unwrap();
         let delivery = Delivery::new(Rc::new(config.clone()), self.keys.clone(), digest, seed, Monotonic(self.now));
         let next_tick = self.now + 100 + STEP * (u64::try_from(number).unwrap() % 10);
-        self.vms.push(Vm { delivery, life: Life::Alive, changes_left: None, next_tick, next_token: 4 });
+        self.vms.push(Vm {
+            delivery,
+            life: Life::Alive,
+            changes_left: None,
+            next_tick,
+            next_token: 4,
+            recent: Rc::default(),
+        });
         number
     }
 
@@ -210,7 +219,8 @@ impl World {
         let memory = match found.changes_left {
             None => VmMemory::immortal(&self.memory),
             Some(left) => VmMemory::dying_after(&self.memory, left),
-        };
+        }
+        .remembering(&found.recent);
         let result = run(&mut found.delivery, &memory);
         self.calls_max = self.calls_max.max(memory.calls());
         if found.changes_left.is_some() {
@@ -234,7 +244,10 @@ impl World {
             let first = FirstState::Queued(now.monotonic.after(policy.redelivery.backoff.initial));
             let limits = Limits { whole: &config.shared.store, destination: &policy.store };
             let message = Message { ties: Ties { line, ..Ties::default() }, ..message(number, to) };
-            delivery.store(memory).put(&message, destination, first, limits, now)
+            let placed = delivery.store(memory).place(&message, destination, first, limits, now)?;
+            let tell = |hint| delivery.tell_leader(memory, destination, hint, || now.monotonic);
+            placed.hint.into_iter().for_each(tell);
+            Ok(placed.ticket)
         })?;
         if put.is_ok() {
             self.count(Counter::Stored, 1);
