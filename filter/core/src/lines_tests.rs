@@ -242,7 +242,8 @@ fn a_vm_that_dies_while_it_stores_holds_nobody_up_and_breaks_no_line() {
             let (head, _) = shelf.store().head(ticket.slot).ok()??;
             (head.generation == ticket.generation && matches!(head.state, SlotState::Queued { .. })).then_some(*ticket)
         };
-        let between = stored.ok().and_then(|ticket| filled(&ticket));
+        // What a dead VM says of a slot that it never got may be true of the next one's.
+        let between = stored.ok().filter(|ticket| *ticket != last).and_then(|ticket| filled(&ticket));
         for ticket in [Some(first), between].into_iter().flatten() {
             assert!(shelf.store().ahead_of(last, Release, later).is_some(), "cut {cut}");
             assert_eq!(shelf.store().ahead_of(ticket, Release, later), None, "cut {cut}");

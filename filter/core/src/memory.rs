@@ -63,7 +63,7 @@ pub trait SharedMemory {
     fn dequeue(&self, queue: &str) -> Option<Vec<u8>>;
 
     /// What this VM wrote last. `None`: nothing is remembered, and every cell is read before it is changed. Whoever has one
-    /// tells it of every read and every write.
+    /// tells it of every value that is read and of every write that is not refused, at once.
     fn recent(&self) -> Option<&Recent> {
         None
     }
@@ -86,8 +86,8 @@ pub fn update<T>(
     with_result(change, |change| read_and_write(memory, key, change).map(drop))
 }
 
-/// The same for a cell that this VM may just have written: it is read only if what was written is not there any more.
-/// `change` may be asked once more than for [`update`].
+/// The same for a cell that this VM may just have written: as a rule it is not read if what was written still stands there
+/// and is changed. `change` may be asked once more than for [`update`].
 ///
 /// # Errors
 /// As [`update`].
@@ -129,11 +129,11 @@ fn guess_and_write(memory: &dyn SharedMemory, key: &str, change: &mut Writes<'_>
         return Ok(());
     };
     if memory.set(key, &bytes, Expect::Version(cas)).is_ok() {
-        recent.hit();
+        recent.hit(key);
         recent.keep(key, bytes);
         return Ok(());
     }
-    recent.missed();
+    recent.missed(key);
     if read_and_write(memory, key, change)?.is_some() {
         // Shows the number of that write, or a later one: guesses are better from now on.
         drop(memory.get(key));

@@ -2,8 +2,8 @@
 //!
 //! | operation | writes, in this order | a VM that dies before the next write leaves |
 //! | --- | --- | --- |
-//! | put | room, head `Filling`, (memory of its idempotency key, end of its line,) large part, head `Queued` (or `Opening`), hint | a slot that the sweep gives up: no 202 was promised |
-//! | put into a new slot, no such key | room, large part, head `Queued` (or `Opening`), hint | a slot without a head: free, told again by the audit |
+//! | put | room, head `Filling`, (memory of its idempotency key, end of its line,) large part, head `Queued` (or `Opening`); its leader is told | a slot that the sweep gives up: no 202 was promised |
+//! | put into a new slot, no such key | room, large part, head `Queued` (or `Opening`); its leader is told | a slot without a head: free, told again by the audit |
 //! | complete | large part, head `Queued`, hint | an `Opening` slot, later a dead letter |
 //! | claim | head `Sending` | an attempt that is never sent: tried again when its lease is over |
 //! | settle: delivered | receipt over the large part, (memory: delivered,) head `Free`, room, hint | a slot that says it is settled: the sweep frees it |
@@ -20,7 +20,7 @@ use crate::hint::{self, ReadyHint};
 use crate::keys::Keys;
 use crate::ledger::{self, ReserveError, Seat};
 use crate::lines::LineError;
-use crate::memory::{Cas, Change, Conflict, Expect, SharedMemory, update, update_again};
+use crate::memory::{Cas, Change, Conflict, Expect, SharedMemory, update_again};
 use crate::message::{self, LargePart, Memo, Message, Ties};
 use crate::neighbours::Hops;
 pub use crate::slot::Ticket;
@@ -325,7 +325,7 @@ impl Store<'_> {
 
     fn take_if_free(&self, slot: SlotIndex, filling: Head) -> Result<Option<(Ticket, Expect)>, Conflict> {
         let large = self.memory.get(&self.keys.large(slot)).map_or(Expect::Absent, |value| Expect::Version(value.cas));
-        update(self.memory, &self.keys.head(slot), |bytes| {
+        update_again(self.memory, &self.keys.head(slot), |bytes| {
             let last = match bytes.map(|bytes| Head::decode(bytes, slot)) {
                 None => Generation(0),
                 Some(Ok(Head { state: SlotState::Free, generation, .. })) => generation,

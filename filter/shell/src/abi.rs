@@ -81,8 +81,8 @@ impl Contexts {
         }
     }
 
-    /// The context is done. Answers whether it may go at once. Nothing is asked of it afterwards: `proxy_on_delete` would only
-    /// say so again, and costs every stream a call.
+    /// The context is done. Answers whether it may go at once; a root that may not, goes with the last answer that it waits
+    /// for. `proxy_on_delete` would only say so again, and costs every stream a call.
     fn end(&mut self, context: u32) -> bool {
         if self.streams.remove(&context).is_some() {
             return true;
@@ -134,8 +134,8 @@ extern "C" fn redeliver_on_tick(context: u32) {
 #[unsafe(no_mangle)]
 extern "C" fn redeliver_on_http_call_response(context: u32, token: u32, headers: u32, body: usize, trailers: u32) {
     with_contexts((), |contexts| {
-        let was_owed = contexts.root(context).is_some_and(|root| root.call_answered(token, headers, body, trailers));
-        if was_owed {
+        let may_go = contexts.root(context).is_some_and(|root| root.call_answered(token, headers, body, trailers));
+        if may_go {
             contexts.forget_root(context);
         }
     });

@@ -34,11 +34,11 @@ impl Root {
         }
     }
 
-    /// The answer to one of our calls has come. Answers whether it was the last that this root, which is done, waited for.
+    /// The answer to one of our calls has come. Answers whether it was the last that this root, which is done, waited for: it may go.
     pub fn call_answered(&self, token: u32, header_count: u32, body_size: usize, trailer_count: u32) -> bool {
-        let mut was_owed = false;
-        self.with_vm(|vm| was_owed = vm.call_answered(token, header_count, body_size, trailer_count));
-        was_owed
+        let mut may_go = false;
+        self.with_vm(|vm| may_go = vm.call_answered(token, header_count, body_size, trailer_count));
+        may_go
     }
 
     /// The configuration is on its way out. Answers whether it may go at once.

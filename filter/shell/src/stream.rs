@@ -365,14 +365,16 @@ impl Stream {
         self.give_back(vm);
         if is_success || has_custody(&headers, vm.config.trust.receivers) {
             if vm.delivery.is_in_trouble() {
-                witness(vm, Route.cluster().as_ref(), Sign::Success, host::monotonic());
+                witness(vm, Route.cluster().as_ref(), Sign::Success, host::monotonic);
             }
             return Action::Continue;
         }
         let facts = answer_facts(status, &headers);
-        let (cluster, now) = (Route.cluster(), host::now());
-        witness(vm, cluster.as_ref(), sign(&facts), now.monotonic);
+        let cluster = Route.cluster();
         let custody = decide(vm, cluster.as_ref(), &capture, &facts);
+        let taken_at = (custody == Custody::Take).then(host::now);
+        let clock = || taken_at.map_or_else(host::monotonic, |now| now.monotonic);
+        witness(vm, cluster.as_ref(), sign(&facts), clock);
         if custody != Custody::Pass && vm.config.trust.receivers == Trust::Given {
             // A neighbour's word, if there is one: ours takes its place.
             forged(&headers).for_each(|name| part.remove(name));
@@ -380,7 +382,14 @@ impl Stream {
         match custody {
             Custody::Pass => Action::Continue,
             Custody::Decline => not_stored(vm, NotStored::UnknownOutcome, part),
-            Custody::Take => match storing::store(vm, &mut capture, cluster, Trigger::Failure, self.injected, now) {
+            Custody::Take => match storing::store(
+                vm,
+                &mut capture,
+                cluster,
+                Trigger::Failure,
+                self.injected,
+                taken_at.unwrap_or_else(host::now),
+            ) {
                 Ok(stored) => self.stored(vm, stored, &capture, part),
                 Err(Untaken::NotStored(reason)) => not_stored(vm, reason, part),
                 Err(Untaken::Joins(id)) => self.join_failed(vm, id, &capture, part),
@@ -502,9 +511,9 @@ fn not_stored(vm: &Vm, reason: NotStored, part: Part) -> Action {
     Action::Continue
 }
 
-fn witness(vm: &mut Vm, cluster: Option<&ClusterName>, sign: Sign, now: Monotonic) {
+fn witness(vm: &mut Vm, cluster: Option<&ClusterName>, sign: Sign, clock: impl FnOnce() -> Monotonic) {
     if let (Some(cluster), true) = (cluster, sign != Sign::Nothing) {
-        vm.delivery.witness(&vm.memory, cluster, sign, now);
+        vm.delivery.witness(&vm.memory, cluster, sign, clock());
     }
 }
 

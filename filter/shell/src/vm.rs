@@ -136,7 +136,7 @@ impl Vm {
         self.watch_holds();
     }
 
-    /// The answer to one of our calls. Answers whether it was the last that the end of this root waited for.
+    /// The answer to one of our calls. Answers whether the root, which was to go, may go with it.
     pub fn call_answered(&mut self, token: u32, header_count: u32, body_size: usize, trailer_count: u32) -> bool {
         let headers = if header_count == 0 { Default::default() } else { host::call_headers() };
         let trailers = || if trailer_count == 0 { Default::default() } else { host::call_trailers() };
@@ -144,12 +144,12 @@ impl Vm {
         let now = host::now();
         let effects = self.delivery.answered(&self.memory, CallToken(token), &reply, now);
         self.run(effects, now);
-        let was_owed = self.owes_done == Owes::Done && !self.delivery.has_calls();
-        if was_owed {
+        let may_go = self.owes_done == Owes::Done && !self.delivery.has_calls();
+        if may_go {
             self.owes_done = Owes::Nothing;
             host::done();
         }
-        was_owed
+        may_go
     }
 
     /// The root context is to go. Answers whether it may go at once; if not, `done` follows when the last answer is in:

@@ -86,8 +86,8 @@ impl Row {
                  that does nothing",
                 "Four calls of the host that a filter which does nothing does not make (tests/sim/tests/host_calls.rs): \
                  the header maps of request and answer, the body, and whether the route is excluded. Three of them answer \
-                 with bytes, for which the host calls back for memory and makes a set of five strings each time: 11,000 \
-                 instructions beside the 200,000 of a request with the filter that does nothing, while the filter's own \
+                 with bytes, for which the host calls back for memory and makes a set of five strings: 11,000 instructions \
+                 each, beside the 200,000 of a request with the filter that does nothing, while the filter's own \
                  code is 5,000.",
             ),
             Row::Get => (

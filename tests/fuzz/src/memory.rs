@@ -2,6 +2,7 @@
 //! what many VMs do to each other is the business of the core's own tests.
 
 use redeliver_core::memory::{Cas, Conflict, Expect, SharedMemory, Versioned};
+use redeliver_core::recent::Recent;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,6 +11,7 @@ pub(crate) struct Memory {
     values: RefCell<BTreeMap<String, Versioned>>,
     queues: RefCell<BTreeMap<String, VecDeque<Vec<u8>>>>,
     issued: Cell<u32>,
+    recent: Recent,
 }
 
 impl Memory {
@@ -35,7 +37,9 @@ impl Memory {
 
 impl SharedMemory for Memory {
     fn get(&self, key: &str) -> Option<Versioned> {
-        self.values.borrow().get(key).cloned()
+        let found = self.values.borrow().get(key).cloned();
+        found.iter().for_each(|found| self.recent.read(found.cas));
+        found
     }
 
     fn set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), Conflict> {
@@ -48,6 +52,7 @@ impl SharedMemory for Memory {
             return Err(Conflict);
         }
         self.put(key, value);
+        self.recent.wrote();
         Ok(())
     }
 
@@ -57,5 +62,9 @@ impl SharedMemory for Memory {
 
     fn dequeue(&self, queue: &str) -> Option<Vec<u8>> {
         self.queues.borrow_mut().get_mut(queue)?.pop_front()
+    }
+
+    fn recent(&self) -> Option<&Recent> {
+        Some(&self.recent)
     }
 }

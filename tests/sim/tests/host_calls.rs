@@ -206,6 +206,21 @@ fn a_message_stored_as_it_arrived_costs_one_call_less() {
     assert_eq!(town.request("POST", "/in", 1024).len(), STORED.calls.len() - 1);
 }
 
+/// A free slot is found by its hint and taken before it is written to; a store in use has some.
+#[test]
+fn a_message_stored_in_a_used_slot_costs_three_calls_more() {
+    let mut town = Town::new("routed");
+    town.outage();
+    town.process.with_cluster("orders", |cluster| cluster.healthy = 1);
+    town.process.run_for(&mut Well, Duration::from_secs(60));
+    town.process.with_cluster("orders", |cluster| cluster.healthy = 0);
+    for _ in 0..5 {
+        town.request("POST", "/in", 1024);
+    }
+    let calls: Vec<_> = town.request("POST", "/in", 1024).iter().map(words).collect();
+    assert_eq!(calls.len(), STORED.calls.len() + 3, "{calls:?}");
+}
+
 /// A request without a body shows its routed form only at its end, which costs a second look and a second write.
 #[test]
 fn a_stored_request_without_a_body_writes_its_record_twice() {

@@ -357,14 +357,15 @@ impl Delivery {
             self.tell_of_end(head, settlement, now, effects);
         }
         let is_ours = outcome.is_ok();
-        let Some(courier) = self.couriers.get_mut(&attempt.destination) else {
-            if let (true, Settlement::Again { due, .. }) = (is_ours, settlement) {
-                let spot = attempt.head.place.map(|place| place.spot);
-                let hint = ReadyHint { ticket: attempt.ticket, due, stored_at: attempt.head.stored_at, spot };
-                self.store(memory).hint_ready(attempt.destination, hint);
-            }
-            return;
-        };
+        let is_leading =
+            self.couriers.get(&attempt.destination).is_some_and(|courier| courier.lease_until > now.monotonic);
+        if let (true, false, Settlement::Again { due, .. }) = (is_ours, is_leading, settlement) {
+            // Whoever leads now may have given the message up when it was out from here.
+            let spot = attempt.head.place.map(|place| place.spot);
+            let hint = ReadyHint { ticket: attempt.ticket, due, stored_at: attempt.head.stored_at, spot };
+            self.store(memory).hint_ready(attempt.destination, hint);
+        }
+        let Some(courier) = self.couriers.get_mut(&attempt.destination) else { return };
         let change = courier.settled(attempt, reading, settlement, &policy, now.monotonic);
         if !is_ours {
             courier.forget(attempt.ticket);

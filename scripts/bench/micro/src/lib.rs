@@ -7,6 +7,7 @@ use redeliver_core::headers::{Envelope, HeaderList};
 use redeliver_core::memory::{Cas, Conflict, Expect, SharedMemory, Versioned};
 use redeliver_core::message::{Message, MessageId, Ties};
 use redeliver_core::neighbours::Hops;
+use redeliver_core::recent::Recent;
 use redeliver_core::units::ClusterName;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -63,11 +64,14 @@ pub struct HostMap {
     values: RefCell<HashMap<String, Versioned>>,
     queues: RefCell<HashMap<String, VecDeque<Vec<u8>>>>,
     issued: Cell<u32>,
+    recent: Recent,
 }
 
 impl SharedMemory for HostMap {
     fn get(&self, key: &str) -> Option<Versioned> {
-        self.values.borrow().get(key).cloned()
+        let found = self.values.borrow().get(key).cloned();
+        found.iter().for_each(|found| self.recent.read(found.cas));
+        found
     }
 
     fn set(&self, key: &str, value: &[u8], expect: Expect) -> Result<(), Conflict> {
@@ -82,6 +86,7 @@ impl SharedMemory for HostMap {
         }
         self.issued.set(self.issued.get().wrapping_add(1));
         values.insert(key.to_owned(), Versioned { bytes: value.to_vec(), cas: Cas(self.issued.get()) });
+        self.recent.wrote();
         Ok(())
     }
 
@@ -91,6 +96,10 @@ impl SharedMemory for HostMap {
 
     fn dequeue(&self, queue: &str) -> Option<Vec<u8>> {
         self.queues.borrow_mut().get_mut(queue)?.pop_front()
+    }
+
+    fn recent(&self) -> Option<&Recent> {
+        Some(&self.recent)
     }
 }
 

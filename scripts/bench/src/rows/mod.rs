@@ -50,7 +50,8 @@ pub async fn measure(row: Row, options: &Options) -> Result<Found, Failure> {
 /// How often and how long a row measures.
 struct Size {
     /// How often the candidates are started anew. Where a process happens to lie in memory moves what it costs by some 5 %
-    /// for as long as it lives: two of the same module differ by that, in as many turns as one likes.
+    /// for as long as it lives: two of the same module differ by that, in as many turns as one likes. The rows that are not
+    /// about a few microseconds have one life, or start an Envoy for each figure.
     lives: usize,
     /// Turns in one life: each candidate once.
     pairs: usize,
@@ -62,7 +63,7 @@ impl Size {
     fn of(row: Row, extent: Extent) -> Size {
         // Long enough that a pause of the machine (some 10 ms) is lost in a batch, short enough that the machine is
         // much the same for all candidates of a turn. The last two rows have one pair: a million messages are their
-        // measure. The rows that start an Envoy for each figure have lives enough.
+        // measure.
         let (lives, pairs, requests) = match (row, extent) {
             (Row::Post | Row::Get | Row::Store, Extent::Whole) => (5, 7, 6_000),
             (Row::Post | Row::Get | Row::Store, Extent::Quick) => (2, 6, 3_000),

@@ -237,8 +237,8 @@ impl World {
         let is_for_it = |path: &str| {
             let number = Message::number_of(path)?;
             let record = self.town.oracle.records.get(&number)?;
-            // A VM that does not know that others lead now may send one more, and say when it is due again: those who lead
-            // know it by what they said themselves.
+            // A VM that does not know that others lead now may send one more, and say when it is due again: for those who
+            // lead and know the message, their own word stands, which may be later.
             let is_leaders_word = record.attempts.last().is_none_or(|last| last.knowledge == Knowledge::Current);
             let may_go = !record.is_damaged && !patient.contains(&number) && is_leaders_word;
             (alone.contains(&record.message.destination) && may_go).then_some(number)

@@ -99,6 +99,8 @@ pub(super) struct World {
     pub now: u64,
     /// The next VM that sends anything stands still for so long just before.
     pub pause_before_sending: u64,
+    /// The next VM that stores anything stands still for so long just afterwards, before it tells the leader.
+    pub pause_after_storing: u64,
     /// How far the wall clock has jumped.
     pub wall_ahead: i64,
     pub vms: Vec<Vm>,
@@ -162,6 +164,7 @@ impl World {
             memory: MemoryDouble::default(),
             now: 1_000,
             pause_before_sending: 0,
+            pause_after_storing: 0,
             wall_ahead: 0,
             vms: Vec::new(),
             asked: Vec::new(),
@@ -237,6 +240,8 @@ impl World {
     /// promise anything.
     pub fn try_store(&mut self, vm: usize, to: &str, number: u32) -> Option<Result<Ticket, PutError>> {
         let (now, line) = (self.moment(), (self.line_of)(number));
+        self.now += std::mem::take(&mut self.pause_after_storing);
+        let told_at = Monotonic(self.now);
         let put = self.enter(vm, |delivery, memory| {
             let destination = delivery.find_or_register(memory, &cluster(to)).ok_or(PutError::Full)?;
             let config = delivery.config().clone();
@@ -245,7 +250,7 @@ impl World {
             let limits = Limits { whole: &config.shared.store, destination: &policy.store };
             let message = Message { ties: Ties { line, ..Ties::default() }, ..message(number, to) };
             let placed = delivery.store(memory).place(&message, destination, first, limits, now)?;
-            let tell = |hint| delivery.tell_leader(memory, destination, hint, || now.monotonic);
+            let tell = |hint| delivery.tell_leader(memory, destination, hint, || told_at);
             placed.hint.into_iter().for_each(tell);
             Ok(placed.ticket)
         })?;
