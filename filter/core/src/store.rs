@@ -202,23 +202,6 @@ pub struct Store<'a> {
 }
 
 impl Store<'_> {
-    /// Takes custody of `message`, and tells its leader in the queue of its destination.
-    ///
-    /// # Errors
-    /// As [`Store::place`].
-    pub fn put(
-        &self,
-        message: &Message,
-        destination: DestinationIndex,
-        first: FirstState,
-        limits: Limits<'_>,
-        now: Now,
-    ) -> Result<Ticket, PutError> {
-        let placed = self.place(message, destination, first, limits, now)?;
-        placed.hint.into_iter().for_each(|hint| self.hint_ready(destination, hint));
-        Ok(placed.ticket)
-    }
-
     /// Takes custody of `message`. When this answers `Ok`, the message is complete in memory and will be found: soon if its
     /// leader is told what it answers.
     ///

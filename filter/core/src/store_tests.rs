@@ -9,6 +9,22 @@ use std::cell::RefCell;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+impl Store<'_> {
+    /// Takes custody of `message`, as a VM that does not lead does.
+    pub(crate) fn put(
+        &self,
+        message: &Message,
+        destination: DestinationIndex,
+        first: FirstState,
+        limits: Limits<'_>,
+        now: Now,
+    ) -> Result<Ticket, PutError> {
+        let placed = self.place(message, destination, first, limits, now)?;
+        placed.hint.into_iter().for_each(|hint| self.hint_ready(destination, hint));
+        Ok(placed.ticket)
+    }
+}
+
 const HERE: DestinationIndex = DestinationIndex(0);
 const TERM: Epoch = Epoch(7);
 const TTL: Millis = Millis(1_000_000);

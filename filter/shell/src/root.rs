@@ -34,7 +34,7 @@ impl Root {
         }
     }
 
-    /// The answer to one of our calls has come. Answers whether it was the last that this root, which is done, waited for: it may go.
+    /// The answer to one of our calls has come. Answers whether this root, which was to go, may go with it.
     pub fn call_answered(&self, token: u32, header_count: u32, body_size: usize, trailer_count: u32) -> bool {
         let mut may_go = false;
         self.with_vm(|vm| may_go = vm.call_answered(token, header_count, body_size, trailer_count));

@@ -231,6 +231,27 @@ fn a_leader_that_stood_still_sends_nothing_under_its_old_lease() {
 }
 
 #[test]
+fn an_answer_that_finds_the_lease_over_tells_whoever_leads_now() {
+    let mut world = World::new(2, &config(PLAIN));
+    world.receiver(|asked| (if asked.attempt == 1 { Answers::Status(500) } else { Answers::Status(200) }, 1_000));
+    world.store(1, "orders", 1..2);
+    world.pass_until(5_000, |world| world.asked.len() == 1);
+    let leader = world.asked[0].vm;
+    let queue = world.vms[0].delivery.keys().ready(DestinationIndex(0));
+    world.stand_still(leader, 4_500);
+    world.pass(4_000);
+    let heir = world.leaders("orders")[0];
+    assert_ne!(heir, leader);
+    // It does not take the word from the queue before it was seen there.
+    world.stand_still(heir, 1_000);
+    world.pass(510);
+    assert_eq!(world.memory.queue_length(&queue), 1, "{}", world.state());
+    world.pass_until(20_000, |world| world.queued() == 0);
+    world.check_delivered_once(1..2);
+    world.check_books();
+}
+
+#[test]
 fn a_hand_over_with_attempts_out_goes_on_as_soon_as_they_end() {
     let mut world = World::new(2, &config(PLAIN));
     world.pass(2_000);

@@ -119,7 +119,7 @@ mod slot_operations {
 
     fn put(store: &Store<'_>, message: &message::Message) -> Ticket {
         let first = FirstState::Queued(NOW.monotonic);
-        store.put(message, PLACE, first, Limits::shared(&LIMITS), NOW).expect("the store has room")
+        store.place(message, PLACE, first, Limits::shared(&LIMITS), NOW).expect("the store has room").ticket
     }
 
     fn claim_and_settle(store: &Store<'_>, ticket: Ticket) {

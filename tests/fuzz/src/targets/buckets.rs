@@ -47,7 +47,8 @@ fn check(bytes: &[u8]) {
     let content = Content([9; 16]);
     let message = message(Ties { fingerprint: Some(Fingerprint { identity, content }), line: Some(line) });
     let first = FirstState::Queued(NOW.monotonic);
-    let put = store.put(&message, DestinationIndex(0), first, Limits::shared(&limits()), NOW);
+    let placed = store.place(&message, DestinationIndex(0), first, Limits::shared(&limits()), NOW);
+    let put = placed.map(|placed| placed.ticket);
     match recall {
         Recall::New => {
             assert!(put.is_ok(), "{put:?}");
