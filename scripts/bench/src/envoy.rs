@@ -16,9 +16,10 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::failure::Failure;
+use crate::meter::{Emulation, Meter};
 
-/// Compiling a module takes about a second on an idle machine; a busy one may need far longer.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Compiling a module takes about a second on an idle machine; a busy one may need far longer, an emulated one too.
+const READY_WITHIN: Duration = Duration::from_secs(120);
 /// For everything that takes well under a second on an idle machine.
 pub const SOON: Duration = Duration::from_secs(20);
 /// `USER_HZ`, the unit of `/proc/<pid>/stat`: 100 on every Linux that Envoy is released for (x86-64 and arm64).
@@ -42,10 +43,24 @@ pub struct Envoy {
     admin: Admin,
 }
 
+/// The file in an Envoy's folder that its instructions are counted in.
+const COUNT: &str = "instructions";
+
 impl Envoy {
     /// Starts `binary` and waits until its workers accept. `bootstrap` gets its own folder, for files it wants to
     /// write.
     pub async fn start(
+        name: &str,
+        binary: &Path,
+        workers: Workers,
+        bootstrap: impl FnOnce(&Path) -> Value,
+    ) -> Result<Envoy, Failure> {
+        Envoy::start_for(&Meter::Time, name, binary, workers, bootstrap).await
+    }
+
+    /// The same, so that `meter` can read what it costs.
+    pub async fn start_for(
+        meter: &Meter,
         name: &str,
         binary: &Path,
         workers: Workers,
@@ -59,7 +74,7 @@ impl Envoy {
         document["admin"] = json!({"address": address});
         document["node"] = json!({"id": "bench", "cluster": "bench"});
         fs::write(folder.path().join("envoy.json"), document.to_string()).map_err(here)?;
-        let child = spawn(binary, workers, folder.path())
+        let child = spawn(meter, binary, workers, folder.path())
             .map_err(|error| Failure::Machine { what: binary.to_owned(), error })?;
         let mut envoy = Envoy { name: name.to_owned(), child, folder, admin: Admin::new(admin_port) };
         envoy.ready().await?;
@@ -104,6 +119,16 @@ impl Envoy {
             Ok(0) | Err(_) => of_process(&process),
         };
         read.map_err(|error| Failure::Machine { what: process, error })
+    }
+
+    /// The instructions of the whole process so far, if it was started to have them counted.
+    pub fn instructions(&self) -> Result<u64, Failure> {
+        let file = self.file(COUNT);
+        let read = fs::read(&file).and_then(|bytes| {
+            let none = |_| io::Error::new(io::ErrorKind::InvalidData, "no count of eight bytes");
+            bytes.try_into().map(u64::from_ne_bytes).map_err(none)
+        });
+        read.map_err(|error| Failure::Machine { what: file, error })
     }
 
     /// The bytes of memory that the process has now.
@@ -166,9 +191,19 @@ impl Drop for Envoy {
     }
 }
 
-fn spawn(binary: &Path, workers: Workers, folder: &Path) -> io::Result<Child> {
+fn spawn(meter: &Meter, binary: &Path, workers: Workers, folder: &Path) -> io::Result<Child> {
     let log = fs::File::create(folder.join("envoy.log"))?;
-    Command::new(binary)
+    let mut command = match meter {
+        Meter::Time => Command::new(binary),
+        Meter::Instructions(Emulation { emulator, plugin }) => {
+            let mut command = Command::new(emulator);
+            let plugin = format!("{},into={}", plugin.display(), folder.join(COUNT).display());
+            // All that the emulator can do: V8 asks for more than a plain x86-64.
+            command.args(["-cpu", "max,-erms,-fsrm", "-plugin", &plugin]).arg(binary);
+            command
+        }
+    };
+    command
         .arg("-c")
         .arg(folder.join("envoy.json"))
         .args(["--concurrency", &workers.0.to_string()])

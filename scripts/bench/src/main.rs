@@ -18,6 +18,7 @@ mod growth;
 mod line;
 mod load;
 mod machine;
+mod meter;
 mod options;
 mod pace;
 mod page;

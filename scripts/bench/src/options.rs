@@ -30,7 +30,7 @@ ROWS
   --help       this text
 
 For comparing builds: --envoy FILE, --wasm FILE, --yardstick FILE (the do-nothing filter), --loop FILE (the bare loop of
-dispatches), --sim FILE (redeliver-sim), --json FILE.
+dispatches), --sim FILE (redeliver-sim), --counter FILE (redeliver-counter), --json FILE.
 ";
 
 /// How thoroughly to measure.
@@ -80,6 +80,8 @@ pub struct Options {
     pub bare_loop: PathBuf,
     /// The simulator, for what Envoy does not show.
     pub sim: PathBuf,
+    /// The plugin that counts instructions.
+    pub counter: PathBuf,
     /// Where the result goes, or comes from.
     pub json: PathBuf,
 }
@@ -130,6 +132,7 @@ pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Parsed, Wron
         yardstick: PathBuf::from("target/wasm32-wasip1/release/redeliver_yardstick.wasm"),
         bare_loop: PathBuf::from("target/wasm32-wasip1/release/redeliver_loop.wasm"),
         sim: PathBuf::from("target/sim/redeliver-sim"),
+        counter: PathBuf::from("target/tool/libredeliver_counter.so"),
         json: PathBuf::from("target/bench.json"),
     };
     let mut named = Vec::new();
@@ -161,6 +164,7 @@ impl Options {
             "--yardstick" => &mut self.yardstick,
             "--loop" => &mut self.bare_loop,
             "--sim" => &mut self.sim,
+            "--counter" => &mut self.counter,
             "--json" => &mut self.json,
             _ => return None,
         })

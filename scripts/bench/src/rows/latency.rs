@@ -16,6 +16,7 @@ use crate::figures::{Figures, Short};
 use crate::goal::{Goal, Mark, Of};
 use crate::line::Line;
 use crate::load::{Load, ONE_KIB};
+use crate::meter::Meter;
 use crate::options::{Extent, Options};
 use crate::pace::{Rate, latencies, percentile};
 use crate::report::Found;
@@ -31,8 +32,8 @@ pub async fn measure(options: &Options) -> Result<Found, Failure> {
     let _receiver = Envoy::start("receiver", &options.envoy, Workers(1), serving).await?;
     let load = Load::post(ONE_KIB, 200);
     let nothing = Candidate::Wasm { module: &options.yardstick, config: json!({}) };
-    let nothing = contender(options, "do-nothing", &nothing, upstream, &load).await?;
-    let ours = contender(options, "ours", &ours(&options.wasm, json!({})), upstream, &load).await?;
+    let nothing = contender(options, &Meter::Time, "do-nothing", &nothing, upstream, &load).await?;
+    let ours = contender(options, &Meter::Time, "ours", &ours(&options.wasm, json!({})), upstream, &load).await?;
     let [nothing, ours] = in_turns(options, [&nothing, &ours]).await?;
     Ok(vec![Line {
         row: Row::Latency,

@@ -10,7 +10,9 @@
 //! | `first`               | `first`   | ours                                       | event log, the receiver        |
 //! | `million`             | `million` | ours, a large backlog and small ones       | processor time, memory         |
 //! | `guest`               | `guest`   | ours, in the simulator                     | what the simulator says        |
+//! | `count`               | `count`   | those of `post`, `get`, `body`, `store`    | instructions, by an emulator   |
 
+mod count;
 mod drain;
 mod first;
 mod guest;
@@ -27,6 +29,7 @@ use serde_json::{Value, json};
 
 use crate::bootstrap::Candidate;
 use crate::failure::Failure;
+use crate::meter::Meter;
 use crate::options::{Extent, Options};
 use crate::report::Found;
 use crate::row::Row;
@@ -35,15 +38,16 @@ use crate::row::Row;
 pub async fn measure(row: Row, options: &Options) -> Result<Found, Failure> {
     match row {
         Row::Size => size::measure(options),
-        Row::Post => success::post(options).await,
-        Row::Get => success::get(options).await,
-        Row::Body => success::body(options).await,
+        Row::Post => success::post(options, &Meter::Time).await,
+        Row::Get => success::get(options, &Meter::Time).await,
+        Row::Body => success::body(options, &Meter::Time).await,
         Row::Latency => latency::measure(options).await,
-        Row::Store => outage::measure(options).await,
+        Row::Store => outage::measure(options, &Meter::Time).await,
         Row::Drain => drain::measure(options).await,
         Row::First => first::measure(options).await,
         Row::Million => million::measure(options).await,
         Row::Guest => guest::measure(options).await,
+        Row::Count => count::measure(options).await,
     }
 }
 
@@ -77,6 +81,8 @@ impl Size {
             (Row::First, Extent::Quick) => (1, 5, 10),
             (Row::Million | Row::Guest, Extent::Whole) => (1, 1, 1_000_000),
             (Row::Million | Row::Guest, Extent::Quick) => (1, 1, 50_000),
+            // Exact but for what happens to fall between two looks, and slow.
+            (Row::Count, Extent::Whole | Extent::Quick) => (1, 2, 3_000),
             (Row::Size, Extent::Whole | Extent::Quick) => (1, 1, 1),
         };
         Size { lives, pairs, requests }

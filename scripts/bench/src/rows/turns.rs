@@ -5,6 +5,7 @@ use crate::envoy::Envoy;
 use crate::failure::Failure;
 use crate::figures::{Figures, Short};
 use crate::load::Load;
+use crate::meter::Meter;
 
 /// V8 compiles hot functions anew after some thousand calls; before that a filter costs a multiple.
 const WARM_UP_REQUESTS: u64 = 10_000;
@@ -13,7 +14,7 @@ const WARM_UP_REQUESTS: u64 = 10_000;
 pub struct Contender {
     /// For progress lines.
     pub name: &'static str,
-    /// The process whose time counts.
+    /// The process whose cost counts.
     pub envoy: Envoy,
     /// Where it listens.
     pub port: u16,
@@ -26,10 +27,11 @@ pub const fn requests_in_all(size: &Size) -> u64 {
     WARM_UP_REQUESTS + size.requests * size.pairs as u64
 }
 
-/// Processor time per request in microseconds of each contender, one sample per turn, in as many lives as `size` says:
-/// `begin` starts all contenders, and `check` looks at the end of each life whether they did what they were there for.
-pub async fn cpu_per_request(
-    row: &str,
+/// What a request costs each contender by `meter`, one sample per turn, in as many lives as `size` says: `begin` starts all
+/// contenders, and `check` looks at the end of each life whether they did what they were there for.
+pub async fn cost_per_request(
+    what: &str,
+    meter: &Meter,
     size: &Size,
     begin: impl AsyncFn() -> Result<Vec<Contender>, Failure>,
     check: impl AsyncFn(&[Contender]) -> Result<(), Failure>,
@@ -37,7 +39,8 @@ pub async fn cpu_per_request(
     let mut all = Vec::new();
     for life in 0..size.lives {
         let contenders = begin().await?;
-        let samples = in_turns(&format!("{row}: life {} of {}", life + 1, size.lives), &contenders, size).await?;
+        let samples =
+            in_turns(&format!("{what}: life {} of {}", life + 1, size.lives), meter, &contenders, size).await?;
         check(&contenders).await?;
         all.resize(samples.len(), Figures::default());
         all.iter_mut().zip(samples).for_each(|(figures, more)| figures.0.extend(more.0));
@@ -45,9 +48,9 @@ pub async fn cpu_per_request(
     Ok(all)
 }
 
-async fn in_turns(row: &str, contenders: &[Contender], size: &Size) -> Result<Vec<Figures>, Failure> {
+async fn in_turns(what: &str, meter: &Meter, contenders: &[Contender], size: &Size) -> Result<Vec<Figures>, Failure> {
     for contender in contenders {
-        say(&format!("{row}: warming up, {}", contender.name));
+        say(&format!("{what}: warming up, {}", contender.name));
         contender.load.run(contender.port, WARM_UP_REQUESTS).await?;
     }
     let mut samples = vec![Figures::default(); contenders.len()];
@@ -57,24 +60,24 @@ async fn in_turns(row: &str, contenders: &[Contender], size: &Size) -> Result<Ve
             order.reverse();
         }
         for (contender, figures) in order {
-            figures.0.push(one_batch(contender, size.requests).await?);
+            figures.0.push(one_batch(meter, contender, size.requests).await?);
         }
-        say(&format!("{row}: turn {} of {}: {}", turn + 1, size.pairs, last_turn(contenders, &samples)));
+        let last = last_turn(meter.unit(), contenders, &samples);
+        say(&format!("{what}: turn {} of {}: {last}", turn + 1, size.pairs));
     }
     Ok(samples)
 }
 
-async fn one_batch(contender: &Contender, requests: u64) -> Result<f64, Failure> {
-    let before = contender.envoy.cpu()?;
+async fn one_batch(meter: &Meter, contender: &Contender, requests: u64) -> Result<f64, Failure> {
+    let before = meter.read(&contender.envoy)?;
     contender.load.run(contender.port, requests).await?;
-    let after = contender.envoy.cpu()?;
-    Ok((after.0 - before.0) / requests as f64)
+    Ok((meter.read(&contender.envoy)? - before) / requests as f64)
 }
 
-fn last_turn(contenders: &[Contender], samples: &[Figures]) -> String {
+fn last_turn(unit: &str, contenders: &[Contender], samples: &[Figures]) -> String {
     let figures = contenders.iter().zip(samples).map(|(contender, figures)| {
         let last = figures.0.last().copied().unwrap_or(f64::NAN);
-        format!("{} {} us", contender.name, Short(last))
+        format!("{} {} {unit}", contender.name, Short(last))
     });
     figures.collect::<Vec<_>>().join(", ")
 }
