@@ -1,4 +1,4 @@
-//! The eight ways in which a request can fail, one destination for each, in one Envoy.
+//! The nine ways in which a request can fail, one destination for each, in one Envoy.
 //!
 //! | path                     | what happens                                               | cleared by            |
 //! | ------------------------ | ---------------------------------------------------------- | --------------------- |
@@ -10,18 +10,19 @@
 //! | /response-timeout        | the receiver reads all and is silent; the route gives up   | it answers 200        |
 //! | /reset-after-send        | the receiver reads all and closes                          | it answers 200        |
 //! | /processed-then-refused  | it reads all, closes, refuses; the route retries once      | the receiver is back  |
+//! | /processed-then-ejected  | it reads all and closes; outlier detection takes it out of its cluster before the route retries | it answers 200, and is back in the cluster |
 
 use redeliver_tests::{Bootstrap, Destination, Envoy, Received, Receiver, Reply, Route};
 use serde_json::json;
 
-/// The receivers of the eight destinations.
+/// The receivers of the nine destinations.
 pub struct Faults {
     /// By path (without the slash) and cluster name.
     receivers: Vec<(&'static str, Receiver)>,
 }
 
 /// Path (without the slash) and cluster name of each.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     "no-healthy-host",
     "refused",
     "connect-timeout",
@@ -30,10 +31,11 @@ pub const NAMES: [&str; 8] = [
     "response-timeout",
     "reset-after-send",
     "processed-then-refused",
+    "processed-then-ejected",
 ];
 
 impl Faults {
-    /// Eight receivers that are still well.
+    /// Nine receivers that are still well.
     pub async fn start() -> Faults {
         let mut receivers = Vec::new();
         for name in NAMES {
@@ -55,7 +57,7 @@ impl Faults {
         &found.unwrap_or_else(|| panic!("no fault is called {name}")).1
     }
 
-    /// Makes all eight happen from now on.
+    /// Makes all nine happen from now on.
     pub async fn inject(&self, envoy: &Envoy) {
         self.receiver("no-healthy-host").health(503);
         self.receiver("refused").refuse().await;
@@ -64,13 +66,16 @@ impl Faults {
         self.receiver("response-timeout").reply_with(live_only(Reply::Hang));
         self.receiver("reset-after-send").reply_with(live_only(Reply::CloseUnanswered));
         self.receiver("processed-then-refused").reply_with(live_only(Reply::VanishUnanswered));
+        self.receiver("processed-then-ejected").reply_with(live_only(Reply::CloseUnanswered));
         envoy.wait_healthy("no-healthy-host", 0).await;
     }
 
     /// Makes a fault that uses itself up ready for the next request.
-    pub async fn reload(&self, name: &str) {
-        if name == "processed-then-refused" {
-            self.receiver(name).come_back().await;
+    pub async fn reload(&self, envoy: &Envoy, name: &str) {
+        match name {
+            "processed-then-refused" => self.receiver(name).come_back().await,
+            "processed-then-ejected" => envoy.wait_healthy(name, 1).await,
+            _ => {}
         }
     }
 
@@ -97,6 +102,13 @@ fn destination(name: &str, port: u16) -> Destination {
     let plain = Destination::new(name, port);
     match name {
         "no-healthy-host" => plain.checked(),
+        "processed-then-ejected" => plain.with(
+            "outlier_detection",
+            json!({
+                "consecutive_5xx": 1, "max_ejection_percent": 100, "interval": "0.1s",
+                "base_ejection_time": "0.3s", "max_ejection_time": "0.3s",
+            }),
+        ),
         "overflow" => plain.with("circuit_breakers", json!({"thresholds": [{"max_requests": 0}]})),
         _ => plain,
     }
@@ -109,6 +121,8 @@ fn route(name: &str) -> Route {
         "processed-then-refused" => {
             plain.action("retry_policy", json!({"retry_on": "reset,connect-failure", "num_retries": 1}))
         }
+        // The first retry may be quicker than the ejection, which the main thread decides.
+        "processed-then-ejected" => plain.action("retry_policy", json!({"retry_on": "reset", "num_retries": 9})),
         _ => plain,
     }
 }

@@ -74,6 +74,7 @@ const FAULTS: &[(&str, u16, &str)] = &[
     ("response-timeout", 504, "UT"),
     ("reset-after-send", 503, "UC"),
     ("processed-then-refused", 503, "URX,UF"),
+    ("processed-then-ejected", 503, "UH"),
 ];
 
 #[tokio::test]

@@ -19,7 +19,7 @@ fn kind(fault: &str) -> Kind {
     match fault {
         "no-healthy-host" | "refused" | "connect-timeout" | "overflow" => Kind::NeverReached,
         "by-the-receiver" => Kind::Refused,
-        "response-timeout" | "reset-after-send" | "processed-then-refused" => Kind::Unknown,
+        "response-timeout" | "reset-after-send" | "processed-then-refused" | "processed-then-ejected" => Kind::Unknown,
         other => panic!("no fault is called {other}"),
     }
 }
@@ -45,7 +45,7 @@ async fn check(unknown_outcome: &str, stores_unknown: impl Fn(bool) -> bool) {
     let (mut wrong, mut stored) = (String::new(), Vec::new());
     for fault in NAMES {
         for (request, idempotent) in requests(fault) {
-            faults.reload(fault).await;
+            faults.reload(&envoy, fault).await;
             let answer = envoy.send(&request).await;
             let storable = kind(fault) != Kind::Unknown || stores_unknown(idempotent);
             let expected = match (storable, fault) {

@@ -112,6 +112,8 @@ pub(crate) struct Info {
     pub code: Option<u16>,
     /// Attempts; 0 before the router (`reading::request_properties`).
     pub attempts: u64,
+    /// Whether one of them chose a host (`failure::the_host`).
+    pub has_host: bool,
     pub bytes_received: u64,
     pub cluster: Option<String>,
     /// The route that was chosen last.

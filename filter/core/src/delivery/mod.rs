@@ -354,14 +354,14 @@ impl Delivery {
     }
 
     /// A live request begins: it is counted until what this answers with is dropped. `cluster` asks the host, and is asked
-    /// only while something is stored anywhere.
+    /// only while something is stored for a destination that is not down: one that is down serves nobody, and gets nothing
+    /// that would have to share with others.
     pub fn begin_live(&mut self, cluster: impl FnOnce() -> Option<ClusterName>) -> Option<LiveRequest> {
-        if self.backlog == Backlog::Empty {
+        if self.backlog == Backlog::Empty || !self.outlook.values().any(drains) {
             return None;
         }
         let destination = self.find(&cluster()?)?;
-        let outlook = self.outlook.get(&destination)?;
-        (outlook.backlog == Backlog::Some).then(|| self.live.begin(destination))
+        self.outlook.get(&destination).is_some_and(drains).then(|| self.live.begin(destination))
     }
 
     /// Writes down how much live traffic this VM has, where it changed.
@@ -431,6 +431,11 @@ impl Delivery {
     pub const fn store<'a>(&'a self, memory: &'a dyn SharedMemory) -> Store<'a> {
         Store { memory, keys: &self.keys }
     }
+}
+
+/// Whether redeliveries may be out to it beside its live traffic.
+fn drains(outlook: &Outlook) -> bool {
+    outlook.backlog == Backlog::Some && outlook.state != PublishedState::Down
 }
 
 fn is_trouble(outlook: &Outlook) -> bool {

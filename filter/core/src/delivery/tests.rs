@@ -561,6 +561,30 @@ fn redelivery_takes_a_fifth_of_live_traffic_and_at_least_three() {
     }
 }
 
+/// A request to a destination that is down fails, and takes nothing away from those that are delivered later.
+#[test]
+fn live_requests_to_a_destination_that_is_down_are_not_counted() {
+    let mut world = World::new(1, &config(r#"{"match": {"clusters": ["orders", "bills"]}}"#));
+    world.store(1, "orders", 1..20);
+    world.witness(1, "orders", Sign::NoHealthyHost);
+    world.pass_until(5_000, |world| world.published("orders") == Some(PublishedState::Down));
+    world.pass(200);
+    let is_asked = |world: &mut World| {
+        let mut is_asked = false;
+        world.vms[1].delivery.begin_live(|| {
+            is_asked = true;
+            None
+        });
+        is_asked
+    };
+    assert!(!is_asked(&mut world), "nobody asks for the cluster{}", world.state());
+    world.store(1, "bills", 20..2_000);
+    world.pass(200);
+    assert!(is_asked(&mut world), "another destination drains{}", world.state());
+    assert!(world.begin_live(1, "orders", 3).is_empty(), "{}", world.state());
+    assert_eq!(world.begin_live(1, "bills", 3).len(), 3, "{}", world.state());
+}
+
 /// The simulator's safety seed 1134: requests on a listener that drains belong to the older configuration, which looked at
 /// nothing any more.
 #[test]

@@ -8,6 +8,7 @@
 //! | `request.*` | `total_size` always; what is read from the headers while the filter has them |
 //! | `response.code`, `.flags`, `.code_details` | flags always, the others once they are known |
 //! | `upstream.request_attempt_count` | always; 0 before the router |
+//! | `upstream.address` | an attempt chose a host; here all hosts have one address |
 //! | one part, none of these | the guest has set it |
 
 use super::gate::Answer;
@@ -91,10 +92,14 @@ fn property(shared: &Shared, guest: &Guest, parts: &[&str]) -> Option<Vec<u8>> {
         ["request", rest @ ..] => request(stream()?, rest),
         ["response", rest @ ..] => response(stream()?, rest),
         ["upstream", "request_attempt_count"] => Some(number(stream()?.info.attempts)),
+        ["upstream", "address"] => stream()?.info.has_host.then(|| HOST.to_vec()),
         [own] => stream()?.properties.get(*own).cloned(),
         _ => None,
     }
 }
+
+/// The address of every host: nobody connects to it.
+const HOST: &[u8] = b"127.0.0.1:1";
 
 fn xds(stream: &Stream, parts: &[&str]) -> Option<Vec<u8>> {
     match parts {

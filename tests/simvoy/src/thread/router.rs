@@ -35,6 +35,7 @@ impl Thread {
         if admission != Admission::Unknown {
             self.change(stream, |stream| stream.info.attempts = 1);
         }
+        self.change(stream, |stream| stream.info.has_host = has_host(admission));
         match admission {
             Admission::Out => self.go_out(stream, &route, end),
             Admission::Unknown => {
@@ -208,7 +209,10 @@ impl Thread {
 
     async fn retry(&mut self, stream: StreamId, cluster: &str, attempt: u64) {
         let admission = self.shared.lock().clusters.admit(cluster, self.id);
-        self.change(stream, |stream| stream.info.attempts = attempt + 1);
+        self.change(stream, |stream| {
+            stream.info.attempts = attempt + 1;
+            stream.info.has_host |= has_host(admission);
+        });
         match admission {
             Admission::Out => {
                 let now = self.shared.lock().clock.now;
@@ -240,6 +244,14 @@ impl Thread {
             stream.response = response;
         });
         self.encode(stream, parts).await;
+    }
+}
+
+/// Whether an attempt chose a host (`failure::the_host`).
+const fn has_host(admission: Admission) -> bool {
+    match admission {
+        Admission::Out | Admission::Overflow | Admission::OverflowLater => true,
+        Admission::NoHealthyHost | Admission::Unknown => false,
     }
 }
 
