@@ -2,9 +2,10 @@
 # usage: scripts/bench.sh [--quick] [--judge] [--page] [--dry-run] [--help] [ROW...]
 #
 # What redeliver costs a real Envoy, as ratios to yardsticks measured in turns with it (scripts/bench/ is the program;
-# its --help names the rows). Builds the filter, the yardsticks and, for the row that needs it, the simulator; gets the
-# pinned Envoy. A table on stdout, progress on stderr, JSON in cargo's target folder. Once built, a whole run takes some
-# 15 minutes on a quiet machine, --quick under 3. It reports; with --judge it also fails where a bar is missed.
+# its --help names the rows). Builds the filter, the yardsticks and, for the rows that need them, the simulator and the
+# counter of instructions; gets the pinned Envoy. A table on stdout, progress on stderr, JSON in cargo's target folder.
+# Once built, a whole run takes some 20 minutes on a quiet machine, --quick under 3. It reports; with --judge it also
+# fails where a bar is missed.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -24,10 +25,15 @@ scripts/build.sh >&2
 yardsticks=$target/wasm32-wasip1/release
 cargo build --quiet --release --locked -p redeliver-yardstick -p redeliver-loop --target wasm32-wasip1 ||
     die "the yardsticks do not build: see cargo's messages above"
+case $rows in *count*)
+    cargo build --quiet --profile tool --locked -p redeliver-counter ||
+        die "the counter of instructions does not build: see cargo's messages above"
+    ;;
+esac
 case $rows in *guest*)
     cargo build --quiet "${sim_packages[@]}" || die "the simulator does not build: see cargo's messages above"
     ;;
 esac
 envoy=$(scripts/envoy.sh --print-path)
 exec "$bench" --envoy "$envoy" --sim "$target/sim/redeliver-sim" --yardstick "$yardsticks/redeliver_yardstick.wasm" \
-    --loop "$yardsticks/redeliver_loop.wasm" "${results[@]}" "$@"
+    --loop "$yardsticks/redeliver_loop.wasm" --counter "$target/tool/libredeliver_counter.so" "${results[@]}" "$@"

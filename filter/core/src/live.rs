@@ -2,8 +2,8 @@
 //!
 //! | who | when | does |
 //! | --- | --- | --- |
-//! | a stream | it goes to the router, and its destination has a backlog and is not down | holds a [`LiveRequest`]; while there is no such destination nothing is counted, and nobody asks for its cluster |
-//! | a stream | its destination is down | nothing: it is served nothing, and gets no redelivery that would have to share |
+//! | a stream | it goes to the router, and its destination has a backlog | holds a [`LiveRequest`]; without any backlog nothing is counted, and nobody asks for its cluster |
+//! | a stream | its destination had no healthy host for another one just now | nothing, as if it had no backlog: it will not be served either |
 //! | a stream | its body is still to come, or it is a redelivery of our own | nothing: its destination is not serving it, or not as live traffic |
 //! | each VM | at a tick | writes its [`Meter`]'s figure into the destination's cell, if it changed or would fade |
 //! | the leader | at a tick, with a backlog | adds up what stands there: [`share`] |

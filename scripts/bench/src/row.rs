@@ -90,7 +90,7 @@ impl Row {
                 "Four calls of the host that a filter which does nothing does not make (tests/sim/tests/host_calls.rs): \
                  the header maps of request and answer, the body, and whether the route is excluded. Three of them answer \
                  with bytes, for which the host calls back for memory and makes a set of five strings: 11,000 instructions \
-                 each, beside the 200,000 of a request with the filter that does nothing, while the filter's own \
+                 each, beside the 190,000 of a request with the filter that does nothing, while the filter's own \
                  code is 5,000.",
             ),
             Row::Get => (
@@ -116,9 +116,11 @@ impl Row {
                 "store",
                 "1 KiB POST during an outage: stored and answered 202, against Envoy's buffer\n\
                  filter answering 503",
-                "Eighteen calls of the host (tests/sim/tests/host_calls.rs): what was sent, why it failed, the books, its \
-                 record, its head, the answer. Eight of them answer with bytes (see `post`): 90,000 of the \
-                 220,000 instructions that are above the yardstick. 65,000 are the filter's own code.",
+                "Seventeen calls of the host (tests/sim/tests/host_calls.rs): what was sent, why it failed, the books, its \
+                 record, its head, the answer. Six of them answer with bytes (see `post`): a third of the 200,000 \
+                 instructions that are above the yardstick; another third is the filter's own code. Held back \
+                 while its receiver is down, a message is not offered to the router first, and three of the six are \
+                 not asked.",
             ),
             Row::Drain => (
                 "drain",
@@ -152,7 +154,7 @@ impl Row {
             ),
             Row::Count => (
                 "count",
-                "post, get, body and store again, by the instructions that Envoy executes in user space:\n\
+                "post, get, body, store and drain again, by the instructions that Envoy executes in user space:\n\
                  the same on any machine, busy or not; needs qemu-user",
                 "These figures do not tell how long anything takes (the kernel's share is missing, and code that is met \
                  rarely takes longer than it has instructions), but two builds differ in them by what they do and by \

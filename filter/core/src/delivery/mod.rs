@@ -50,6 +50,9 @@ const RULE_FADES: Millis = Millis(10_000);
 const ANNOUNCED_FOR: Millis = Millis(5_000);
 /// How often a VM says that it is alive, for the rule and for the main thread to see.
 const ALIVE_PERIOD: Millis = Millis(1_000);
+/// How long a request that found no healthy host speaks for those that follow: some ticks, and less than anybody would wait
+/// before a backlog drains.
+const NO_HOST_STANDS: Millis = Millis(300);
 
 /// What an operator reads who goes back to an older module: nothing that is stored is delivered then.
 const RETIRED_BY_A_LATER_BUILD: &str = "a later build of the filter rules this store, and this one cannot read what that \
@@ -106,9 +109,10 @@ pub struct Delivery {
     look_at: usize,
     couriers: LiteMap<DestinationIndex, Courier>,
     calls: LiteMap<CallToken, Call>,
-    no_host_told: LiteMap<DestinationIndex, Monotonic>,
+    /// When a live request of this VM was last told that there is no healthy host.
+    no_host: LiteMap<DestinationIndex, Monotonic>,
     live: LiveTraffic,
-    /// Whether any destination has one: only then are live requests counted.
+    /// Whether any destination has one, which is the first question for each live request.
     backlog: Backlog,
     sweep: Sweep,
     housekeeping: Housekeeping,
@@ -137,7 +141,7 @@ impl Delivery {
             look_at: 0,
             couriers: LiteMap::new(),
             calls: LiteMap::new(),
-            no_host_told: LiteMap::new(),
+            no_host: LiteMap::new(),
             live: LiveTraffic::default(),
             backlog: Backlog::Empty,
             sweep: Sweep::default(),
@@ -188,6 +192,7 @@ impl Delivery {
         }
         self.follow_rule(memory, now.monotonic, &mut effects);
         self.refresh_names(memory, now.monotonic);
+        self.no_host.retain(|_, at| now.monotonic.since(*at) < NO_HOST_STANDS);
         self.tell_live(memory, now.monotonic);
         match self.standing {
             Standing::Ruling => {
@@ -322,6 +327,7 @@ impl Delivery {
             Sign::Nothing => {}
             Sign::Success | Sign::Answered => {
                 let Some(destination) = self.find(cluster) else { return };
+                self.no_host.remove(&destination);
                 let is_troubled = self.outlook.get(&destination).is_some_and(is_trouble);
                 if is_troubled {
                     self.write_evidence(memory, destination, sign, now);
@@ -333,12 +339,12 @@ impl Delivery {
             Sign::NoHealthyHost | Sign::ConnectionFailure => {
                 let Some(destination) = self.find_or_register(memory, cluster) else { return };
                 // One word per 100 ms says it all; a flood of failures need not fight over the cell.
-                let last = self.no_host_told.get(&destination).copied().unwrap_or_default();
+                let last = self.no_host.get(&destination).copied().unwrap_or_default();
                 if sign == Sign::ConnectionFailure || now.since(last) >= Millis(100) {
                     self.write_evidence(memory, destination, sign, now);
                 }
                 if sign == Sign::NoHealthyHost {
-                    self.no_host_told.insert(destination, now);
+                    self.no_host.insert(destination, now);
                 } else if let Some(outlook) = self.outlook.get_mut(&destination) {
                     // Seen at once, not at the next tick: a success in between ends the row.
                     outlook.connect_failures = outlook.connect_failures.saturating_add(1);
@@ -350,18 +356,24 @@ impl Delivery {
     /// Whether successes are worth a word: some destination is in trouble. Cheap, asked for each success.
     #[must_use]
     pub fn is_in_trouble(&self) -> bool {
-        self.outlook.values().any(is_trouble)
+        !self.no_host.is_empty() || self.outlook.values().any(is_trouble)
     }
 
     /// A live request begins: it is counted until what this answers with is dropped. `cluster` asks the host, and is asked
-    /// only while something is stored for a destination that is not down: one that is down serves nobody, and gets nothing
-    /// that would have to share with others.
+    /// only while something is stored for a destination that may serve it: not for one that had no healthy host for a request
+    /// of this VM just now.
     pub fn begin_live(&mut self, cluster: impl FnOnce() -> Option<ClusterName>) -> Option<LiveRequest> {
-        if self.backlog == Backlog::Empty || !self.outlook.values().any(drains) {
+        if self.backlog == Backlog::Empty || !self.outlook.iter().any(|(place, found)| self.may_share(*place, found)) {
             return None;
         }
         let destination = self.find(&cluster()?)?;
-        self.outlook.get(&destination).is_some_and(drains).then(|| self.live.begin(destination))
+        let outlook = self.outlook.get(&destination)?;
+        self.may_share(destination, outlook).then(|| self.live.begin(destination))
+    }
+
+    /// Whether redeliveries and live requests may be at its receiver at the same time.
+    fn may_share(&self, destination: DestinationIndex, outlook: &Outlook) -> bool {
+        outlook.backlog == Backlog::Some && !self.no_host.contains_key(&destination)
     }
 
     /// Writes down how much live traffic this VM has, where it changed.
@@ -431,11 +443,6 @@ impl Delivery {
     pub const fn store<'a>(&'a self, memory: &'a dyn SharedMemory) -> Store<'a> {
         Store { memory, keys: &self.keys }
     }
-}
-
-/// Whether redeliveries may be out to it beside its live traffic.
-fn drains(outlook: &Outlook) -> bool {
-    outlook.backlog == Backlog::Some && outlook.state != PublishedState::Down
 }
 
 fn is_trouble(outlook: &Outlook) -> bool {

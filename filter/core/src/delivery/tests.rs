@@ -561,14 +561,14 @@ fn redelivery_takes_a_fifth_of_live_traffic_and_at_least_three() {
     }
 }
 
-/// A request to a destination that is down fails, and takes nothing away from those that are delivered later.
+/// A request that will find no healthy host is nobody's traffic, and need not be asked for its cluster.
 #[test]
-fn live_requests_to_a_destination_that_is_down_are_not_counted() {
+fn nothing_is_counted_where_there_was_no_healthy_host_just_now() {
     let mut world = World::new(1, &config(r#"{"match": {"clusters": ["orders", "bills"]}}"#));
     world.store(1, "orders", 1..20);
     world.witness(1, "orders", Sign::NoHealthyHost);
-    world.pass_until(5_000, |world| world.published("orders") == Some(PublishedState::Down));
-    world.pass(200);
+    world.pass(NO_HOST_STANDS.0 + 200);
+    assert_eq!(world.published("orders"), Some(PublishedState::Down), "{}", world.state());
     let is_asked = |world: &mut World| {
         let mut is_asked = false;
         world.vms[1].delivery.begin_live(|| {
@@ -577,12 +577,42 @@ fn live_requests_to_a_destination_that_is_down_are_not_counted() {
         });
         is_asked
     };
+    assert!(is_asked(&mut world), "it is down, but nobody was turned away lately{}", world.state());
+    world.witness(1, "orders", Sign::NoHealthyHost);
     assert!(!is_asked(&mut world), "nobody asks for the cluster{}", world.state());
+    assert!(world.vms[1].delivery.is_in_trouble(), "a success is worth a word");
     world.store(1, "bills", 20..2_000);
     world.pass(200);
     assert!(is_asked(&mut world), "another destination drains{}", world.state());
-    assert!(world.begin_live(1, "orders", 3).is_empty(), "{}", world.state());
+    assert_eq!(world.begin_live(1, "orders", 3).len(), 0, "{}", world.state());
     assert_eq!(world.begin_live(1, "bills", 3).len(), 3, "{}", world.state());
+    world.witness(1, "orders", Sign::Success);
+    assert_eq!(world.begin_live(1, "orders", 3).len(), 3, "somebody was served{}", world.state());
+    world.witness(1, "orders", Sign::NoHealthyHost);
+    assert_eq!(world.begin_live(1, "orders", 3).len(), 0, "{}", world.state());
+    world.pass(NO_HOST_STANDS.0 + 100);
+    assert_eq!(world.begin_live(1, "orders", 3).len(), 3, "nobody was turned away lately{}", world.state());
+}
+
+/// Whoever is served before the backlog begins to drain counts from its first moment: the receiver is weakest then.
+#[test]
+fn requests_that_began_while_a_destination_was_down_count_when_it_ramps() {
+    let settings = r#"{"match": {"clusters": ["orders"]}, "redelivery": {"window": {"initial": 30, "max": 30}}}"#;
+    let mut world = World::new(1, &config(settings));
+    world.receiver(|_| (Answers::Status(200), 100));
+    world.store(1, "orders", 1..2_001);
+    world.witness(1, "orders", Sign::NoHealthyHost);
+    world.pass(NO_HOST_STANDS.0 + 200);
+    assert_eq!(world.published("orders"), Some(PublishedState::Down), "{}", world.state());
+    let requests = world.begin_live(1, "orders", 50);
+    assert_eq!(requests.len(), 50, "{}", world.state());
+    let mut most = 0;
+    for _ in 0..100 {
+        world.pass(50);
+        most = most.max(world.out("orders"));
+    }
+    assert_eq!(most, 10, "a fifth{}", world.state());
+    drop(requests);
 }
 
 /// The simulator's safety seed 1134: requests on a listener that drains belong to the older configuration, which looked at

@@ -1,7 +1,7 @@
-//! The instructions that a request costs: the rows of the success path and of storing once more, by another meter. A
-//! machine without the emulator has no such figures; that is said, and no failure.
+//! The instructions that a request costs: the rows of the success path, of storing and of redelivery once more, by
+//! another meter. A machine without the emulator has no such figures; that is said, and no failure.
 
-use super::{outage, say, success};
+use super::{drain, outage, say, success};
 use crate::failure::Failure;
 use crate::meter::{Emulation, Meter};
 use crate::options::Options;
@@ -22,6 +22,7 @@ pub async fn measure(options: &Options) -> Result<Found, Failure> {
         success::get(options, &meter).await?,
         success::body(options, &meter).await?,
         outage::measure(options, &meter).await?,
+        drain::count(options, &meter).await?,
     ] {
         found.lines.extend(more.lines);
     }

@@ -17,12 +17,13 @@ use tokio::time::Instant;
 
 use super::{Size, during_an_outage, ours, say};
 use crate::bootstrap::{CLUSTER, Candidate, Health, RECEIVER_STAT, proxy, receiver};
-use crate::envoy::{CpuMicros, Envoy, Workers, until};
+use crate::envoy::{Envoy, Workers, until};
 use crate::failure::Failure;
 use crate::figures::{Figures, Short};
 use crate::goal::{Goal, Mark, Of};
 use crate::line::Line;
 use crate::load::{Load, ONE_KIB};
+use crate::meter::Meter;
 use crate::options::Options;
 use crate::report::Found;
 use crate::row::Row;
@@ -52,7 +53,7 @@ pub async fn measure(options: &Options) -> Result<Found, Failure> {
             runs.reverse();
         }
         for (sender, samples) in &mut runs {
-            samples.push(&drain(options, *sender, size.requests).await?);
+            samples.push(&drain(options, &Meter::Time, *sender, size.requests).await?);
             let (name, last, turn) = (sender.name(), samples.last(), turn + 1);
             say(&format!("drain: turn {turn} of {}: {name} {last}", size.pairs));
         }
@@ -77,6 +78,27 @@ pub async fn measure(options: &Options) -> Result<Found, Failure> {
         line("per redelivered message: 3 workers / 1", "us", &three.cpu_micros, &one.cpu_micros, cheap),
         line("per redelivered message: ours / bare loop", "us", &one.cpu_micros, &bare.cpu_micros, Goal::None),
     ]
+    .into())
+}
+
+/// What a redelivery costs in instructions, against the yardstick.
+pub async fn count(options: &Options, meter: &Meter) -> Result<Found, Failure> {
+    let messages = Size::of(Row::Count, options.extent).requests * 4;
+    let mut counted = [ONE, Sender::BareLoop].map(|sender| (sender, Figures::default()));
+    for (sender, figures) in &mut counted {
+        let drained = drain(options, meter, *sender, messages).await?;
+        figures.0.push(drained.cost);
+        say(&format!("drain: {} {} {}", sender.name(), Short(drained.cost), meter.unit()));
+    }
+    let [(_, ours), (_, yardstick)] = counted;
+    Ok(vec![Line {
+        row: meter.row(Row::Drain),
+        what: "redelivered message: ours / bare loop".to_owned(),
+        unit: meter.unit().to_owned(),
+        ours,
+        yardstick: Some(yardstick),
+        goal: Goal::None,
+    }]
     .into())
 }
 
@@ -106,7 +128,7 @@ struct Samples {
 impl Samples {
     fn push(&mut self, drained: &Drained) {
         self.per_second.0.push(drained.per_second);
-        self.cpu_micros.0.push(drained.cpu_micros);
+        self.cpu_micros.0.push(drained.cost);
     }
 
     fn last(&self) -> String {
@@ -118,21 +140,21 @@ impl Samples {
 /// One backlog, gone.
 struct Drained {
     per_second: f64,
-    /// Processor time of the sending Envoy per message.
-    cpu_micros: f64,
+    /// What a message cost the sending Envoy, by the meter.
+    cost: f64,
 }
 
-async fn drain(options: &Options, sender: Sender, messages: u64) -> Result<Drained, Failure> {
+async fn drain(options: &Options, meter: &Meter, sender: Sender, messages: u64) -> Result<Drained, Failure> {
     let (port, upstream, checks) = (free_port(), free_port(), free_port());
     let candidate = match sender {
-        Sender::Ours(_) => ours(&options.wasm, during_an_outage()),
+        Sender::Ours(_) => ours(&options.wasm, during_an_outage(meter)),
         Sender::BareLoop => Candidate::Wasm { module: &options.bare_loop, config: json!({}) },
     };
     let document = |folder: &Path| {
         let events = folder.join("health.log");
         proxy(port, &candidate, upstream, &Health::Checked { port: checks, events: &events })
     };
-    let envoy = Envoy::start(sender.name(), &options.envoy, sender.workers(), document).await?;
+    let envoy = Envoy::start_for(meter, sender.name(), &options.envoy, sender.workers(), document).await?;
     envoy.wait_stat(&healthy(), 0).await?;
     let serve = || Envoy::start("receiver", &options.envoy, Workers(1), |_| receiver(upstream, checks));
     let receiving = match sender {
@@ -147,18 +169,20 @@ async fn drain(options: &Options, sender: Sender, messages: u64) -> Result<Drain
             receiving
         }
     };
-    let first = look_when(&envoy, &receiving, 1).await?;
-    let last = look_when(&envoy, &receiving, messages).await?;
+    // Until V8 has compiled it, a redelivery costs a multiple: where each instruction counts, that is left out.
+    let begin = match meter {
+        Meter::Time => 1,
+        Meter::Instructions(_) => messages / 2,
+    };
+    let first = look_when(meter, &envoy, &receiving, begin).await?;
+    let last = look_when(meter, &envoy, &receiving, messages).await?;
     match sender {
         Sender::Ours(_) => envoy.wait_delivered(messages).await?,
         // It has no books; the receiver's count is all there is.
         Sender::BareLoop => receiving.wait_stat(RECEIVER_STAT, messages).await?,
     }
     let count = (last.received - first.received) as f64;
-    Ok(Drained {
-        per_second: count / (last.at - first.at).as_secs_f64(),
-        cpu_micros: (last.cpu.0 - first.cpu.0) / count,
-    })
+    Ok(Drained { per_second: count / (last.at - first.at).as_secs_f64(), cost: (last.cost - first.cost) / count })
 }
 
 fn healthy() -> String {
@@ -169,15 +193,15 @@ fn healthy() -> String {
 struct Look {
     at: Instant,
     received: u64,
-    cpu: CpuMicros,
+    cost: f64,
 }
 
-async fn look_when(envoy: &Envoy, receiving: &Envoy, at_least: u64) -> Result<Look, Failure> {
+async fn look_when(meter: &Meter, envoy: &Envoy, receiving: &Envoy, at_least: u64) -> Result<Look, Failure> {
     let what = format!("the receiver has {at_least} messages");
     let seen = until(&what, DRAINED_WITHIN, || match receiving.stat(RECEIVER_STAT)? {
         received if received >= at_least => Ok((Instant::now(), received)),
         received => Err(format!("{received} messages")),
     });
     let (at, received) = seen.await?;
-    Ok(Look { at, received, cpu: envoy.cpu()? })
+    Ok(Look { at, received, cost: meter.read(envoy)? })
 }

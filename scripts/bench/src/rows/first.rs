@@ -23,6 +23,7 @@ use crate::figures::{Figures, Short};
 use crate::goal::{Goal, Mark, Of};
 use crate::line::Line;
 use crate::load::{Load, ONE_KIB};
+use crate::meter::Meter;
 use crate::options::Options;
 use crate::report::Found;
 use crate::row::Row;
@@ -72,7 +73,7 @@ pub async fn measure(options: &Options) -> Result<Found, Failure> {
 async fn measured(options: &Options, outage: Outage) -> Result<Figures, Failure> {
     let size = Size::of(Row::First, options.extent);
     let (receiver, port) = (Receiver::absent().await, free_port());
-    let candidate = ours(&options.wasm, during_an_outage());
+    let candidate = ours(&options.wasm, during_an_outage(&Meter::Time));
     let document = |folder: &Path| {
         let health = Health::Checked { port: receiver.port(), events: &folder.join(EVENTS) };
         proxy(port, &candidate, receiver.port(), &health)

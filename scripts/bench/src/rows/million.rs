@@ -25,6 +25,7 @@ use crate::goal::{Goal, Mark, Of};
 use crate::growth::{Growth, Point};
 use crate::line::Line;
 use crate::load::{BodyBytes, Load};
+use crate::meter::Meter;
 use crate::options::{Extent, Options};
 use crate::report::Found;
 use crate::row::Row;
@@ -300,7 +301,7 @@ impl Store {
 }
 
 fn document(wasm: &Path, ports: Ports, folder: &Path, Version(attempts): Version) -> Value {
-    let mut more = during_an_outage();
+    let mut more = during_an_outage(&Meter::Time);
     // The default: what the filter does while nothing happens is part of the figures here.
     more["health"]["interval"] = json!("1s");
     more["redelivery"]["max_attempts"] = json!(attempts);

@@ -21,11 +21,7 @@ use crate::row::Row;
 
 /// Two lines: a message that was offered to the router first, and one that was not, since `hold_while_down` was asked for.
 pub async fn measure(options: &Options, meter: &Meter) -> Result<Found, Failure> {
-    let mut offered = during_an_outage();
-    if let Meter::Instructions(_) = meter {
-        // The process is some ten times slower than its clock: at its usual pace a request would meet ten times its ticks.
-        merge(&mut offered, json!({"redelivery": {"tick": "1s"}, "health": {"interval": "2s"}}));
-    }
+    let offered = during_an_outage(meter);
     let mut held_back = offered.clone();
     merge(&mut held_back, json!({"hold_while_down": true, "capture": {"as": "arrived"}}));
     let [offered, held_back] = [offered, held_back].map(|config| ours(&options.wasm, config));
