@@ -91,6 +91,9 @@ async fn every_scripted_fault_looks_to_envoy_as_it_is_meant() {
     }
     let line = envoy.access_line("plain", "/processed-then-refused").await;
     assert!(line.ends_with("attempts=2"), "{line}");
+    let line = envoy.access_line("plain", "/processed-then-ejected").await;
+    let attempts = line.rsplit('=').next().and_then(|count| count.parse::<u32>().ok());
+    assert!(attempts.is_some_and(|count| count > 1), "{line}");
 }
 
 #[tokio::test]

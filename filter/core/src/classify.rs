@@ -27,7 +27,7 @@ pub struct AnswerFacts {
     pub flags: u64,
     /// Whose answer it is: `response.code_details` is `via_upstream` for the receiver's.
     pub answered_by: AnsweredBy,
-    /// `upstream.request_attempt_count`, or 0 if Envoy never chose a host (it counts an attempt that found none).
+    /// `upstream.request_attempt_count`, which includes an attempt that found no host; 0 if no attempt found one.
     pub attempts: u64,
 }
 

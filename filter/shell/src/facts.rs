@@ -23,8 +23,8 @@ pub fn answer_facts(status: u16, headers: &HeaderList) -> AnswerFacts {
     }
 }
 
-/// How many attempts chose a host. The count of the router includes one that found none, so where there is none now, what is
-/// asked first is whether there ever was one: what is not there costs a third of what is (`scripts/bench.sh count`).
+/// The router's count of attempts, which includes one that found no host; 0 if none ever found one. Where the last
+/// found none, that is asked first: a property that is not there costs a third of one that is.
 fn attempts(flags: u64) -> u64 {
     if flags & flag::NO_HEALTHY_HOST != 0 && host::property("upstream\0address").is_none() {
         return 0;

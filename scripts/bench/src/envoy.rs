@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::failure::Failure;
-use crate::meter::{Emulation, Meter};
+use crate::meter::Meter;
 
 /// Compiling a module takes about a second on an idle machine; a busy one may need far longer, an emulated one too.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -195,13 +195,7 @@ fn spawn(meter: &Meter, binary: &Path, workers: Workers, folder: &Path) -> io::R
     let log = fs::File::create(folder.join("envoy.log"))?;
     let mut command = match meter {
         Meter::Time => Command::new(binary),
-        Meter::Instructions(Emulation { emulator, plugin }) => {
-            let mut command = Command::new(emulator);
-            let plugin = format!("{},into={}", plugin.display(), folder.join(COUNT).display());
-            // All that the emulator can do: V8 asks for more than a plain x86-64.
-            command.args(["-cpu", "max,-erms,-fsrm", "-plugin", &plugin]).arg(binary);
-            command
-        }
+        Meter::Instructions(emulation) => emulation.command(&folder.join(COUNT), binary),
     };
     command
         .arg("-c")

@@ -47,6 +47,11 @@ pub enum Failure {
         /// What the filter's metrics say.
         seen: String,
     },
+    /// Instructions cannot be counted here.
+    Emulator {
+        /// Why not, and what to do.
+        why: String,
+    },
     /// The simulator ended without a result.
     Simulator {
         /// What it wrote instead; its reasons are on stderr.
@@ -64,6 +69,7 @@ impl fmt::Display for Failure {
             Failure::Answer { expected, head } => write!(f, "an answer should have been {expected} and was: {head}"),
             Failure::Connection { error } => write!(f, "a connection of the load generator was lost: {error}"),
             Failure::Machine { what, error } => write!(f, "{}: {error}", what.display()),
+            Failure::Emulator { why } => f.write_str(why),
             Failure::Simulator { said } => write!(f, "the simulator ended without a result, and said {said:?}"),
             Failure::Books { stored, seen } => write!(f, "{stored} messages were stored, but the metrics say {seen}"),
         }

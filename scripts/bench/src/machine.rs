@@ -8,6 +8,9 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::meter::Emulation;
+use crate::options::Options;
+
 /// The machine and the two binaries under test.
 #[derive(Debug, Default, PartialEq)]
 pub struct Machine {
@@ -17,6 +20,8 @@ pub struct Machine {
     /// Of the last minute before the run: how busy the machine was with other things.
     load_average: String,
     envoy: String,
+    /// What instructions are counted by: the figures depend on it.
+    qemu: String,
     /// Size of the module.
     pub wasm_bytes: u64,
     wasm_sha256: String,
@@ -24,14 +29,15 @@ pub struct Machine {
 
 impl Machine {
     /// Looks at the machine, before the run has put load on it.
-    pub fn look(envoy: &Path, wasm: &Path) -> Machine {
-        let module = fs::read(wasm).unwrap_or_default();
+    pub fn look(options: &Options) -> Machine {
+        let module = fs::read(&options.wasm).unwrap_or_default();
         Machine {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             model: known(model_name(&read("/proc/cpuinfo"))),
             kernel: known(Some(read("/proc/sys/kernel/osrelease").trim().to_owned())),
             load_average: known(read("/proc/loadavg").split(' ').next().map(str::to_owned)),
-            envoy: known(version(envoy)),
+            envoy: known(version(&options.envoy)),
+            qemu: Emulation::of(options).version().unwrap_or_else(|_| "none".to_owned()),
             wasm_bytes: module.len() as u64,
             wasm_sha256: Sha256::digest(&module).iter().map(|byte| format!("{byte:02x}")).collect(),
         }
@@ -41,7 +47,7 @@ impl Machine {
     pub fn to_json(&self) -> Value {
         json!({
             "cores": self.cores, "model": self.model, "kernel": self.kernel, "load_average_before": self.load_average,
-            "envoy": self.envoy, "wasm_bytes": self.wasm_bytes, "wasm_sha256": self.wasm_sha256,
+            "envoy": self.envoy, "qemu": self.qemu, "wasm_bytes": self.wasm_bytes, "wasm_sha256": self.wasm_sha256,
         })
     }
 
@@ -54,6 +60,7 @@ impl Machine {
             kernel: text("kernel")?,
             load_average: text("load_average_before")?,
             envoy: text("envoy")?,
+            qemu: text("qemu")?,
             wasm_bytes: value["wasm_bytes"].as_u64()?,
             wasm_sha256: text("wasm_sha256")?,
         })
@@ -62,9 +69,9 @@ impl Machine {
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Machine { cores, model, kernel, load_average, envoy, wasm_bytes, wasm_sha256 } = self;
+        let Machine { cores, model, kernel, load_average, envoy, qemu, wasm_bytes, wasm_sha256 } = self;
         writeln!(f, "{cores} cores, {model}, Linux {kernel}, load average before {load_average}")?;
-        write!(f, "Envoy {envoy}, redeliver.wasm of {wasm_bytes} bytes, sha256 {wasm_sha256}")
+        write!(f, "Envoy {envoy}, QEMU {qemu}, redeliver.wasm of {wasm_bytes} bytes, sha256 {wasm_sha256}")
     }
 }
 

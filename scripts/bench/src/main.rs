@@ -71,12 +71,15 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> ExitCode {
-    let needed = [&options.wasm, &options.yardstick, &options.bare_loop];
+    let mut needed = vec![&options.wasm, &options.yardstick, &options.bare_loop];
+    if options.rows.contains(&Row::Count) {
+        needed.push(&options.counter);
+    }
     if let Some(missing) = needed.into_iter().find(|file| !file.is_file()) {
         eprintln!("redeliver-bench: {} is missing: scripts/bench.sh builds it", missing.display());
         return ExitCode::from(2);
     }
-    let machine = Machine::look(&options.envoy, &options.wasm);
+    let machine = Machine::look(options);
     let mut outcome = Outcome { extent: options.extent, machine, found: Found::default(), failed: Vec::new() };
     for row in &options.rows {
         let result = bounded(*row, options).await;

@@ -22,8 +22,8 @@ Measures what redeliver costs a real Envoy, against yardsticks that are measured
 writes it as JSON beside what cargo builds (bench.json). Rows; all of them if none is named:
 
 ROWS
-  --quick      fewer and smaller samples: under 3 minutes, once built; without the rows of a million messages, which are
-               shrunk if they are named
+  --quick      fewer and smaller samples: under 3 minutes, once built; without count and the rows of a million messages,
+               which are shrunk if they are named
   --judge      end with 1 if a figure misses its bar
   --page       run nothing: write docs/performance.md and docs/growth.svg from the last run's JSON
   --dry-run    name the rows that would run, and run nothing
@@ -66,6 +66,8 @@ pub enum Judgement {
 pub struct Options {
     /// In the order of the table.
     pub rows: Vec<Row>,
+    /// Whether somebody named them.
+    pub named: bool,
     /// How thoroughly.
     pub extent: Extent,
     /// Whether bars are enforced.
@@ -125,6 +127,7 @@ impl fmt::Display for Wrong {
 pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Parsed, Wrong> {
     let mut options = Options {
         rows: Vec::new(),
+        named: false,
         extent: Extent::Whole,
         judgement: Judgement::Report,
         envoy: PathBuf::from("envoy"),
@@ -151,6 +154,7 @@ pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Parsed, Wron
             name => named.push(Row::of(name).ok_or_else(|| Wrong::Row(name.to_owned()))?),
         }
     }
+    options.named = !named.is_empty();
     options.rows = chosen(&named, options.extent);
     Ok(parsed(options))
 }

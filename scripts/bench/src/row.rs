@@ -155,10 +155,10 @@ impl Row {
             Row::Count => (
                 "count",
                 "post, get, body, store and drain again, by the instructions that Envoy executes in user space:\n\
-                 the same on any machine, busy or not; needs qemu-user",
+                 nearly the same on a busy machine; needs QEMU (qemu-user, 7.2 to 8.2)",
                 "These figures do not tell how long anything takes (the kernel's share is missing, and code that is met \
-                 rarely takes longer than it has instructions), but two builds differ in them by what they do and by \
-                 nothing else.",
+                 rarely takes longer than it has instructions), but on one machine two builds differ in them by what they \
+                 do and by little else.",
             ),
         };
         Sheet { name, help, limit }

@@ -4,8 +4,9 @@
 //! qemu-x86_64 -plugin libredeliver_counter.so,into=COUNT envoy ...
 //!     each block of code, when it is translated: "add its length to the number in COUNT whenever you run it"
 //! ```
-//! The sum is exact to the few blocks that two threads run in the same instant. The kernel's work is not in it, and an
-//! instruction that waits for memory counts like any other: it compares what two programs do, not how long they take.
+//! Where two threads end a block in the same instant, the length of one of them is lost: a few in a million. The
+//! kernel's work is not in it, and an instruction that waits for memory counts like any other: it compares what two programs do,
+//! not how long they take.
 //!
 //! The interface is that of QEMU 7.2 to 8.2 (docs/devel/tcg-plugins, include/qemu/qemu-plugin.h, version 1 of it).
 
@@ -72,7 +73,7 @@ pub unsafe extern "C" fn qemu_plugin_install(
 fn number_in(file: &Path) -> std::io::Result<&'static mut MmapMut> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(file)?;
     file.set_len(8)?;
-    // SAFETY: the benchmark made the file for us and only reads it.
+    // SAFETY: it was made just now, in a folder that the benchmark made for this process, and nobody else writes to it.
     let number = unsafe { MmapOptions::new().len(8).map_mut(&file) }?;
     Ok(Box::leak(Box::new(number)))
 }

@@ -31,6 +31,10 @@ use crate::row::Row;
 /// At 300 messages a second it would still end in time.
 const DRAINED_WITHIN: Duration = Duration::from_secs(300);
 
+/// How many redeliveries are counted in instructions, after as many that are not: V8 compiles a hot function anew after
+/// some thousand calls.
+const COUNTED: u64 = 6_000;
+
 /// Who sends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sender {
@@ -83,7 +87,7 @@ pub async fn measure(options: &Options) -> Result<Found, Failure> {
 
 /// What a redelivery costs in instructions, against the yardstick.
 pub async fn count(options: &Options, meter: &Meter) -> Result<Found, Failure> {
-    let messages = Size::of(Row::Count, options.extent).requests * 4;
+    let messages = COUNTED * 2;
     let mut counted = [ONE, Sender::BareLoop].map(|sender| (sender, Figures::default()));
     for (sender, figures) in &mut counted {
         let drained = drain(options, meter, *sender, messages).await?;
@@ -169,10 +173,9 @@ async fn drain(options: &Options, meter: &Meter, sender: Sender, messages: u64) 
             receiving
         }
     };
-    // Until V8 has compiled it, a redelivery costs a multiple: where each instruction counts, that is left out.
     let begin = match meter {
         Meter::Time => 1,
-        Meter::Instructions(_) => messages / 2,
+        Meter::Instructions(_) => messages - COUNTED,
     };
     let first = look_when(meter, &envoy, &receiving, begin).await?;
     let last = look_when(meter, &envoy, &receiving, messages).await?;

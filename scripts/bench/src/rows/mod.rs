@@ -5,12 +5,12 @@
 //! | `size`                | `size`    | ours                                       | the module's length            |
 //! | `post`, `get`, `body` | `success` | ours, do-nothing or buffer filter          | processor time of each Envoy   |
 //! | `latency`             | `latency` | ours, a do-nothing filter                  | when answers come              |
-//! | `store`               | `outage`  | ours, Envoy's buffer filter                | processor time of each Envoy   |
+//! | `store`               | `outage`  | ours, ours holding back, the buffer filter | processor time of each Envoy   |
 //! | `drain`               | `drain`   | ours with 1 worker and with 3, a bare loop | the receiver's count, and both |
 //! | `first`               | `first`   | ours                                       | event log, the receiver        |
 //! | `million`             | `million` | ours, a large backlog and small ones       | processor time, memory         |
 //! | `guest`               | `guest`   | ours, in the simulator                     | what the simulator says        |
-//! | `count`               | `count`   | those of the rows above but `latency`      | instructions, by an emulator   |
+//! | `count`               | `count`   | those of post, get, body, store and drain  | instructions, by an emulator   |
 
 mod count;
 mod drain;
@@ -25,6 +25,7 @@ mod turns;
 
 use std::path::Path;
 
+use redeliver_tests::bootstrap::merge;
 use serde_json::{Value, json};
 
 use crate::bootstrap::Candidate;
@@ -66,8 +67,7 @@ struct Size {
 impl Size {
     fn of(row: Row, extent: Extent) -> Size {
         // Long enough that a pause of the machine (some 10 ms) is lost in a batch, short enough that the machine is
-        // much the same for all candidates of a turn. The last two rows have one pair: a million messages are their
-        // measure.
+        // much the same for all candidates of a turn. A million messages are measure enough for one pair.
         let (lives, pairs, requests) = match (row, extent) {
             (Row::Post | Row::Get | Row::Store, Extent::Whole) => (5, 7, 6_000),
             (Row::Post | Row::Get | Row::Store, Extent::Quick) => (2, 6, 3_000),
@@ -92,23 +92,28 @@ impl Size {
 /// Our filter: protects everything but what its defaults leave out, and as `more` says.
 fn ours<'a>(module: &'a Path, more: Value) -> Candidate<'a> {
     let mut config = json!({"match": {"path_prefixes": ["/"]}});
-    redeliver_tests::bootstrap::merge(&mut config, more);
+    merge(&mut config, more);
     Candidate::Wasm { module, config }
 }
 
 /// Asks Envoy's health checks five times a second, and lets a backlog be as large as a row makes it.
 fn during_an_outage(meter: &Meter) -> Value {
-    // An emulated process is ten to twenty times slower than its clock: at its usual pace each request would meet so many
-    // times its share of the timer's work.
-    let (tick, interval) = match meter {
-        Meter::Time => ("100ms", "200ms"),
-        Meter::Instructions(_) => ("1s", "2s"),
-    };
-    json!({
-        "health": {"source": "health_check_filter", "interval": interval, "stable_for": "0s"},
+    let mut config = json!({
+        "health": {"source": "health_check_filter", "interval": "200ms", "stable_for": "0s"},
         "store": {"max_messages": 1_000_000, "max_bytes": "4GiB"},
-        "redelivery": {"tick": tick, "window": {"max": 64}},
-    })
+        "redelivery": {"window": {"max": 64}},
+    });
+    merge(&mut config, slowed(meter));
+    config
+}
+
+/// An emulated process is ten to twenty times slower than its clock: at its usual pace each request would meet so many
+/// times its share of the timer's work.
+fn slowed(meter: &Meter) -> Value {
+    match meter {
+        Meter::Time => json!({}),
+        Meter::Instructions(_) => json!({"redelivery": {"tick": "1s"}, "health": {"interval": "2s"}}),
+    }
 }
 
 /// Progress, for whoever waits.

@@ -5,10 +5,10 @@ use redeliver_tests::bootstrap::merge;
 use redeliver_tests::ports::free_port;
 use serde_json::json;
 
-use super::turns::{Contender, cost_per_request, requests_in_all};
+use super::turns::{Contender, WARM_UP_REQUESTS, cost_per_request, requests_in_all};
 use super::{Size, during_an_outage, ours};
 use crate::bootstrap::{CLUSTER, Candidate, Health, proxy};
-use crate::envoy::{Envoy, Workers};
+use crate::envoy::{Envoy, SOON, Workers, until};
 use crate::failure::Failure;
 use crate::figures::Figures;
 use crate::goal::{Goal, Mark, Of};
@@ -44,7 +44,14 @@ pub async fn measure(options: &Options, meter: &Meter) -> Result<Found, Failure>
         for ours in &contenders[..2] {
             ours.envoy.wait_stat("wasmcustom.redeliver_stored_total", stored).await?;
         }
-        Ok(())
+        // Until the outage was seen, the router was asked by both.
+        until("nothing is offered to the router any more", SOON, || {
+            match contenders[1].envoy.stat(&format!("cluster.{CLUSTER}.upstream_cx_none_healthy"))? {
+                offered if offered <= WARM_UP_REQUESTS => Ok(()),
+                offered => Err(format!("{offered} messages were")),
+            }
+        })
+        .await
     };
     let figures = cost_per_request(Row::Store.name(), meter, &size, begin, check).await?;
     let line = |what: &str, ours: &Figures, goal| Line {

@@ -4,7 +4,7 @@ use redeliver_tests::ports::free_port;
 use serde_json::json;
 
 use super::turns::{Contender, cost_per_request, requests_in_all};
-use super::{Size, ours};
+use super::{Size, ours, slowed};
 use crate::bootstrap::{Candidate, Health, proxy, receiver};
 use crate::envoy::{Envoy, Workers};
 use crate::failure::Failure;
@@ -32,7 +32,7 @@ pub async fn get(options: &Options, meter: &Meter) -> Result<Found, Failure> {
 
 /// A protected POST with a large body.
 pub async fn body(options: &Options, meter: &Meter) -> Result<Found, Failure> {
-    let candidates = against(options, [("buffer filter", Candidate::Buffer)]);
+    let candidates = against(options, meter, [("buffer filter", Candidate::Buffer)]);
     let figures = measure(options, meter, Row::Body, &Load::post(LARGE, 200), &candidates).await?;
     let [yardstick, ours] = [figures[0].clone(), figures[1].clone()];
     let goal = Goal::Judged(Mark::at_most(Of::Ratio, 1.30, 1.20));
@@ -48,7 +48,7 @@ async fn against_nothing(
     bar: f64,
 ) -> Result<Found, Failure> {
     let nothing = Candidate::Wasm { module: &options.yardstick, config: json!({}) };
-    let candidates = against(options, [("no filter", Candidate::Alone), ("do-nothing", nothing)]);
+    let candidates = against(options, meter, [("no filter", Candidate::Alone), ("do-nothing", nothing)]);
     let figures = measure(options, meter, row, load, &candidates).await?;
     let [alone, nothing, ours] = [0, 1, 2].map(|candidate: usize| figures[candidate].clone());
     let goal = Goal::Judged(Mark::at_most(Of::Ratio, bar, 1.00));
@@ -62,9 +62,10 @@ async fn against_nothing(
 /// The yardsticks, and us as the last.
 fn against<'a, const N: usize>(
     options: &'a Options,
+    meter: &Meter,
     yardsticks: [(&'static str, Candidate<'a>); N],
 ) -> Vec<(&'static str, Candidate<'a>)> {
-    yardsticks.into_iter().chain([("ours", ours(&options.wasm, json!({})))]).collect()
+    yardsticks.into_iter().chain([("ours", ours(&options.wasm, slowed(meter)))]).collect()
 }
 
 async fn measure(

@@ -8,7 +8,7 @@ use crate::load::Load;
 use crate::meter::Meter;
 
 /// V8 compiles hot functions anew after some thousand calls; before that a filter costs a multiple.
-const WARM_UP_REQUESTS: u64 = 10_000;
+pub const WARM_UP_REQUESTS: u64 = 10_000;
 
 /// One candidate: an Envoy that is up, where it listens, and what to send.
 pub struct Contender {
