@@ -121,8 +121,8 @@ included.
 const AGAIN: &str = "
 ## Again
 
-`scripts/bench.sh` measures everything in some 20 minutes on two cores (the row `count` where QEMU is installed), `scripts/bench.sh --quick` the rows
-without a million messages in 3; `--judge` makes it fail where a bar is missed, `--help` lists the rows.
+`scripts/bench.sh` measures everything in some 20 minutes on two cores (the row `count` where QEMU is installed),
+`scripts/bench.sh --quick` all but `count` and the rows of a million messages in 3; `--judge` makes it fail where a bar is missed, `--help` lists the rows.
 `scripts/bench.sh --page` then writes this page. `cargo bench --locked -p redeliver-micro` runs the micro-benchmarks of
 the core.
 ";
