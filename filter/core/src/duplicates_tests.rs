@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::digest::Content;
-use crate::keys::Keys;
+use crate::keys::{Keys, Name};
 use crate::memory::double::{MemoryDouble, VmMemory};
 use crate::memory::{Expect, SharedMemory};
 use crate::message::tests::{fingerprint, message};
@@ -71,7 +71,7 @@ impl Shelf {
         }
     }
 
-    fn bucket(&self, number: u8) -> String {
+    fn bucket(&self, number: u8) -> Name {
         self.keys.duplicates(bucket_of(fingerprint(number).identity))
     }
 

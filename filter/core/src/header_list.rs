@@ -59,6 +59,12 @@ impl HeaderList {
         Pairs { lengths, texts }
     }
 
+    /// An empty list with room for all pairs and so many more.
+    #[must_use]
+    pub fn room<'a>(&self, more: usize) -> Vec<(&'a [u8], &'a [u8])> {
+        Vec::with_capacity(self.parts().0.as_chunks::<LENGTHS_BYTES>().0.len().saturating_add(more))
+    }
+
     /// The lengths of all pairs, and their texts.
     fn parts(&self) -> (&[u8], &[u8]) {
         let (count, rest) = self.serialised.split_first_chunk::<COUNT_BYTES>().unwrap_or((&[0; COUNT_BYTES], &[]));

@@ -113,15 +113,17 @@ impl Envelope {
     /// # Errors
     /// The first reason why this request could not be sent again.
     pub fn capture(headers: &HeaderList, drop_headers: &[String]) -> Result<Self, Unsendable> {
-        let envelope = Self {
-            method: pseudo(headers, ":method")?,
-            scheme: headers.first(":scheme").filter(|scheme| !scheme.is_empty()).unwrap_or(b"http").to_vec(),
-            authority: pseudo(headers, ":authority")?,
-            path: pseudo(headers, ":path")?,
-            fields: kept_fields(headers, drop_headers),
-        };
-        envelope.check()?;
-        Ok(envelope)
+        Kept::of(headers, drop_headers)?.to_envelope()
+    }
+
+    /// What is kept of `headers`, another form of the same request; `None` if it is the same as this, which then need not be
+    /// put together a second time: most routes change nothing that is kept.
+    ///
+    /// # Errors
+    /// As [`Envelope::capture`].
+    pub fn other(&self, headers: &HeaderList, drop_headers: &[String]) -> Result<Option<Self>, Unsendable> {
+        let kept = Kept::of(headers, drop_headers)?;
+        if kept.is(self) { Ok(None) } else { kept.to_envelope().map(Some) }
     }
 
     /// Whether this can be put on the wire: exactly three parts in the request line, no control byte anywhere.
@@ -162,19 +164,60 @@ impl Envelope {
     }
 }
 
-fn pseudo(headers: &HeaderList, name: &str) -> Result<Vec<u8>, Unsendable> {
-    let mut values = headers.all(name);
-    match (values.next(), values.next()) {
-        (Some(value), None) if !value.is_empty() => Ok(value.to_vec()),
-        (Some(_) | None, Some(_) | None) => Err(Unsendable::Pseudo),
-    }
+/// What is kept of a request's headers, in the place where it stands.
+struct Kept<'a> {
+    method: &'a [u8],
+    scheme: &'a [u8],
+    authority: &'a [u8],
+    path: &'a [u8],
+    fields: Vec<(&'a [u8], &'a [u8])>,
 }
 
-fn kept_fields(headers: &HeaderList, drop_headers: &[String]) -> HeaderList {
-    let named: Vec<String> = headers.all("connection").flat_map(connection_options).collect();
-    let is_listed = |name: &[u8]| named.iter().chain(drop_headers).any(|other| other.as_bytes() == name);
-    let kept: Vec<_> = headers.iter().filter(|(name, _)| !is_never_kept(name) && !is_listed(name)).collect();
-    HeaderList::of(&kept)
+impl<'a> Kept<'a> {
+    fn of(headers: &'a HeaderList, drop_headers: &[String]) -> Result<Self, Unsendable> {
+        let named: Vec<String> = headers.all("connection").flat_map(connection_options).collect();
+        let is_listed = |name: &[u8]| named.iter().chain(drop_headers).any(|other| other.as_bytes() == name);
+        let mut kept = Self { method: b"", scheme: b"", authority: b"", path: b"", fields: headers.room(0) };
+        for (name, value) in headers {
+            let pseudo = match name {
+                b":method" => &mut kept.method,
+                b":scheme" => &mut kept.scheme,
+                b":authority" => &mut kept.authority,
+                b":path" => &mut kept.path,
+                _ if is_never_kept(name) || is_listed(name) => continue,
+                _ => {
+                    kept.fields.push((name, value));
+                    continue;
+                }
+            };
+            if !pseudo.is_empty() {
+                return Err(Unsendable::Pseudo);
+            }
+            *pseudo = value;
+        }
+        if kept.scheme.is_empty() {
+            kept.scheme = b"http";
+        }
+        Ok(kept)
+    }
+
+    fn is(&self, envelope: &Envelope) -> bool {
+        let Envelope { method, scheme, authority, path, fields } = envelope;
+        [self.method, self.scheme, self.authority, self.path] == [method, scheme, authority, path].map(Vec::as_slice)
+            && self.fields.iter().copied().eq(fields)
+    }
+
+    fn to_envelope(&self) -> Result<Envelope, Unsendable> {
+        let envelope = Envelope {
+            method: self.method.to_vec(),
+            scheme: self.scheme.to_vec(),
+            authority: self.authority.to_vec(),
+            path: self.path.to_vec(),
+            fields: HeaderList::of(&self.fields),
+        };
+        envelope.check()?;
+        Ok(envelope)
+    }
 }
 
 /// Whether a header of this name is dropped from every message.
@@ -254,6 +297,42 @@ mod tests {
             change(&mut envelope);
             assert_eq!(envelope.check(), Err(expected), "{story}");
         }
+    }
+
+    #[test]
+    fn another_form_that_keeps_the_same_is_none() {
+        let dropped = ["authorization".to_owned()];
+        let arrived = list(&[("a", b"1"), ("authorization", b"x"), ("b", b"2")]);
+        let envelope = Envelope::capture(&arrived, &dropped).unwrap();
+        let other = |fields: &[(&str, &[u8])]| envelope.other(&list(fields), &dropped);
+        for same in [
+            &[("a", &b"1"[..]), ("authorization", b"y"), ("b", b"2")][..],
+            &[(":scheme", b"http"), ("x-envoy-attempt-count", b"1"), ("a", b"1"), ("b", b"2"), ("te", b"trailers")],
+        ] {
+            assert_eq!(other(same), Ok(None), "{same:?}");
+        }
+        for changed in [
+            &[(":scheme", &b"https"[..]), ("a", b"1"), ("b", b"2")][..],
+            &[("a", b"1")],
+            &[("a", b"1"), ("b", b"3")],
+            &[("b", b"2"), ("a", b"1")],
+            &[("a", b"1"), ("b", b"2"), ("b", b"2")],
+        ] {
+            assert_eq!(other(changed), Envelope::capture(&list(changed), &dropped).map(Some), "{changed:?}");
+        }
+        for (name, place) in [(":method", 0), (":authority", 1), (":path", 2)] {
+            let changed: HeaderList = list(&[("a", b"1"), ("b", b"2")])
+                .iter()
+                .enumerate()
+                .map(|(nth, (name, value))| (name, if nth == place { &b"/other"[..] } else { value }))
+                .collect();
+            let found = envelope.other(&changed, &dropped);
+            assert_ne!(found, Ok(None), "{name}");
+            assert_eq!(found, Envelope::capture(&changed, &dropped).map(Some), "{name}");
+        }
+        assert_eq!(other(&[(":path", b"/evil")]), Err(Unsendable::Pseudo));
+        assert_eq!(other(&[("a", b"1\n2")]), Err(Unsendable::Field));
+        assert_eq!(envelope.other(&HeaderList::default(), &[]), Err(Unsendable::Pseudo), "the host has let go of it");
     }
 
     #[test]

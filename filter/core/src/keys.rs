@@ -7,6 +7,7 @@
 use crate::codec::{FORMAT_VERSION, crc32};
 use crate::message::hexadecimal_digit;
 use crate::slot::{DestinationIndex, SlotIndex};
+use std::ops::Deref;
 
 /// Buckets of the memory of idempotency keys, and as many of the lines: at 1,000,000 messages, the most that a store takes,
 /// 61 in each, 4 KB to read. All of them in use cost the host 2 MB for their keys.
@@ -27,10 +28,37 @@ impl Bucket {
 /// What the host's map keeps inline.
 const NAME_BYTES_MAX: usize = 22;
 
+/// The name of a cell or a queue. It needs no memory of its own: a message is stored and settled under a dozen of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name {
+    bytes: [u8; NAME_BYTES_MAX],
+    length: usize,
+}
+
+impl Name {
+    fn then(mut self, bytes: &[u8]) -> Self {
+        let end = self.length.saturating_add(bytes.len());
+        if let Some(place) = self.bytes.get_mut(self.length..end) {
+            place.copy_from_slice(bytes);
+            self.length = end;
+        }
+        self
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        let bytes = self.bytes.get(..self.length).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default() // ASCII is UTF-8
+    }
+}
+
 /// The names for one `root_id`.
 #[derive(Clone, Debug)]
 pub struct Keys {
-    prefix: String,
+    prefix: Name,
 }
 
 impl Keys {
@@ -38,169 +66,180 @@ impl Keys {
     #[must_use]
     pub fn of(root_id: &[u8]) -> Self {
         let digest = crc32(root_id) & 0x00ff_ffff;
-        Self { prefix: format!("rd{FORMAT_VERSION}{digest:06x}.") }
+        let empty = Name { bytes: [0; NAME_BYTES_MAX], length: 0 };
+        Self { prefix: empty.then(format!("rd{FORMAT_VERSION}{digest:06x}.").as_bytes()) }
     }
 
-    fn name(&self, what: &str) -> String {
-        [&self.prefix, what].concat()
+    fn name(&self, what: &str) -> Name {
+        self.prefix.then(what.as_bytes())
     }
 
     /// A kind and a number in so many hexadecimal digits. By hand: a tick names a hundred slots, and the formatting
     /// machinery was a fifth of its time.
-    fn numbered(&self, kind: u8, digits: usize, number: u32) -> String {
-        let mut name = Vec::with_capacity(NAME_BYTES_MAX);
-        name.extend_from_slice(self.prefix.as_bytes());
-        name.push(kind);
-        name.resize(name.len().saturating_add(digits), 0);
+    fn numbered<const DIGITS: usize>(&self, kind: u8, number: u32) -> Name {
+        let mut digits = [0; DIGITS];
         let mut rest = number;
-        for place in name.iter_mut().rev().take(digits) {
+        for place in digits.iter_mut().rev() {
             *place = hexadecimal_digit(rest.to_le_bytes()[0]);
             rest >>= 4;
         }
-        String::from_utf8(name).unwrap_or_default() // ASCII is UTF-8
+        self.prefix.then(&[kind]).then(&digits)
     }
 
     /// The head of a slot.
     #[must_use]
-    pub fn head(&self, slot: SlotIndex) -> String {
-        self.numbered(b'h', 8, slot.0)
+    pub fn head(&self, slot: SlotIndex) -> Name {
+        self.numbered::<8>(b'h', slot.0)
     }
 
     /// The large part of a slot.
     #[must_use]
-    pub fn large(&self, slot: SlotIndex) -> String {
-        self.numbered(b'm', 8, slot.0)
+    pub fn large(&self, slot: SlotIndex) -> Name {
+        self.numbered::<8>(b'm', slot.0)
     }
 
     /// The books: counts and bytes of all slots.
     #[must_use]
-    pub fn ledger(&self) -> String {
+    pub fn ledger(&self) -> Name {
         self.name("ledger")
     }
 
     /// The books of one destination: its part of those of the whole.
     #[must_use]
-    pub fn destination_ledger(&self, destination: DestinationIndex) -> String {
-        self.numbered(b'b', 4, destination.0.into())
+    pub fn destination_ledger(&self, destination: DestinationIndex) -> Name {
+        self.numbered::<4>(b'b', destination.0.into())
     }
 
     /// The table of destinations.
     #[must_use]
-    pub fn destinations(&self) -> String {
+    pub fn destinations(&self) -> Name {
         self.name("dests")
     }
 
     /// Who leads a destination, and what it says of it.
     #[must_use]
-    pub fn leadership(&self, destination: DestinationIndex) -> String {
-        self.numbered(b'l', 4, destination.0.into())
+    pub fn leadership(&self, destination: DestinationIndex) -> Name {
+        self.numbered::<4>(b'l', destination.0.into())
     }
 
     /// How much live traffic a destination serves.
     #[must_use]
-    pub fn live(&self, destination: DestinationIndex) -> String {
-        self.numbered(b'i', 4, destination.0.into())
+    pub fn live(&self, destination: DestinationIndex) -> Name {
+        self.numbered::<4>(b'i', destination.0.into())
     }
 
     /// What live traffic showed of a destination.
     #[must_use]
-    pub fn evidence(&self, destination: DestinationIndex) -> String {
-        self.numbered(b'e', 4, destination.0.into())
+    pub fn evidence(&self, destination: DestinationIndex) -> Name {
+        self.numbered::<4>(b'e', destination.0.into())
     }
 
     /// What the active health source said of a destination.
     #[must_use]
-    pub fn verdict(&self, destination: DestinationIndex) -> String {
-        self.numbered(b'v', 4, destination.0.into())
+    pub fn verdict(&self, destination: DestinationIndex) -> Name {
+        self.numbered::<4>(b'v', destination.0.into())
     }
 
     /// What is remembered of idempotency keys.
     #[must_use]
-    pub fn duplicates(&self, bucket: Bucket) -> String {
-        self.numbered(b'd', 4, bucket.0.into())
+    pub fn duplicates(&self, bucket: Bucket) -> Name {
+        self.numbered::<4>(b'd', bucket.0.into())
     }
 
     /// The last messages of ordering keys.
     #[must_use]
-    pub fn lines(&self, bucket: Bucket) -> String {
-        self.numbered(b'o', 4, bucket.0.into())
+    pub fn lines(&self, bucket: Bucket) -> Name {
+        self.numbered::<4>(b'o', bucket.0.into())
     }
 
     /// Who keeps house.
     #[must_use]
-    pub fn housekeeping(&self) -> String {
+    pub fn housekeeping(&self) -> Name {
         self.name("house")
     }
 
     /// Who asks the health source.
     #[must_use]
-    pub fn polling(&self) -> String {
+    pub fn polling(&self) -> Name {
         self.name("poll")
     }
 
     /// Which configuration rules.
     #[must_use]
-    pub fn rule(&self) -> String {
+    pub fn rule(&self) -> Name {
         self.name("rule")
     }
 
     /// Which configuration was announced last.
     #[must_use]
-    pub fn announced(&self) -> String {
+    pub fn announced(&self) -> Name {
         self.name("said")
     }
 
     /// What was learned about the listener's buffers.
     #[must_use]
-    pub fn capture_notice(&self) -> String {
+    pub fn capture_notice(&self) -> Name {
         self.name("notice")
     }
 
     /// When a VM that serves streams was last alive.
     #[must_use]
-    pub fn worker_alive(&self) -> String {
+    pub fn worker_alive(&self) -> Name {
         self.name("worker")
     }
 
     /// What redeliveries show to a listener that they go through.
     #[must_use]
-    pub fn pass(&self) -> String {
+    pub fn pass(&self) -> Name {
         self.name("pass")
     }
 
     /// Hints at free slots (a queue).
     #[must_use]
-    pub fn free_slots(&self) -> String {
+    pub fn free_slots(&self) -> Name {
         self.name("free")
     }
 
     /// Hints at queued messages of a destination (a queue).
     #[must_use]
-    pub fn ready(&self, destination: DestinationIndex) -> String {
-        self.numbered(b'q', 4, destination.0.into())
+    pub fn ready(&self, destination: DestinationIndex) -> Name {
+        self.numbered::<4>(b'q', destination.0.into())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
+    /// One that did not fit would be the prefix alone.
     #[test]
-    fn slot_keys_stay_inline_in_the_hosts_map() {
+    fn every_name_fits_and_is_another() {
         let keys = Keys::of(b"any root id, however long it may be");
-        for key in [keys.head(SlotIndex(u32::MAX)), keys.large(SlotIndex(u32::MAX)), keys.ledger()] {
-            assert!(key.len() <= NAME_BYTES_MAX, "{key}");
-        }
+        let (slot, destination, bucket) = (SlotIndex(u32::MAX), DestinationIndex(u16::MAX), Bucket(u16::MAX));
+        let of_destinations =
+            [Keys::destination_ledger, Keys::leadership, Keys::live, Keys::evidence, Keys::verdict, Keys::ready];
+        let of_all = [
+            [Keys::ledger, Keys::destinations, Keys::housekeeping, Keys::polling, Keys::rule],
+            [Keys::announced, Keys::capture_notice, Keys::worker_alive, Keys::pass, Keys::free_slots],
+        ];
+        let mut names = vec![keys.head(slot), keys.large(slot), keys.duplicates(bucket), keys.lines(bucket)];
+        names.extend(of_destinations.map(|name| name(&keys, destination)));
+        names.extend(of_all.as_flattened().iter().map(|name| name(&keys)));
+        let different: BTreeSet<&str> =
+            names.iter().map(|name| &**name).filter(|name| *name != &*keys.prefix).collect();
+        assert_eq!(different.len(), names.len(), "{different:?}");
     }
 
     #[test]
     fn numbers_have_all_their_digits() {
         let keys = Keys::of(b"");
-        assert_eq!(keys.head(SlotIndex(0x00c0_ffee)), format!("{}h00c0ffee", keys.prefix));
-        assert_eq!(keys.large(SlotIndex(0)), format!("{}m00000000", keys.prefix));
-        assert_eq!(keys.ready(DestinationIndex(0xbeef)), format!("{}qbeef", keys.prefix));
+        let prefix = &*keys.prefix;
+        assert_eq!(*keys.head(SlotIndex(0x00c0_ffee)), format!("{prefix}h00c0ffee"));
+        assert_eq!(*keys.large(SlotIndex(0)), format!("{prefix}m00000000"));
+        assert_eq!(*keys.ready(DestinationIndex(0xbeef)), format!("{prefix}qbeef"));
     }
 
     #[test]

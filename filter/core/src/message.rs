@@ -15,7 +15,7 @@
 use crate::codec::{Damage, Format, Reader, Seal, Writer};
 use crate::digest::{Content, Fingerprint, Identity, LineKey};
 use crate::grpc::{Protocol, deadline};
-use crate::headers::{Envelope, HEADER_ATTEMPT, HEADER_HOPS, HEADER_ID, HEADER_PASS, HeaderList};
+use crate::headers::{Envelope, FIELDS_MAX, HEADER_ATTEMPT, HEADER_HOPS, HEADER_ID, HEADER_PASS, HeaderList};
 use crate::neighbours::Hops;
 use crate::pass::Pass;
 use crate::slot::{Generation, SlotIndex};
@@ -218,19 +218,20 @@ impl Message {
             Road::Through(pass) => (&self.arrived, None, Some(pass)),
         };
         let protocol = Protocol::of(envelope.field("content-type"));
-        let mut headers: Vec<(&[u8], &[u8])> = vec![
-            (b":method", &envelope.method),
+        let mut headers = envelope.fields.room(REQUEST_HEADERS_MORE);
+        headers.extend([
+            (&b":method"[..], &*envelope.method),
             (b":scheme", &envelope.scheme),
             (b":authority", authority.map_or(&envelope.authority, str::as_bytes)),
             (b":path", &envelope.path),
-        ];
+        ]);
         headers.extend(envelope.fields.iter().filter(|(name, _)| !is_renewed(protocol, name)));
         let deadline = deadline(*timeout);
         match protocol {
             Protocol::Http => {}
             Protocol::Grpc => headers.extend([(&b"te"[..], &b"trailers"[..]), (GRPC_TIMEOUT, deadline.as_bytes())]),
         }
-        let (id, attempt, hops) = (self.id.to_string(), attempt.to_string(), self.hops.0.to_string());
+        let (id, attempt, hops) = (hexadecimal(&self.id.0), attempt.to_string(), self.hops.0.to_string());
         let pass = pass.map(Pass::to_string);
         let ours = [(HEADER_ID, Some(&id)), (HEADER_ATTEMPT, Some(&attempt)), (HEADER_HOPS, Some(&hops))];
         let key = envelope.field(key_header).is_none().then_some(&id);
@@ -242,6 +243,8 @@ impl Message {
 }
 
 const GRPC_TIMEOUT: &[u8] = b"grpc-timeout";
+/// Headers that a redelivery has beside the message's own: four of the request line, two of a call, and five of ours.
+const REQUEST_HEADERS_MORE: usize = 4 + 2 + 5;
 
 /// Whether a redelivery has its own value of a header. The sender's deadline spanned its own attempt.
 fn is_renewed(protocol: Protocol, name: &[u8]) -> bool {
@@ -341,7 +344,10 @@ fn read_envelope(reader: &mut Reader<'_>) -> Result<Envelope, Damage> {
     let mut next = || reader.string().map(<[u8]>::to_vec);
     let (method, scheme, authority, path) = (next()?, next()?, next()?, next()?);
     let count = reader.short()?;
-    let fields = (0..count).map(|_| Ok((reader.string()?, reader.string()?))).collect::<Result<Vec<_>, _>>()?;
+    let mut fields = Vec::with_capacity(usize::from(count).min(FIELDS_MAX));
+    for _ in 0..count {
+        fields.push((reader.string()?, reader.string()?));
+    }
     Ok(Envelope { method, scheme, authority, path, fields: HeaderList::of(&fields) })
 }
 

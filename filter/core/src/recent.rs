@@ -44,7 +44,9 @@ pub struct Recent {
 /// What is remembered of one cell, or of several whose names fall together.
 #[derive(Debug, Default)]
 struct Place {
-    written: Option<(String, Versioned)>,
+    /// Which cell `written` is about. It keeps its memory, since names are of much the same length.
+    key: String,
+    written: Option<Versioned>,
     /// Guesses in a row that failed, and changes to come without one.
     failures: u32,
     pause: u32,
@@ -73,7 +75,9 @@ impl Recent {
             places.resize_with(PLACES, Place::default);
         }
         if let Some(place) = places.get_mut(index(key)) {
-            place.written = Some((key.to_owned(), Versioned { bytes, cas }));
+            place.key.clear();
+            place.key.push_str(key);
+            place.written = Some(Versioned { bytes, cas });
         }
     }
 
@@ -82,12 +86,12 @@ impl Recent {
     pub fn recall(&self, key: &str) -> Option<Versioned> {
         let mut places = self.places.try_borrow_mut().ok()?;
         let place = places.get_mut(index(key))?;
-        let written = place.written.take_if(|(written, _)| written == key);
+        let written = if place.key == key { place.written.take() } else { None };
         if place.pause > 0 {
             place.pause = place.pause.saturating_sub(1);
             return None;
         }
-        written.map(|(_, value)| value)
+        written
     }
 
     /// A guess for `key` was right.
@@ -117,9 +121,16 @@ impl Recent {
     }
 }
 
-/// The place of a cell's name: names differ in their last digits.
+/// Names of one store differ in so many last bytes: the kind of a cell and the digits of a slot.
+const DIFFERENT: usize = 9;
+
+/// The place of a cell's name.
 fn index(key: &str) -> usize {
-    let mixed = key.bytes().fold(0_u32, |mixed, byte| mixed.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    let mixed = key
+        .bytes()
+        .rev()
+        .take(DIFFERENT)
+        .fold(0_u32, |mixed, byte| mixed.wrapping_mul(31).wrapping_add(u32::from(byte)));
     usize::try_from(mixed).unwrap_or_default() & (PLACES - 1)
 }
 

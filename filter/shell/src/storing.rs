@@ -70,13 +70,13 @@ pub fn store(
     }
     let origin = Origin::read(&capture.arrived, vm.config.trust.senders)?;
     let body = capture.take_body()?;
-    let arrived = envelope(vm, &capture.arrived)?;
-    let routed_form = routed_form(vm, capture, trigger)?;
+    let arrived =
+        Envelope::capture(&capture.arrived, &config.capture.drop_headers).map_err(|_| NotStored::Unstorable)?;
+    let routed_form = routed_form(vm, capture, &arrived, trigger)?;
     let destination = vm.delivery.find_or_register(&vm.memory, &cluster).ok_or(NotStored::Full)?;
     let mut queued = || FirstState::Queued(first_due(vm, policy, trigger, now.monotonic));
     let (routed, first) = match routed_form {
-        RoutedForm::NotWanted => (None, queued()),
-        RoutedForm::Known(routed) => ((routed != arrived).then_some(routed), queued()),
+        RoutedForm::Known(routed) => (routed, queued()),
         RoutedForm::StillToCome => (None, FirstState::Opening(now.monotonic.after(OPENING_MAX))),
     };
     let ties = vm.delivery.ties(&capture.arrived, &cluster, &body);
@@ -115,18 +115,16 @@ fn untaken(vm: &Vm, error: PutError, arrived: &HeaderList, ties: Ties) -> Untake
 
 /// What is known of the form that the router gave the request.
 enum RoutedForm {
-    /// `capture.as: arrived`, or the router was not asked.
-    NotWanted,
-    /// This.
-    Known(Envelope),
+    /// This; `None` if it is as it arrived, or is not wanted: `capture.as: arrived`, or the router was not asked.
+    Known(Option<Envelope>),
     /// The host has let go of the headers; the log shows them.
     StillToCome,
 }
 
-fn routed_form(vm: &Vm, capture: &Capture, trigger: Trigger) -> Result<RoutedForm, NotStored> {
+fn routed_form(vm: &Vm, capture: &Capture, arrived: &Envelope, trigger: Trigger) -> Result<RoutedForm, NotStored> {
     match (vm.config.capture.form, trigger) {
         (CaptureAs::Arrived, Trigger::Failure | Trigger::Down | Trigger::Behind)
-        | (CaptureAs::Routed, Trigger::Down | Trigger::Behind) => Ok(RoutedForm::NotWanted),
+        | (CaptureAs::Routed, Trigger::Down | Trigger::Behind) => Ok(RoutedForm::Known(None)),
         (CaptureAs::Routed, Trigger::Failure) => {
             let headers = match (capture.has_body, vm.regime.mode) {
                 (HasBody::Yes, CaptureMode::Hold) => host::request_headers(),
@@ -134,13 +132,13 @@ fn routed_form(vm: &Vm, capture: &Capture, trigger: Trigger) -> Result<RoutedFor
                     return Ok(RoutedForm::StillToCome);
                 }
             };
-            if headers.is_empty() { Ok(RoutedForm::StillToCome) } else { envelope(vm, &headers).map(RoutedForm::Known) }
+            if headers.is_empty() {
+                return Ok(RoutedForm::StillToCome);
+            }
+            let routed = arrived.other(&headers, &vm.config.capture.drop_headers);
+            routed.map(RoutedForm::Known).map_err(|_| NotStored::Unstorable)
         }
     }
-}
-
-fn envelope(vm: &Vm, headers: &HeaderList) -> Result<Envelope, NotStored> {
-    Envelope::capture(headers, &vm.config.capture.drop_headers).map_err(|_| NotStored::Unstorable)
 }
 
 /// The first redelivery waits like one after a first failed attempt: the destination has just failed. One that only waits
@@ -157,8 +155,8 @@ fn first_due(vm: &mut Vm, policy: &Policy, trigger: Trigger, now: Monotonic) -> 
 /// The end of the stream of a stored request without a body: it shows the routed form, and the message waits for its first
 /// redelivery from now on. Without a routed form the slot stays as it is and becomes a dead letter, seen and counted.
 pub fn complete(vm: &mut Vm, ticket: Ticket, message: Message) {
-    let Ok(routed) = envelope(vm, &host::request_headers()) else { return };
-    let routed = (routed != message.arrived).then_some(routed);
+    let dropped = &vm.config.capture.drop_headers;
+    let Ok(routed) = message.arrived.other(&host::request_headers(), dropped) else { return };
     let policy = vm.config.of(&message.cluster).clone();
     let due = first_due(vm, &policy, Trigger::Failure, host::monotonic());
     let completed = vm.delivery.store(&vm.memory).complete(ticket, &Message { routed, ..message }, due);

@@ -117,8 +117,8 @@ impl Row {
                 "1 KiB POST during an outage: stored and answered 202, against Envoy's buffer\n\
                  filter answering 503",
                 "Seventeen calls of the host (tests/sim/tests/host_calls.rs): what was sent, why it failed, the books, its \
-                 record, its head, the answer. Six of them answer with bytes (see `post`): a third of the 200,000 \
-                 instructions that are above the yardstick; another third is the filter's own code. Held back \
+                 record, its head, the answer. Six of them answer with bytes (see `post`): a third of the 185,000 \
+                 instructions that are above the yardstick; the filter's own code is a good quarter. Held back \
                  while its receiver is down, a message is not offered to the router first, and three of the six are \
                  not asked.",
             ),

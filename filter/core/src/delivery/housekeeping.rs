@@ -9,6 +9,7 @@ use super::{Delivery, note};
 use crate::cells::{Leadership, PublishedState};
 use crate::codec::Damage;
 use crate::effect::{Effect, Gauge, Level};
+use crate::keys::Name;
 use crate::ledger::{self, Ledger};
 use crate::memory::SharedMemory;
 use crate::slot::{DestinationIndex, Head, SlotIndex, SlotState};
@@ -218,7 +219,7 @@ impl Delivery {
     }
 
     /// The books of single destinations that do not say what was counted: key, what stands there, what should.
-    fn wrong_parts(&self, memory: &dyn SharedMemory, counts: &Counts) -> Vec<(String, Ledger, Ledger)> {
+    fn wrong_parts(&self, memory: &dyn SharedMemory, counts: &Counts) -> Vec<(Name, Ledger, Ledger)> {
         let places = self.names.len().max(counts.parts.len());
         let mut wrong = Vec::new();
         for place in 0..places {
