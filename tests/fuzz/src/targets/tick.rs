@@ -15,7 +15,7 @@ use redeliver_core::delivery::sending::Reply;
 use redeliver_core::delivery::{CallToken, Delivery};
 use redeliver_core::effect::{Call, Dispatch, Effect};
 use redeliver_core::headers::HeaderList;
-use redeliver_core::keys::Keys;
+use redeliver_core::keys::{Keys, Name};
 use redeliver_core::memory::SharedMemory;
 use redeliver_core::slot::{DestinationIndex, Head, SlotIndex, SlotState};
 use redeliver_core::store::Now;
@@ -163,7 +163,7 @@ fn entries(bytes: &[u8]) -> Vec<(u8, &[u8])> {
 fn fill(memory: &Memory, keys: &Keys, place: Place, what: u8, content: &[u8]) {
     let number = what >> 4 & 7;
     let (slot, destination) = (SlotIndex(number.into()), DestinationIndex(number.into()));
-    let put = |key: String, kind: Option<u8>| {
+    let put = |key: Name, kind: Option<u8>| {
         let is_raw = what & 128 != 0;
         let cell = if is_raw { None } else { belonging(content, place, kind, slot) };
         memory.put(&key, &cell.unwrap_or_else(|| content.to_vec()));

@@ -36,7 +36,7 @@ impl Bucket {
         Identity::of(message, &rules.keys)?;
         let config = redeliver_core::config::parse(rules.configuration().as_bytes()).ok()?;
         let [first, second, ..] = digest::identity(&headers(message), &config.idempotency)?.0;
-        Some(Self(slots::keys().duplicates(keys::Bucket::of([first, second])).into_bytes()))
+        Some(Self(slots::keys().duplicates(keys::Bucket::of([first, second])).as_bytes().to_vec()))
     }
 
     /// Where the end of a line is.
@@ -44,7 +44,7 @@ impl Bucket {
         let cluster = ClusterName(message.destination.cluster());
         let line = digest::line(&headers(message), &cluster, crate::keys::ORDERING_KEY)?;
         let [first, second, ..] = line.0.to_le_bytes();
-        Some(Self(slots::keys().lines(keys::Bucket::of([first, second])).into_bytes()))
+        Some(Self(slots::keys().lines(keys::Bucket::of([first, second])).as_bytes().to_vec()))
     }
 }
 
