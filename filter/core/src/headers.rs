@@ -177,28 +177,32 @@ impl<'a> Kept<'a> {
     fn of(headers: &'a HeaderList, drop_headers: &[String]) -> Result<Self, Unsendable> {
         let named: Vec<String> = headers.all("connection").flat_map(connection_options).collect();
         let is_listed = |name: &[u8]| named.iter().chain(drop_headers).any(|other| other.as_bytes() == name);
-        let mut kept = Self { method: b"", scheme: b"", authority: b"", path: b"", fields: headers.room(0) };
+        let (mut method, mut scheme, mut authority, mut path) = (None, None, None, None);
+        let mut fields = headers.room(0);
         for (name, value) in headers {
             let pseudo = match name {
-                b":method" => &mut kept.method,
-                b":scheme" => &mut kept.scheme,
-                b":authority" => &mut kept.authority,
-                b":path" => &mut kept.path,
+                b":method" => &mut method,
+                b":authority" => &mut authority,
+                b":path" => &mut path,
+                b":scheme" => {
+                    scheme.get_or_insert(value);
+                    continue;
+                }
                 _ if is_never_kept(name) || is_listed(name) => continue,
                 _ => {
-                    kept.fields.push((name, value));
+                    fields.push((name, value));
                     continue;
                 }
             };
-            if !pseudo.is_empty() {
+            if pseudo.replace(value).is_some() {
                 return Err(Unsendable::Pseudo);
             }
-            *pseudo = value;
         }
-        if kept.scheme.is_empty() {
-            kept.scheme = b"http";
-        }
-        Ok(kept)
+        let (Some(method), Some(authority), Some(path)) = (method, authority, path) else {
+            return Err(Unsendable::Pseudo);
+        };
+        let scheme = scheme.filter(|scheme| !scheme.is_empty()).unwrap_or(b"http");
+        Ok(Self { method, scheme, authority, path, fields })
     }
 
     fn is(&self, envelope: &Envelope) -> bool {

@@ -24,8 +24,8 @@ pub(super) fn target(bytes: &[u8]) {
 
     check_forged(&arrived);
     let arrived = check_capture(&arrived, &dropped);
-    let routed = if routed.is_empty() { None } else { check_capture(&routed, &dropped).ok() };
     let Ok(arrived) = arrived else { return };
+    let routed = if routed.is_empty() { None } else { check_other(&arrived, &routed, &dropped) };
     let message = Message {
         id: ID,
         hops: Hops::FIRST,
@@ -61,6 +61,14 @@ fn check_capture(headers: &HeaderList, dropped: &[String]) -> Result<Envelope, U
         Err(reason) => assert!(is_true(*reason, headers, &expected), "{reason}: {headers:?}"),
     }
     captured
+}
+
+/// The routed form is told from the arrived one exactly if it is another.
+fn check_other(arrived: &Envelope, headers: &HeaderList, dropped: &[String]) -> Option<Envelope> {
+    let captured = check_capture(headers, dropped);
+    let other = arrived.other(headers, dropped);
+    assert_eq!(other, captured.clone().map(|form| (form != *arrived).then_some(form)), "{headers:?}");
+    captured.ok()
 }
 
 fn expected_fields(headers: &HeaderList, dropped: &[String]) -> Vec<(String, Vec<u8>)> {
