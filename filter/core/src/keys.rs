@@ -7,6 +7,7 @@
 use crate::codec::{FORMAT_VERSION, crc32};
 use crate::message::hexadecimal_digit;
 use crate::slot::{DestinationIndex, SlotIndex};
+use std::fmt;
 use std::ops::Deref;
 
 /// Buckets of the memory of idempotency keys, and as many of the lines: at 1,000,000 messages, the most that a store takes,
@@ -25,11 +26,11 @@ impl Bucket {
     }
 }
 
-/// What the host's map keeps inline.
+/// What the host's map keeps inline; no name is longer.
 const NAME_BYTES_MAX: usize = 22;
 
 /// The name of a cell or a queue. It needs no memory of its own: a message is stored and settled under a dozen of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Name {
     bytes: [u8; NAME_BYTES_MAX],
     length: usize,
@@ -38,6 +39,7 @@ pub struct Name {
 impl Name {
     fn then(mut self, bytes: &[u8]) -> Self {
         let end = self.length.saturating_add(bytes.len());
+        debug_assert!(end <= NAME_BYTES_MAX, "{self} is full");
         if let Some(place) = self.bytes.get_mut(self.length..end) {
             place.copy_from_slice(bytes);
             self.length = end;
@@ -52,6 +54,18 @@ impl Deref for Name {
     fn deref(&self) -> &str {
         let bytes = self.bytes.get(..self.length).unwrap_or_default();
         std::str::from_utf8(bytes).unwrap_or_default() // ASCII is UTF-8
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
     }
 }
 
@@ -214,29 +228,38 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    /// One that did not fit would be the prefix alone.
     #[test]
-    fn every_name_fits_and_is_another() {
+    fn every_name_is_whole_and_another() {
         let keys = Keys::of(b"any root id, however long it may be");
         let (slot, destination, bucket) = (SlotIndex(u32::MAX), DestinationIndex(u16::MAX), Bucket(u16::MAX));
+        let of_slots = [Keys::head, Keys::large].map(|name| (name(&keys, slot), "kffffffff"));
         let of_destinations =
-            [Keys::destination_ledger, Keys::leadership, Keys::live, Keys::evidence, Keys::verdict, Keys::ready];
+            [Keys::destination_ledger, Keys::leadership, Keys::live, Keys::evidence, Keys::verdict, Keys::ready]
+                .map(|name| (name(&keys, destination), "kffff"));
+        let of_buckets = [Keys::duplicates, Keys::lines].map(|name| (name(&keys, bucket), "kffff"));
         let of_all = [
-            [Keys::ledger, Keys::destinations, Keys::housekeeping, Keys::polling, Keys::rule],
-            [Keys::announced, Keys::capture_notice, Keys::worker_alive, Keys::pass, Keys::free_slots],
+            (keys.ledger(), "ledger"),
+            (keys.destinations(), "dests"),
+            (keys.housekeeping(), "house"),
+            (keys.polling(), "poll"),
+            (keys.rule(), "rule"),
+            (keys.announced(), "said"),
+            (keys.capture_notice(), "notice"),
+            (keys.worker_alive(), "worker"),
+            (keys.pass(), "pass"),
+            (keys.free_slots(), "free"),
         ];
-        let mut names = vec![keys.head(slot), keys.large(slot), keys.duplicates(bucket), keys.lines(bucket)];
-        names.extend(of_destinations.map(|name| name(&keys, destination)));
-        names.extend(of_all.as_flattened().iter().map(|name| name(&keys)));
-        let different: BTreeSet<&str> =
-            names.iter().map(|name| &**name).filter(|name| *name != &*keys.prefix).collect();
-        assert_eq!(different.len(), names.len(), "{different:?}");
+        let mut seen = BTreeSet::new();
+        for (name, end) in of_slots.into_iter().chain(of_destinations).chain(of_buckets).chain(of_all) {
+            assert_eq!(name.len(), keys.prefix.len() + end.len(), "{name}");
+            assert!(seen.insert(name.to_string()), "{name} twice");
+        }
     }
 
     #[test]
     fn numbers_have_all_their_digits() {
         let keys = Keys::of(b"");
-        let prefix = &*keys.prefix;
+        let prefix = keys.prefix;
         assert_eq!(*keys.head(SlotIndex(0x00c0_ffee)), format!("{prefix}h00c0ffee"));
         assert_eq!(*keys.large(SlotIndex(0)), format!("{prefix}m00000000"));
         assert_eq!(*keys.ready(DestinationIndex(0xbeef)), format!("{prefix}qbeef"));

@@ -344,6 +344,7 @@ fn read_envelope(reader: &mut Reader<'_>) -> Result<Envelope, Damage> {
     let mut next = || reader.string().map(<[u8]>::to_vec);
     let (method, scheme, authority, path) = (next()?, next()?, next()?, next()?);
     let count = reader.short()?;
+    // A count that no message has asks for no memory; its first missing field ends it.
     let mut fields = Vec::with_capacity(usize::from(count).min(FIELDS_MAX));
     for _ in 0..count {
         fields.push((reader.string()?, reader.string()?));

@@ -121,15 +121,16 @@ impl Recent {
     }
 }
 
-/// Names of one store differ in so many last bytes: the kind of a cell and the digits of a slot.
-const DIFFERENT: usize = 9;
+/// Names of one store differ in so many last bytes, the kind of a cell and the digits of a slot; to mix in those before,
+/// which are the same in all, would cost as much again.
+const DIFFERENT_BYTES: usize = 9;
 
 /// The place of a cell's name.
 fn index(key: &str) -> usize {
     let mixed = key
         .bytes()
         .rev()
-        .take(DIFFERENT)
+        .take(DIFFERENT_BYTES)
         .fold(0_u32, |mixed, byte| mixed.wrapping_mul(31).wrapping_add(u32::from(byte)));
     usize::try_from(mixed).unwrap_or_default() & (PLACES - 1)
 }

@@ -78,8 +78,11 @@ fn acknowledged(id: MessageId, status: &str, asked: AskedAsync) -> LocalReply {
     // Not by `format!`, whose machinery takes as long as the rest of the answer.
     let body = ["{\"id\": \"", &id, "\", \"status\": \"", status, "\"}\n"].concat();
     let mut headers = Vec::with_capacity(4);
-    headers.extend([(HEADER_STATUS, status.to_owned()), (HEADER_ID, id)]);
-    headers.push(("content-type", "application/json".to_owned()));
+    headers.extend([
+        (HEADER_STATUS, status.to_owned()),
+        (HEADER_ID, id),
+        ("content-type", "application/json".to_owned()),
+    ]);
     match asked {
         AskedAsync::Yes => headers.push(("preference-applied", "respond-async".to_owned())),
         AskedAsync::No => {}

@@ -7,7 +7,7 @@ use redeliver_core::capture::{Capture, HasBody};
 use redeliver_core::config::{CaptureAs, CaptureMode, Intake, Policy};
 use redeliver_core::duplicates::Retry;
 use redeliver_core::effect::Counter;
-use redeliver_core::headers::{Envelope, HeaderList};
+use redeliver_core::headers::{Envelope, HeaderList, Unsendable};
 use redeliver_core::message::{Message, MessageId, Ties};
 use redeliver_core::neighbours::Origin;
 use redeliver_core::reply::NotStored;
@@ -70,12 +70,12 @@ pub fn store(
     }
     let origin = Origin::read(&capture.arrived, vm.config.trust.senders)?;
     let body = capture.take_body()?;
-    let arrived =
-        Envelope::capture(&capture.arrived, &config.capture.drop_headers).map_err(|_| NotStored::Unstorable)?;
+    let arrived = Envelope::capture(&capture.arrived, &config.capture.drop_headers).map_err(unstorable)?;
     let routed_form = routed_form(vm, capture, &arrived, trigger)?;
     let destination = vm.delivery.find_or_register(&vm.memory, &cluster).ok_or(NotStored::Full)?;
     let mut queued = || FirstState::Queued(first_due(vm, policy, trigger, now.monotonic));
     let (routed, first) = match routed_form {
+        RoutedForm::NotWanted => (None, queued()),
         RoutedForm::Known(routed) => (routed, queued()),
         RoutedForm::StillToCome => (None, FirstState::Opening(now.monotonic.after(OPENING_MAX))),
     };
@@ -115,7 +115,9 @@ fn untaken(vm: &Vm, error: PutError, arrived: &HeaderList, ties: Ties) -> Untake
 
 /// What is known of the form that the router gave the request.
 enum RoutedForm {
-    /// This; `None` if it is as it arrived, or is not wanted: `capture.as: arrived`, or the router was not asked.
+    /// `capture.as: arrived`, or the router was not asked.
+    NotWanted,
+    /// This; `None` if it is as it arrived.
     Known(Option<Envelope>),
     /// The host has let go of the headers; the log shows them.
     StillToCome,
@@ -124,7 +126,7 @@ enum RoutedForm {
 fn routed_form(vm: &Vm, capture: &Capture, arrived: &Envelope, trigger: Trigger) -> Result<RoutedForm, NotStored> {
     match (vm.config.capture.form, trigger) {
         (CaptureAs::Arrived, Trigger::Failure | Trigger::Down | Trigger::Behind)
-        | (CaptureAs::Routed, Trigger::Down | Trigger::Behind) => Ok(RoutedForm::Known(None)),
+        | (CaptureAs::Routed, Trigger::Down | Trigger::Behind) => Ok(RoutedForm::NotWanted),
         (CaptureAs::Routed, Trigger::Failure) => {
             let headers = match (capture.has_body, vm.regime.mode) {
                 (HasBody::Yes, CaptureMode::Hold) => host::request_headers(),
@@ -136,9 +138,13 @@ fn routed_form(vm: &Vm, capture: &Capture, arrived: &Envelope, trigger: Trigger)
                 return Ok(RoutedForm::StillToCome);
             }
             let routed = arrived.other(&headers, &vm.config.capture.drop_headers);
-            routed.map(RoutedForm::Known).map_err(|_| NotStored::Unstorable)
+            routed.map(RoutedForm::Known).map_err(unstorable)
         }
     }
+}
+
+const fn unstorable(_: Unsendable) -> NotStored {
+    NotStored::Unstorable
 }
 
 /// The first redelivery waits like one after a first failed attempt: the destination has just failed. One that only waits

@@ -332,7 +332,10 @@ impl Rules {
             if self.is_rewritten(destination) {
                 route.prefix_rewrite = Some("/inside/".to_owned());
                 route.host_rewrite = Some(REWRITTEN_HOST.to_owned());
-                route.request_headers = vec![("x-routed-by".to_owned(), "envoy".to_owned())];
+                // Not in every history: a form whose line alone is another must be told from the one that arrived, too.
+                if self.destinations.is_multiple_of(2) {
+                    route.request_headers = vec![("x-routed-by".to_owned(), "envoy".to_owned())];
+                }
             }
             route
         };

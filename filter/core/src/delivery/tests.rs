@@ -1290,9 +1290,9 @@ fn damaged_records_become_dead_letters_and_the_rest_arrives() {
         world.check_delivered_once(1..5);
         world.check_delivered_once(6..10);
         assert_eq!(world.counter(Counter::Delivered), 8);
-        assert_eq!(world.counter(Counter::Corrupt), 1, "{}{}", &*key, world.state());
+        assert_eq!(world.counter(Counter::Corrupt), 1, "{key}{}", world.state());
         let is_freed = world.dead() == 0;
-        assert!(!is_freed, "{}{}", &*key, world.state());
+        assert!(!is_freed, "{key}{}", world.state());
         world.check_books();
     }
 }

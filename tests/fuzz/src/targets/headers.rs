@@ -23,9 +23,15 @@ pub(super) fn target(bytes: &[u8]) {
     let authority = sections.items().first().and_then(|item| std::str::from_utf8(item).ok());
 
     check_forged(&arrived);
-    let arrived = check_capture(&arrived, &dropped);
+    let (seen, arrived) = (&arrived, check_capture(&arrived, &dropped));
+    let routed = if routed.is_empty() { None } else { Some((check_capture(&routed, &dropped), routed)) };
     let Ok(arrived) = arrived else { return };
-    let routed = if routed.is_empty() { None } else { check_other(&arrived, &routed, &dropped) };
+    assert_eq!(arrived.other(seen, &dropped), Ok(None), "{seen:?}");
+    let routed = routed.and_then(|(captured, headers)| {
+        let other = captured.clone().map(|form| (form != arrived).then_some(form));
+        assert_eq!(arrived.other(&headers, &dropped), other, "{headers:?}");
+        captured.ok()
+    });
     let message = Message {
         id: ID,
         hops: Hops::FIRST,
@@ -54,6 +60,8 @@ fn check_capture(headers: &HeaderList, dropped: &[String]) -> Result<Envelope, U
     match &captured {
         Ok(envelope) => {
             assert_eq!(owned(&envelope.fields), expected, "{headers:?}");
+            let scheme = headers.first(":scheme").filter(|scheme| !scheme.is_empty());
+            assert_eq!(envelope.scheme, scheme.unwrap_or(b"http"));
             assert_eq!(Some(envelope.path.as_slice()), headers.first(":path"));
             assert_eq!(Some(envelope.method.as_slice()), headers.first(":method"));
             assert_eq!(Some(envelope.authority.as_slice()), headers.first(":authority"));
@@ -61,14 +69,6 @@ fn check_capture(headers: &HeaderList, dropped: &[String]) -> Result<Envelope, U
         Err(reason) => assert!(is_true(*reason, headers, &expected), "{reason}: {headers:?}"),
     }
     captured
-}
-
-/// The routed form is told from the arrived one exactly if it is another.
-fn check_other(arrived: &Envelope, headers: &HeaderList, dropped: &[String]) -> Option<Envelope> {
-    let captured = check_capture(headers, dropped);
-    let other = arrived.other(headers, dropped);
-    assert_eq!(other, captured.clone().map(|form| (form != *arrived).then_some(form)), "{headers:?}");
-    captured.ok()
 }
 
 fn expected_fields(headers: &HeaderList, dropped: &[String]) -> Vec<(String, Vec<u8>)> {
