@@ -623,9 +623,13 @@ impl Oracle {
             Heard::Envoy(status) => status,
         };
         attempt.heard = Some((now, status));
-        attempt.others_answered = *answers > attempt.heard_before;
+        let others_answered = *answers > attempt.heard_before;
         let is_undisturbed = self.disturbed_at + self.rules.timeout_longest() + LEASE_SLACK * 2 < attempt.sent;
-        attempt.must_count = attempt.others_answered && is_undisturbed;
+        attempt.must_count = others_answered && is_undisturbed;
+        // Behind a listener, what Envoy says for a cluster that it has not looks like an answer (a known gap).
+        let destination = record.message.destination;
+        let was_absent = self.absent.get(&destination).is_some_and(|until| *until > attempt.sent);
+        attempt.others_answered = others_answered || (was_absent && rules.through(destination).is_some());
         *answers += u64::from(attempt.said.is_some() && attempt.said == status);
         if status.is_some_and(is_success) && !record.is_settled {
             record.is_settled = true;
