@@ -59,7 +59,7 @@ impl HeaderList {
         Pairs { lengths, texts }
     }
 
-    /// An empty vector with room for all pairs and so many `more`: one that grows is moved three times.
+    /// An empty vector with room for all pairs and so many `more`: one that grows is moved again and again.
     #[must_use]
     pub fn room<'a>(&self, more: usize) -> Vec<(&'a [u8], &'a [u8])> {
         Vec::with_capacity(self.parts().0.as_chunks::<LENGTHS_BYTES>().0.len().saturating_add(more))

@@ -80,6 +80,6 @@ const GAPS: &[&str] = &[
     "A request whose headers had left the filter before its failure, and whose VM traps before the end of its stream, ends as a dead letter (unstorable) after five minutes: its routed form is read at the end.",
     "A leader that takes over knows a wait that was asked for (`Retry-After`) as a due time only: a probe, which goes by none, may send such a message sooner, once.",
     "What `redelivery.through` leads to is not reached from the main thread: while no worker's VM lives, nothing is delivered that way; the next request on a worker brings its VM back.",
-    "Behind the listener of `redelivery.through`, Envoy answers for a cluster that it has not as a receiver would that says nothing but 503: attempts count, until the cluster is there again.",
+    "Behind the listener of `redelivery.through`, Envoy answers for a cluster that it has not as a receiver would that says nothing but 503: until the cluster is there again attempts count, and so does one that was out meanwhile and reached nobody.",
     "The histories have one filter (its neighbours are played), and gRPC calls and neighbours only where there are no keys; where redeliveries go through a listener, its routes do not try again by themselves. What more those do is shown by the tests of the core and on a real Envoy only.",
 ];

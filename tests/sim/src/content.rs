@@ -22,13 +22,13 @@ const NOT_CARRIED: [&str; 11] = [
     "content-length",
 ];
 
-/// Headers that somebody else than the sender adds, so their presence says nothing.
+/// Headers that somebody else than the sender adds, so their presence says nothing here; those of a route are expected apart.
 const ADDED: [&str; 5] = ["x-forwarded-proto", "x-envoy-original-host", "x-request-id", "x-routed-by", "grpc-timeout"];
 
 /// What differs, if anything does.
 #[must_use]
 pub fn difference(message: &Message, request: &Request, rules: &Rules) -> Option<String> {
-    let expected = expected_line(message, rules);
+    let expected = expected(message, rules);
     for (name, wanted) in expected {
         let found: Vec<_> = request.headers.0.iter().filter(|(other, _)| other == name).collect();
         if found.len() != 1 || found[0].1 != wanted.as_bytes() {
@@ -63,21 +63,25 @@ pub fn difference(message: &Message, request: &Request, rules: &Rules) -> Option
     None
 }
 
-fn expected_line(message: &Message, rules: &Rules) -> Vec<(&'static str, String)> {
+/// What must be there, once and with this value.
+fn expected(message: &Message, rules: &Rules) -> Vec<(&'static str, String)> {
     let path = message.headers.text(":path").unwrap_or_default().to_owned();
     let authority = message.headers.text(":authority").unwrap_or_default().to_owned();
-    let is_routed_again = rules.through(message.destination).is_some();
-    let (path, authority) = match (rules.form, rules.is_rewritten(message.destination)) {
-        (_, true) if is_routed_again => (rules.rewrite(&path), crate::rules::REWRITTEN_HOST.to_owned()),
-        (Form::Routed, true) => (rules.rewrite(&path), crate::rules::REWRITTEN_HOST.to_owned()),
-        (Form::Routed, false) | (Form::Arrived, _) => (path, authority),
+    let is_routed = rules.form == Form::Routed || rules.through(message.destination).is_some();
+    let is_changed = is_routed && rules.is_rewritten(message.destination);
+    let (path, authority) = if is_changed && rules.rewrites_line() {
+        (rules.rewrite(&path), crate::rules::REWRITTEN_HOST.to_owned())
+    } else {
+        (path, authority)
     };
-    vec![
+    let line = [
         (":method", message.method().to_owned()),
         (":path", path),
         (":authority", authority),
         ("x-redeliver-hops", (hops_before(message, rules) + 1).to_string()),
-    ]
+    ];
+    let added = rules.routed_by().filter(|_| is_changed).map(|(name, value)| (name, value.to_owned()));
+    line.into_iter().chain(added).collect()
 }
 
 /// What a call carries that Envoy makes anew for every request: framing, and what speaks to the next hop only.

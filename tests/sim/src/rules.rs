@@ -62,6 +62,8 @@ pub enum Mode {
 
 /// The authority that a rewriting route sends.
 pub const REWRITTEN_HOST: &str = "inside.example";
+/// What the route that changes requests adds to them.
+const ROUTED_BY: (&str, &str) = ("x-routed-by", "envoy");
 
 /// The rules of one history.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,7 +108,7 @@ pub struct Rules {
     pub attempts_max: u32,
     /// `redelivery.window`.
     pub window: (u32, u32),
-    /// The first destination's route rewrites path and host.
+    /// The first destination's route changes requests: [`Rules::rewrites_line`], [`Rules::routed_by`].
     pub rewrites: bool,
     /// Retries of the routes.
     pub retries: u32,
@@ -330,16 +332,29 @@ impl Rules {
             route.retries = self.retries;
             route.timeout = ROUTE_TIMEOUT;
             if self.is_rewritten(destination) {
-                route.prefix_rewrite = Some("/inside/".to_owned());
-                route.host_rewrite = Some(REWRITTEN_HOST.to_owned());
-                // Not in every history: a form whose line alone is another must be told from the one that arrived, too.
-                if self.destinations.is_multiple_of(2) {
-                    route.request_headers = vec![("x-routed-by".to_owned(), "envoy".to_owned())];
+                if self.rewrites_line() {
+                    route.prefix_rewrite = Some("/inside/".to_owned());
+                    route.host_rewrite = Some(REWRITTEN_HOST.to_owned());
                 }
+                let added = self.routed_by().into_iter();
+                route.request_headers = added.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
             }
             route
         };
         (0..self.destinations).map(route).collect()
+    }
+
+    /// Whether the route that changes requests rewrites path and host. It does that alone with one destination, adds a header
+    /// alone with three, and does both otherwise: a form that differs in either must be told from the one that arrived.
+    #[must_use]
+    pub const fn rewrites_line(&self) -> bool {
+        self.destinations != 3
+    }
+
+    /// The header that it adds.
+    #[must_use]
+    pub fn routed_by(&self) -> Option<(&'static str, &'static str)> {
+        (self.destinations != 1).then_some(ROUTED_BY)
     }
 
     /// Whether the router changes requests to this destination.
